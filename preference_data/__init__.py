@@ -1,0 +1,1 @@
+"""What people said: records, store, importers, exporters, frozen dataset versions. No torch."""

@@ -1,0 +1,31 @@
+"""Errors about preference data.
+
+Every message says what was given, what was expected and what to do next. The classes take the message alone,
+so that they can be pickled and cross process borders unchanged::
+
+    PreferenceDataError
+    ├── InputRefused      a file cannot be read at all (format, encoding, size)
+    ├── RowRefused        one row of a file cannot become records; the rest goes on
+    ├── StoreError        the database refuses (locked, full, foreign schema)
+    └── VersionError      a dataset version is missing, damaged or would be empty
+"""
+
+
+class PreferenceDataError(Exception):
+    """Anything wrong with what people said, or with where it is kept."""
+
+
+class InputRefused(PreferenceDataError, ValueError):
+    """A whole file cannot be imported."""
+
+
+class RowRefused(PreferenceDataError, ValueError):
+    """One row of a file cannot be imported."""
+
+
+class StoreError(PreferenceDataError):
+    """The database cannot do what was asked."""
+
+
+class VersionError(PreferenceDataError):
+    """A dataset version is missing, damaged or empty."""

@@ -1,0 +1,229 @@
+"""Judgements become pairs, and pairs one immutable dataset version.
+
+All votes on the same prompt and the same two texts count together, from whichever comparison, annotator or import
+they come: the majority decides the direction and the net share of the votes is the weight. Equal sides contradict each
+other and the pair is dropped; time plays no part, since the time of an import says nothing about the opinion.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from preference_data.duplicates import clustered_text
+from preference_data.errors import VersionError
+from preference_data.pairs import Ballot, Placed, gather, resolve, without_twins
+from preference_data.records import SPLITS, Comparison, Prompt, Split
+from preference_data.splits import Home, decide
+from preference_data.store import Store
+from preference_data.versions import Version, write_version
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with (stage, done, total); the total is None where it is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreezeRule:
+    """Which judgements become pairs.
+
+    Attributes:
+        sources: comparisons of these sources only; empty means all.
+        slices: comparisons whose slices have one of the values given for each name; empty means all.
+        annotator_cap: largest share of the judgements one annotator may give, in (0, 1]; 1 means no limit.
+        min_weight: pairs of less weight are dropped, in [0, 1].
+        min_pairs: fewest pairs each split must have.
+    """
+
+    sources: tuple[str, ...] = ()
+    slices: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    annotator_cap: float = 1.0
+    min_weight: float = 0.0
+    min_pairs: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range.
+
+        Raises:
+            ValueError: a number is out of range; names the field.
+        """
+        if not 0 < self.annotator_cap <= 1:
+            raise ValueError(f"annotator_cap: got {self.annotator_cap}; expected a share in (0, 1]")
+        if not 0 <= self.min_weight <= 1:
+            raise ValueError(f"min_weight: got {self.min_weight}; expected a weight in [0, 1]")
+        if self.min_pairs < 0:
+            raise ValueError(f"min_pairs: got {self.min_pairs}; expected 0 or more")
+
+    def leaves_out(self, comparison: Comparison) -> str:
+        """Why a comparison is not for this version, empty where it is."""
+        if self.sources and comparison.source not in self.sources:
+            return "source not asked for"
+        if any(comparison.slices.get(name) not in values for name, values in self.slices.items()):
+            return "slice not asked for"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeReport:
+    """What a freeze read, made and left out.
+
+    Attributes:
+        comparisons: comparisons read, each with a judgement.
+        judgements: effective judgements read.
+        judgements_left_out: judgements that became no pair, by reason. A tie with an edit is counted, its edit used.
+        pairs_formed: prompts with two texts that at least one judgement told apart.
+        pairs_left_out: formed pairs that are not in the version, by reason.
+        pairs_merged: formed pairs with votes from several comparisons.
+        pairs_contested: formed pairs with votes both ways that a majority decided.
+        bridges: prompts read that resemble prompts of different splits.
+        clusters: prompt clusters in the version.
+        largest_cluster: pairs in the largest of them.
+        counts: pairs per split in the version.
+    """
+
+    comparisons: int
+    judgements: int
+    judgements_left_out: Mapping[str, int]
+    pairs_formed: int
+    pairs_left_out: Mapping[str, int]
+    pairs_merged: int
+    pairs_contested: int
+    bridges: int
+    clusters: int
+    largest_cluster: int
+    counts: Mapping[Split, int]
+
+
+class Frozen(NamedTuple):
+    """A version and how it came about."""
+
+    version: Version
+    report: FreezeReport
+
+
+class _Read(NamedTuple):
+    """What the store holds up to a watermark and, of that, what the rule wants."""
+
+    comparisons: int
+    judgements: int
+    prompts: dict[str, Prompt]
+    ballots: list[Ballot]
+    unused: Counter[str]
+
+
+def freeze(
+    store: Store, rule: FreezeRule, directory: Path, *, parent: str = "", progress: Progress | None = None
+) -> Frozen:
+    """Make a dataset version of all that was judged up to now.
+
+    Every prompt judged by now gets its split first, whatever the rule asks for, and keeps it for ever. Two freezes of
+    one store must not run at the same time: each would place the new prompts without seeing the other's.
+
+    Args:
+        store: where the judgements are and the splits are kept.
+        rule: which judgements become pairs.
+        directory: folder of all versions.
+        parent: digest of the version this one follows.
+        progress: told of each stage as it goes on.
+
+    Returns:
+        The version, and a report that counts all that is not in it.
+
+    Raises:
+        VersionError: too few pairs in a split, a cap that cannot be held, or the version cannot be written.
+    """
+    tell: Progress = progress or (lambda stage, done, total: None)
+    mark = store.watermark()
+    read = _read(store, mark.seq, rule, tell)
+    contests = gather(_capped(read.ballots, rule.annotator_cap, read.unused), read.unused)
+    homes, bridges = _homes(store, read.prompts, tell)
+    placed, dropped, contested = resolve(contests, homes, min_weight=rule.min_weight)
+    kept = without_twins(placed, lambda done, total: tell("duplicates", done, total))
+    dropped["near-duplicate pair"] += len(placed) - len(kept)
+    clusters = Counter(each.cluster for each in kept)
+    report = FreezeReport(
+        comparisons=read.comparisons,
+        judgements=read.judgements,
+        judgements_left_out=dict(sorted(read.unused.items())),
+        pairs_formed=len(contests),
+        pairs_left_out={reason: count for reason, count in sorted(dropped.items()) if count},
+        pairs_merged=sum(len({id(ballot.comparison) for ballot in each.ballots}) > 1 for each in contests),
+        pairs_contested=contested,
+        bridges=bridges,
+        clusters=len(clusters),
+        largest_cluster=max(clusters.values(), default=0),
+        counts=_counts(kept),
+    )
+    _require_enough(report, rule)
+    tell("write", 0, len(kept))
+    pairs = [each.pair for each in kept]
+    version = write_version(pairs, directory, rule=asdict(rule), watermark=mark.seq, head=mark.head, parent=parent)
+    tell("write", len(kept), len(kept))
+    return Frozen(version, report)
+
+
+def _read(store: Store, upto: int, rule: FreezeRule, tell: Progress) -> _Read:
+    groups = {annotator.handle: annotator.group for annotator in store.annotators()}
+    prompts: dict[str, Prompt] = {}
+    ballots: list[Ballot] = []
+    unused: Counter[str] = Counter()
+    comparisons = judgements = 0
+    for comparisons, (comparison, given) in enumerate(store.entries(upto=upto), start=1):
+        prompts[comparison.prompt.key] = comparison.prompt
+        judgements += len(given)
+        if reason := rule.leaves_out(comparison):
+            unused[reason] += len(given)
+        else:
+            ballots += [Ballot(comparison, each, groups.get(each.annotator, "")) for each in given]
+        tell("read", comparisons, None)
+    return _Read(comparisons, judgements, prompts, ballots, unused)
+
+
+def _capped(ballots: list[Ballot], share: float, unused: Counter[str]) -> list[Ballot]:
+    """At most the largest number of judgements per annotator that keeps each within its share of what is left.
+
+    Which ones stay is decided by their keys: arbitrary, but the same on every machine.
+    """
+    if share == 1:
+        return ballots
+    given: dict[str, list[Ballot]] = defaultdict(list)
+    for ballot in ballots:
+        given[ballot.judgement.annotator].append(ballot)
+    sizes = [len(own) for own in given.values()]
+    most = max(sizes, default=0)
+    while most and most > share * sum(min(size, most) for size in sizes):
+        most -= 1
+    if ballots and not most:
+        raise VersionError(
+            f"annotator_cap: no annotator of {len(given)} can keep to a share of {share}; expected at least "
+            f"{-(-1 // share):.0f} annotators; raise the cap or collect from more people"
+        )
+    kept = [each for own in given.values() for each in sorted(own, key=lambda ballot: ballot.judgement.key)[:most]]
+    unused["over the annotator's share"] += len(ballots) - len(kept)
+    return kept
+
+
+def _homes(store: Store, prompts: Mapping[str, Prompt], tell: Progress) -> tuple[dict[str, Home], int]:
+    """Give new prompts their splits for ever; return where every assigned prompt lives and the number of bridges."""
+    assigned = list(store.assignments())
+    texts = {key: clustered_text(prompt) for key, prompt in prompts.items()}
+    decision = decide(texts, assigned, lambda done, total: tell("split", done, total))
+    store.assign(decision.assignments)
+    everyone = (*assigned, *decision.assignments)
+    return {each.prompt_key: Home(each.cluster, each.split) for each in everyone}, len(decision.bridges)
+
+
+def _counts(kept: list[Placed]) -> dict[Split, int]:
+    counts = Counter(each.pair.split for each in kept)
+    return {split: counts[split] for split in SPLITS}
+
+
+def _require_enough(report: FreezeReport, rule: FreezeRule) -> None:
+    short = [f"{split} has {count}" for split, count in report.counts.items() if count < rule.min_pairs]
+    if short:
+        left_out = {**report.judgements_left_out, **report.pairs_left_out}
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count) or "nothing"
+        raise VersionError(
+            f"too few pairs: {', '.join(short)}; expected at least {rule.min_pairs} in each split; read "
+            f"{report.judgements} judgements, left out: {reasons}; judge more prompts, widen the rule or lower min_pairs"
+        )

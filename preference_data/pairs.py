@@ -1,0 +1,163 @@
+"""Votes become pairs: gathered by prompt and texts, decided, sliced, and freed of near twins."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from preference_data.duplicates import signature, similar
+from preference_data.records import Comparison, Judgement, Pair, Prompt, Split
+from preference_data.splits import Home
+from preference_data.votes import Outcome, Vote, tally, votes_of
+
+# Characters of the chosen answer: up to 199 short, up to 799 medium, long from there.
+LENGTH_BANDS = {"short": 200, "medium": 800}
+UNKNOWN = "unknown"
+
+
+class Ballot(NamedTuple):
+    """A judgement, what it is about, and the group of who gave it, empty where there is none."""
+
+    comparison: Comparison
+    judgement: Judgement
+    group: str
+
+
+class Contest(NamedTuple):
+    """All votes on two texts for one prompt, with the ballots they came from."""
+
+    prompt: Prompt
+    votes: list[Vote]
+    ballots: list[Ballot]
+
+
+class Placed(NamedTuple):
+    """A pair and the cluster its prompt lives in."""
+
+    pair: Pair
+    cluster: str
+
+
+class Resolved(NamedTuple):
+    """Decided contests.
+
+    Attributes:
+        dropped: contests that became no pair, by reason.
+        contested: contests with votes both ways that a majority decided.
+    """
+
+    placed: list[Placed]
+    dropped: Counter[str]
+    contested: int
+
+
+def gather(ballots: Iterable[Ballot], unused: Counter[str]) -> list[Contest]:
+    """All votes by prompt and texts, sorted by them. Adds the judgements without a vote to `unused`, by reason."""
+    contests: dict[tuple[str, str, str], Contest] = {}
+    for ballot in ballots:
+        votes, reason = votes_of(ballot.comparison, ballot.judgement)
+        if reason:
+            unused[reason.value] += 1
+        prompt = ballot.comparison.prompt
+        prompt_key = prompt.key
+        for vote in votes:
+            left, right = sorted((vote.better, vote.worse))
+            contest = contests.setdefault((prompt_key, left, right), Contest(prompt, [], []))
+            contest.votes.append(vote)
+            contest.ballots.append(ballot)
+    return [contests[key] for key in sorted(contests)]
+
+
+def resolve(contests: Iterable[Contest], homes: Mapping[str, Home], *, min_weight: float) -> Resolved:
+    """Decide each contest by its votes.
+
+    Args:
+        contests: each with at least one vote.
+        homes: where each prompt lives, by prompt key; a prompt without a home gives no pairs.
+        min_weight: pairs of less weight are dropped.
+    """
+    placed: list[Placed] = []
+    dropped: Counter[str] = Counter()
+    contested = 0
+    for contest in contests:
+        outcome = tally(contest.votes)
+        home = homes.get(contest.prompt.key)
+        if outcome is None:
+            dropped["contradiction"] += 1
+            continue
+        contested += outcome.contested
+        if outcome.weight < min_weight:
+            dropped["weight below the minimum"] += 1
+        elif home is None:
+            dropped["prompt resembles prompts of different splits"] += 1
+        elif not _is_unicode(pair := _pair(contest, outcome, home.split)):
+            dropped["text is not valid Unicode"] += 1
+        else:
+            placed.append(Placed(pair, home.cluster))
+    return Resolved(placed, dropped, contested)
+
+
+def without_twins(placed: Sequence[Placed], advance: Callable[[int, int], None]) -> list[Placed]:
+    """Of pairs in one cluster with similar chosen and similar rejected answers, only the one with the smallest key.
+
+    Args:
+        placed: pairs of distinct keys.
+        advance: called with the number of pairs looked at so far and their total.
+    """
+    clusters: dict[str, list[Placed]] = defaultdict(list)
+    for each in placed:
+        clusters[each.cluster].append(each)
+    kept: list[Placed] = []
+    done = 0
+    for members in clusters.values():
+        done += len(members)
+        kept += _first_of_twins(members) if len(members) > 1 else members
+        advance(done, len(placed))
+    return kept
+
+
+def _first_of_twins(members: Iterable[Placed]) -> list[Placed]:
+    kept: list[Placed] = []
+    chosen: list[bytes] = []
+    rejected: list[bytes] = []
+    for each in sorted(members, key=lambda member: member.pair.key):
+        better, worse = signature(each.pair.chosen), signature(each.pair.rejected)
+        if not (similar(better, chosen) & similar(worse, rejected)).any():
+            kept.append(each)
+            chosen.append(better)
+            rejected.append(worse)
+    return kept
+
+
+def _pair(contest: Contest, outcome: Outcome, split: Split) -> Pair:
+    return Pair(
+        prompt=contest.prompt,
+        chosen=outcome.chosen,
+        rejected=outcome.rejected,
+        weight=outcome.weight,
+        strength=outcome.strength,
+        judgements=tuple(sorted({vote.judgement for vote in contest.votes})),
+        slices=_slices(contest.ballots, outcome.chosen),
+        split=split,
+    )
+
+
+def _is_unicode(pair: Pair) -> bool:
+    """Whether files and tokenizers can take the texts: a lone surrogate fits neither."""
+    turns = [part for message in pair.prompt.messages for part in message]
+    try:
+        "".join([*turns, pair.chosen, pair.rejected, *pair.slices, *pair.slices.values()]).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _slices(ballots: Iterable[Ballot], chosen: str) -> dict[str, str]:
+    """The slices of all that a pair comes from; values that differ are joined by `+`."""
+    values: dict[str, set[str]] = defaultdict(set)
+    for comparison, _, group in ballots:
+        own = {**comparison.slices, "source": comparison.source} | ({"annotator_group": group} if group else {})
+        for name, value in own.items():
+            values[name].add(value)
+    band = next((name for name, bound in LENGTH_BANDS.items() if len(chosen) < bound), "long")
+    known = {name: "+".join(sorted(found)) for name, found in values.items()}
+    return {"domain": UNKNOWN, "language": UNKNOWN, "annotator_group": UNKNOWN} | known | {"length_band": band}

@@ -1,0 +1,433 @@
+import dataclasses
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preference_data.duplicates import signature, similar
+from preference_data.errors import VersionError
+from preference_data.freeze import FreezeRule, freeze
+from preference_data.records import (
+    Comparison,
+    Completion,
+    Imported,
+    Judgement,
+    Opinion,
+    Pairwise,
+    Prompt,
+    Ranking,
+    Rating,
+    Thumb,
+    Verdict,
+)
+from preference_data.splits import split_of
+from preference_data.store import Assignment, Entry, Store
+from preference_data.versions import load_version
+from preference_data.votes import Unused, Vote, tally, votes_of
+
+NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
+ANY = FreezeRule(min_pairs=0)
+FIRST, SECOND = Pairwise(Verdict.FIRST), Pairwise(Verdict.SECOND)
+
+
+@pytest.fixture
+def store_of(tmp_path):
+    """Makes a store of entries."""
+    opened = []
+
+    def make(*entries):
+        opened.append(Store.open(f"sqlite:///{tmp_path}/store{len(opened)}.db"))
+        opened[-1].add(entries)
+        return opened[-1]
+
+    yield make
+    for store in opened:
+        store.close()
+
+
+class Said(NamedTuple):
+    """Shorthand for a judgement."""
+
+    opinion: Opinion
+    annotator: str = "ann"
+    edit: str = ""
+    at: datetime = NOON
+
+
+def entry(prompt, answers, *said, source="file", slices=None):
+    completions = tuple(Completion(text, Imported("x")) for text in answers)
+    comparison = Comparison(Prompt.of(prompt), completions, source, slices or {})
+    judgements = (Judgement(comparison.key, s.annotator, s.opinion, s.at, edit=s.edit) for s in said)
+    return Entry(comparison, tuple(judgements))
+
+
+def votes(answers, opinion, edit=""):
+    """(better, worse, weight) of each vote, and the reason there is none."""
+    found, unused = votes_of(*flat(entry("?", answers, Said(opinion, edit=edit))))
+    return [vote[:3] for vote in found], unused
+
+
+def flat(one):
+    return one.comparison, one.judgements[0]
+
+
+def prompt_of(split, skip=0):
+    """A short prompt whose own cluster falls into a split."""
+    found = (text for text in (f"{i * 7919:x}?" for i in range(1000)) if split_of(Prompt.of(text).key) == split)
+    return [next(found) for _ in range(skip + 1)][-1]
+
+
+@pytest.mark.parametrize(
+    ("opinion", "expected"),
+    [
+        (FIRST, ([("a", "b", 1)], None)),
+        (SECOND, ([("b", "a", 1)], None)),
+        (Pairwise(Verdict.TIE), ([], Unused.TIE)),
+        (Pairwise(Verdict.NEITHER), ([], Unused.NEITHER)),
+        (Pairwise(Verdict.SKIP), ([], Unused.SKIP)),
+        # means over the shared dimension only: 4 against 3
+        (Rating(({"help": 4, "style": 1}, {"help": 3})), ([("a", "b", 1)], None)),
+        # means 2.5 and 3
+        (Rating(({"help": 4, "true": 1}, {"help": 2, "true": 4})), ([("b", "a", 1)], None)),
+        (Rating(({"help": 4, "true": 1}, {"help": 2, "true": 3})), ([], Unused.TIE)),
+        (Rating(({"help": 4}, {"style": 1})), ([], Unused.MISFIT)),
+        (Rating(({"help": 4},)), ([], Unused.MISFIT)),
+        (Ranking(((1,), (0,))), ([("b", "a", 1)], None)),
+        (Ranking(((1, 0),)), ([], Unused.TIE)),
+        (Ranking(((1,),)), ([], Unused.SINGLE)),
+        (Ranking(()), ([], Unused.MISFIT)),
+        (Ranking(((1,), (2,))), ([], Unused.MISFIT)),
+        (Ranking(((-1,), (0,))), ([], Unused.MISFIT)),
+        (Ranking(((1,), (1,))), ([], Unused.MISFIT)),
+    ],
+)
+def test_what_an_opinion_on_two_answers_votes_for(opinion, expected):
+    assert votes(["a", "b"], opinion) == expected
+
+
+def test_a_ranking_votes_on_all_ordered_pairs_with_one_over_n_less_one():
+    # c > (a, b) > d: five ordered pairs, a and b tied; 1 / (4 - 1) each
+    found, unused = votes(["a", "b", "c", "d"], Ranking(((2,), (0, 1), (3,))))
+    third = 1 / 3
+    assert sorted(found) == [
+        ("a", "d", third), ("b", "d", third), ("c", "a", third), ("c", "b", third), ("c", "d", third)
+    ]  # fmt: skip
+    assert unused is None
+
+
+def test_ratings_of_three_answers_are_a_ranking():
+    found, _ = votes(["a", "b", "c"], Rating(({"q": 1}, {"q": 3}, {"q": 2})))
+    assert sorted(found) == [("b", "a", 0.5), ("b", "c", 0.5), ("c", "a", 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("answers", "opinion", "expected"),
+    [
+        (["a", "b"], FIRST, [("a", "b", 1), ("e", "a", 1)]),
+        (["a", "b"], Pairwise(Verdict.TIE), [("e", "a", 0.5), ("e", "b", 0.5)]),
+        (["a", "b"], Pairwise(Verdict.NEITHER), [("e", "a", 0.5), ("e", "b", 0.5)]),
+        (["a", "b"], Pairwise(Verdict.SKIP), []),
+        (["a"], Thumb(up=False), [("e", "a", 1)]),
+        (
+            ["a", "b", "c"],
+            Ranking(((2,), (0,), (1,))),
+            [("a", "b", 0.5), ("c", "a", 0.5), ("c", "b", 0.5), ("e", "c", 1)],
+        ),
+        (["e", "b"], FIRST, [("e", "b", 1)]),
+    ],
+)
+def test_an_edit_beats_the_answers_put_first(answers, opinion, expected):
+    assert sorted(votes(answers, opinion, edit="e")[0]) == sorted(expected)
+
+
+def test_thumbs_are_no_pairs():
+    assert votes(["a"], Thumb(up=True)) == ([], Unused.THUMB)
+
+
+def test_answers_that_differ_in_white_space_only_are_no_pair():
+    assert votes(["a", " a\n"], FIRST) == ([], Unused.SAME_TEXT)
+
+
+def test_a_pairwise_opinion_on_three_answers_does_not_fit():
+    assert votes(["a", "b", "c"], FIRST) == ([], Unused.MISFIT)
+
+
+def test_the_majority_decides_and_the_net_share_is_the_weight():
+    # three against one: (3 - 1) / 4; strengths of the winners that gave one: (3 + 2) / 2
+    cast = [
+        Vote("a", "b", 1, 3, "1"),
+        Vote("b", "a", 1, 3, "2"),
+        Vote("a", "b", 1, None, "3"),
+        Vote("a", "b", 1, 2, "4"),
+    ]
+    assert tally(cast) == ("a", "b", 0.5, 2.5, True)
+    assert tally(cast[:1]) == ("a", "b", 1, 3, False)
+    assert tally(cast[:2]) is None
+
+
+def test_thirds_that_cancel_are_a_contradiction():
+    assert tally([Vote("a", "b", 1, None, "1"), *(Vote("b", "a", 1 / 3, None, str(i)) for i in range(3))]) is None
+
+
+def test_a_freeze_worked_out_by_hand(store_of, tmp_path):
+    train, select, test = prompt_of("train"), prompt_of("select"), prompt_of("test")
+    entries = [
+        entry(train, ["good", "bad"], Said(Pairwise(Verdict.FIRST, 3)), slices={"domain": "cooking"}),
+        entry(select, ["bad", "good"], Said(SECOND), Said(Pairwise(Verdict.TIE), "bob")),
+        entry(test, ["x" * 800, "bad"], Said(FIRST, "nina"), Said(FIRST, "bob")),
+        entry(prompt_of("test", 1), ["yes", "no"], Said(FIRST), Said(SECOND, "bob")),
+        entry(prompt_of("train", 1), ["alone"], Said(Thumb(up=True))),
+        entry(prompt_of("train", 2), ["yes", "no"]),  # not judged
+    ]
+    store = store_of(*entries)
+    store.enrol("nina", group="nurses")
+    version, report = freeze(store, FreezeRule(), tmp_path / "versions")
+    first, second, third = (version.pairs(split)[0] for split in ("train", "select", "test"))
+    assert (first.chosen, first.rejected, first.weight, first.strength) == ("good", "bad", 1.0, 3.0)
+    assert first.slices == {
+        "source": "file", "domain": "cooking", "language": "unknown", "length_band": "short", "annotator_group": "unknown"
+    }  # fmt: skip
+    assert (second.chosen, second.rejected, second.weight, second.strength) == ("good", "bad", 1.0, None)
+    assert (third.weight, third.slices["length_band"], third.slices["annotator_group"]) == (1.0, "long", "nurses")
+    assert third.judgements == tuple(sorted(judgement.key for judgement in entries[2].judgements))
+    assert (report.comparisons, report.judgements) == (5, 8)
+    assert report.judgements_left_out == {Unused.TIE: 1, Unused.THUMB: 1}
+    assert (report.pairs_formed, report.pairs_left_out) == (4, {"contradiction": 1})
+    assert (report.pairs_merged, report.pairs_contested, report.bridges) == (0, 0, 0)
+    assert (report.clusters, report.largest_cluster) == (3, 1)
+    assert report.counts == version.counts == {"train": 1, "select": 1, "test": 1}
+    assert (version.manifest.watermark, version.manifest.head) == store.watermark()
+
+
+def test_votes_from_several_imports_count_together(store_of, tmp_path):
+    one = entry("?", ["a", "b"], Said(FIRST), Said(FIRST, "bob"), source="x", slices={"language": "en"})
+    flipped = entry("?", ["b", "a"], Said(FIRST, at=NOON + timedelta(days=1)), source="y")
+    version, report = freeze(store_of(one, flipped), ANY, tmp_path)
+    (pair,) = version.pairs()
+    # two against one: (2 - 1) / 3, however new the one is
+    assert (pair.chosen, pair.rejected, pair.weight) == ("a", "b", pytest.approx(1 / 3))
+    assert (pair.slices["source"], pair.slices["language"]) == ("x+y", "en")
+    assert len(pair.judgements) == 3
+    assert (report.pairs_merged, report.pairs_contested) == (1, 1)
+
+
+def test_equal_sides_across_imports_are_dropped_and_counted(store_of, tmp_path):
+    entries = [entry("?", ["a", "b"], Said(FIRST), source="x"), entry("?", ["a", "b"], Said(SECOND), source="y")]
+    version, report = freeze(store_of(*entries), ANY, tmp_path)
+    assert version.pairs() == []
+    assert report.pairs_left_out == {"contradiction": 1}
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept", "reason"),
+    [
+        (FreezeRule(min_pairs=0, sources=("x",)), {"a"}, "source not asked for"),
+        (FreezeRule(min_pairs=0, slices={"language": ("fr", "de")}), {"c"}, "slice not asked for"),
+    ],
+)
+def test_only_what_the_rule_asks_for(store_of, tmp_path, rule, kept, reason):
+    entries = [
+        entry("1?", ["a", "b"], Said(FIRST), source="x", slices={"language": "en"}),
+        entry("2?", ["c", "d"], Said(FIRST), source="y", slices={"language": "fr"}),
+    ]
+    store = store_of(*entries)
+    version, report = freeze(store, rule, tmp_path)
+    assert {pair.chosen for pair in version.pairs()} == kept
+    assert report.judgements_left_out == {reason: 1}
+    assert len(list(store.assignments())) == 2
+
+
+def test_pairs_of_little_weight_are_dropped(store_of, tmp_path):
+    said = [Said(FIRST), Said(FIRST, "bob"), Said(SECOND, "cy")]
+    _, report = freeze(store_of(entry("?", ["a", "b"], *said)), FreezeRule(min_pairs=0, min_weight=0.34), tmp_path)
+    assert report.pairs_left_out == {"weight below the minimum": 1}
+
+
+def test_no_annotator_has_more_than_the_capped_share(store_of, tmp_path):
+    many = [entry(f"{i * 7919}?", ["a", "b"], Said(FIRST, "ann")) for i in range(10)]
+    few = [entry(f"{i * 104729} and?", ["a", "b"], Said(FIRST, name)) for i, name in enumerate(("bob", "bob", "cy"))]
+    _, report = freeze(store_of(*many, *few), FreezeRule(min_pairs=0, annotator_cap=0.5), tmp_path)
+    # bob 2, cy 1: ann may give 3 of 6
+    assert report.judgements_left_out == {"over the annotator's share": 7}
+    assert report.pairs_formed == 6
+
+
+def test_a_cap_that_cannot_be_held_says_how_many_annotators_it_needs(store_of, tmp_path):
+    with pytest.raises(
+        VersionError, match="no annotator of 1 can keep to a share of 0.3; expected at least 4 annotators"
+    ):
+        freeze(store_of(entry("?", ["a", "b"], Said(FIRST))), FreezeRule(annotator_cap=0.3), tmp_path)
+
+
+LONG = "The quick brown fox jumps over the lazy dog while seven wizards boil eggs beside the frozen northern lake"
+OTHER = "Nothing in this sentence resembles anything said in that one, which is rather the point of writing it"
+
+
+def test_near_duplicate_pairs_of_one_cluster_are_kept_once(store_of, tmp_path):
+    asked = f"Please judge this: {LONG}, quickly."
+    twins = [
+        entry(asked, [LONG, OTHER], Said(FIRST)),
+        entry(asked.upper(), [f"{LONG}.", f"{OTHER}!"], Said(FIRST)),
+    ]
+    others = [
+        entry("An altogether different question?", [LONG, OTHER], Said(FIRST)),
+        entry(asked, [LONG, "short"], Said(FIRST)),
+        entry(asked, ["short", OTHER], Said(FIRST)),
+    ]
+    apart = [freeze(store_of(each), ANY, tmp_path).version.pairs()[0].key for each in twins]
+    version, report = freeze(store_of(*twins, *others), ANY, tmp_path)
+    assert report.pairs_left_out == {"near-duplicate pair": 1}
+    assert (report.clusters, report.largest_cluster) == (2, 3)
+    assert {pair.key for pair in version.pairs()} & set(apart) == {min(apart)}
+
+
+def test_bridges_stay_out_of_every_version(store_of, tmp_path):
+    store = store_of(entry("between two?", ["a", "b"], Said(FIRST)), entry("free?", ["c", "d"], Said(FIRST)))
+    similar = signature("between two?")
+    store.assign([Assignment("1", "1", "train", similar), Assignment("2", "2", "test", similar)])
+    for _ in range(2):
+        version, report = freeze(store, ANY, tmp_path)
+        assert [pair.prompt for pair in version.pairs()] == [Prompt.of("free?")]
+        assert report.bridges == 1
+        assert report.pairs_left_out == {"prompt resembles prompts of different splits": 1}
+
+
+def test_texts_that_no_file_can_hold_are_dropped_and_counted(store_of, tmp_path):
+    entries = [entry("1?", ["a", "b \ud800"], Said(FIRST)), entry("2? \udfff", ["a", "b"], Said(FIRST))]
+    version, report = freeze(store_of(*entries), ANY, tmp_path)
+    assert version.pairs() == []
+    assert report.pairs_left_out == {"text is not valid Unicode": 2}
+
+
+def test_an_earlier_opinion_that_was_taken_back_does_not_count(store_of, tmp_path):
+    before = entry("?", ["a", "b"], Said(FIRST))
+    (old,) = before.judgements
+    after = Entry(before.comparison, (dataclasses.replace(old, opinion=SECOND, supersedes=old.key),))
+    version, report = freeze(store_of(before, after), ANY, tmp_path)
+    assert [(pair.chosen, pair.weight) for pair in version.pairs()] == [("b", 1.0)]
+    assert report.judgements == 1
+
+
+def test_too_few_pairs_in_a_split_says_what_is_there_and_what_to_do(store_of, tmp_path):
+    store = store_of(
+        entry(prompt_of("train"), ["a", "b"], Said(FIRST)),
+        entry(prompt_of("test"), ["a", "b"], Said(Pairwise(Verdict.TIE))),
+    )
+    with pytest.raises(
+        VersionError,
+        match=r"too few pairs: select has 0, test has 0; expected at least 1 .* left out: 1 tie; .* lower min_pairs",
+    ):
+        freeze(store, FreezeRule(), tmp_path / "versions")
+    assert not (tmp_path / "versions").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("annotator_cap", 0), ("annotator_cap", 1.1), ("min_weight", -0.1), ("min_pairs", -1)]
+)
+def test_a_rule_out_of_range_names_its_field(name, value):
+    with pytest.raises(ValueError, match=f"{name}: got {value}"):
+        FreezeRule(**{name: value})
+
+
+def test_freezing_twice_gives_one_folder(store_of, tmp_path):
+    store = store_of(entry("?", ["a", "b"], Said(FIRST)))
+    first = freeze(store, ANY, tmp_path / "versions")
+    second = freeze(store, ANY, tmp_path / "versions")
+    assert second == first
+    assert [path.name for path in (tmp_path / "versions").iterdir()] == [first.version.digest]
+
+
+def test_a_version_names_its_parent_and_its_rule(store_of, tmp_path):
+    rule = FreezeRule(min_pairs=0, sources=("file",))
+    version, _ = freeze(store_of(entry("?", ["a", "b"], Said(FIRST))), rule, tmp_path, parent="abc")
+    manifest = load_version(version.path).manifest
+    assert manifest.parent == "abc"
+    assert FreezeRule(**manifest.rule | {"sources": tuple(manifest.rule["sources"])}) == rule
+
+
+def test_progress_is_told_by_stage(store_of, tmp_path):
+    told = []
+    entries = [entry(f"{i * 7919}?", ["a", "b"], Said(FIRST)) for i in range(3)]
+    freeze(store_of(*entries), ANY, tmp_path, progress=lambda *step: told.append(step))
+    assert told == [
+        *(("read", done, None) for done in (1, 2, 3)),
+        *(("split", done, 3) for done in (1, 2, 3)),
+        *(("duplicates", done, 3) for done in (1, 2, 3)),
+        ("write", 0, 3),
+        ("write", 3, 3),
+    ]
+
+
+OPINIONS = [
+    *(Pairwise(verdict, strength) for verdict in Verdict for strength in (None, 2)),
+    Rating(({"help": 1.5}, {"help": 4})),
+    Ranking(((1,), (0,))),
+]
+said = st.builds(
+    lambda *parts: Said(*parts[:2], edit=parts[2]),
+    st.sampled_from(OPINIONS),
+    st.sampled_from(["ann", "bob"]),
+    st.sampled_from(["", "better"]),
+)
+entries = st.builds(
+    lambda prompt, answers, said, source: entry(prompt, answers, *said, source=source),
+    st.sampled_from([f"{i * 7919:x}?" for i in range(6)] + [LONG, f"{LONG}!", OTHER]),
+    st.permutations(["one", "two", LONG, f"{LONG}."]).map(lambda answers: answers[:2]),
+    st.lists(said, min_size=1, max_size=3),
+    st.sampled_from(["x", "y"]),
+)
+
+
+@settings(max_examples=25)
+@given(st.lists(entries, min_size=1, max_size=12), st.randoms(use_true_random=False))
+def test_the_version_depends_on_no_order_and_everything_is_accounted_for(tmp_path_factory, given_entries, random):
+    folder = tmp_path_factory.mktemp("order")
+    shuffled = random.sample(given_entries, len(given_entries))
+    found = []
+    for name, order in (("one", given_entries), ("two", shuffled)):
+        with Store.open(f"sqlite:///{folder}/{name}.db") as store:
+            for each in order:
+                store.add([each])
+            found.append(freeze(store, ANY, folder / name))
+    (one, report), (two, _) = found
+    assert one.digest == two.digest
+    assert found[1].report == report
+    assert sum(report.counts.values()) + sum(report.pairs_left_out.values()) == report.pairs_formed
+    told_apart = {judgement for pair in one.pairs() for judgement in pair.judgements}
+    assert len(told_apart) <= report.judgements
+    for pair in one.pairs():
+        assert 0 < pair.weight <= 1
+        assert pair.chosen.strip() != pair.rejected.strip()
+
+
+@settings(max_examples=15)
+@given(st.lists(st.lists(entries, min_size=1, max_size=6), min_size=2, max_size=4))
+def test_over_any_number_of_versions_no_prompt_changes_split_and_none_has_a_twin_in_another(tmp_path_factory, rounds):
+    folder = tmp_path_factory.mktemp("rounds")
+    splits = {}
+    with Store.open(f"sqlite:///{folder}/store.db") as store:
+        for batch in rounds:
+            store.add(batch)
+            for pair in freeze(store, ANY, folder / "versions").version.pairs():
+                assert splits.setdefault(pair.prompt.text, pair.split) == pair.split
+    for text, split in splits.items():
+        alike = similar(signature(text), [signature(other) for other in splits])
+        assert {other for other, is_alike in zip(splits.values(), alike, strict=True) if is_alike} == {split}
+
+
+def test_the_digest_of_a_small_store_is_the_same_on_every_machine(store_of, tmp_path):
+    entries = [
+        entry("How long does an egg boil?", ["Six minutes.", "Ask a cook."], Said(Pairwise(Verdict.FIRST, 2))),
+        entry("Name three colours.", ["Red.", "Red, blue, green.", "No."], Said(Ranking(((1,), (0,), (2,))), "bob")),
+        entry(
+            "Où est la gare ?",
+            ["À gauche.", "Là."],
+            Said(SECOND, edit="À gauche, monsieur."),
+            slices={"language": "fr"},
+        ),
+    ]
+    version, _ = freeze(store_of(*entries), ANY, tmp_path)
+    assert sum(version.counts.values()) == 5
+    assert version.digest == "GOLDEN"

@@ -1,0 +1,1 @@
+"""What we do with what people said: score, optimise, evaluate, gate, promote."""

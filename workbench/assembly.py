@@ -1,0 +1,88 @@
+"""Composition root: which tools a round is given. The only place with deferred imports.
+
+Everything heavy (torch, transformers, TRL, Ray) is imported when a verb is first used, so that reading settings,
+listing rounds and refusing a bad plan take well under a second.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from workbench.tasks import EvaluateJob, GenerateJob, Report, ScoreJob, Tools, TrainJob
+
+Where = Literal["auto", "here", "ray"]
+
+
+def score(job: ScoreJob, report: Report) -> None:
+    """`workbench.scoring.score.score`."""
+    _quiet()
+    from workbench.scoring.score import score as run
+
+    run(job, report)
+
+
+def optimise(job: TrainJob, report: Report) -> None:
+    """`workbench.training.optimise.optimise`."""
+    _quiet()
+    from workbench.training.optimise import optimise as run
+
+    run(job, report)
+
+
+def evaluate(job: EvaluateJob, report: Report) -> None:
+    """`workbench.evaluation.evaluate.evaluate`."""
+    _quiet()
+    from workbench.evaluation.evaluate import evaluate as run
+
+    run(job, report)
+
+
+def generate(job: GenerateJob, report: Report) -> None:
+    """`workbench.generation.generate.generate`."""
+    _quiet()
+    from workbench.generation.generate import generate as run
+
+    run(job, report)
+
+
+IN_PROCESS = Tools(score=score, optimise=optimise, evaluate=evaluate, generate=generate)
+
+
+@contextmanager
+def tools(where: Where) -> Iterator[Tools]:
+    """The verbs, in this process or on Ray.
+
+    Args:
+        where: `auto` uses Ray if RAY_ADDRESS names a cluster, and this process otherwise.
+    """
+    if where == "here" or (where == "auto" and not os.environ.get("RAY_ADDRESS")):
+        yield IN_PROCESS
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    from workbench.cluster.ray_tools import RayOptions, cluster, ray_tools
+
+    options = RayOptions(address=os.environ.get("RAY_ADDRESS"))
+    with cluster(options):
+        yield ray_tools(IN_PROCESS, options)
+
+
+def _quiet() -> None:
+    """No telemetry, no hub, no progress bars of other libraries; before they are imported."""
+    for name, value in {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+    import warnings
+
+    # transformers and TRL warn about each other's deprecated names; nothing a user of the workbench can change.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

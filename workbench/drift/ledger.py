@@ -1,0 +1,102 @@
+"""Everything ever measured, per item and append-only, so that the rows behind a number can be opened."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Engine, func, select
+
+from preference_data.database import insert_missing, reading, writing
+from workbench.errors import NumericsError
+from workbench.failpoints import failpoint
+from workbench.schema import measurement as table
+from workbench.tasks import Item
+
+
+class Measured(NamedTuple):
+    """What has been measured of a policy: a metric of a suite, and under which numerics."""
+
+    suite: str
+    metric: str
+    numerics: str
+
+
+class Ledger:
+    """The measurements of a ledger database. What is recorded once is never changed."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def record(self, policy: str, numerics: str, items: Iterable[Item]) -> int:
+        """Add measurements of one policy in one transaction; those recorded before are passed over.
+
+        Args:
+            policy: digest of the policy.
+            numerics: key of dtype, attention path and software the numbers were computed with.
+            items: the measurements.
+
+        Returns:
+            How many were new.
+
+        Raises:
+            NumericsError: a value is not finite; nothing is then recorded.
+        """
+        rows = [{"policy": policy, "numerics": numerics, **_finite(item)._asdict()} for item in items]
+        count = select(func.count()).select_from(table).where(table.c.policy == policy)
+        with writing(self._engine) as connection:
+            before = connection.execute(count).scalar_one()
+            insert_missing(connection, table, rows)
+            added = connection.execute(count).scalar_one() - before
+            failpoint("ledger.record.before_commit")
+        failpoint("ledger.record.after_commit")
+        return added
+
+    def items(self, policy: str, suite: str, metric: str, numerics: str) -> list[Item]:
+        """The measurements behind one number, by item id."""
+        columns = [table.c[name] for name in Item._fields]
+        query = select(*columns).where(
+            table.c.policy == policy, table.c.suite == suite, table.c.metric == metric, table.c.numerics == numerics
+        )
+        with reading(self._engine) as connection:
+            return [Item(*row) for row in connection.execute(query.order_by(table.c.item))]
+
+    def values(self, policies: Sequence[str], suite: str, metric: str, numerics: str) -> dict[str, dict[str, float]]:
+        """One metric of several policies, for comparing them item by item.
+
+        Returns:
+            Per policy digest, the value of each item by item id; empty for a policy never measured.
+        """
+        query = select(table.c.policy, table.c.item, table.c.value).where(
+            table.c.policy.in_(policies),
+            table.c.suite == suite,
+            table.c.metric == metric,
+            table.c.numerics == numerics,
+        )
+        found: dict[str, dict[str, float]] = {p: {} for p in policies}
+        with reading(self._engine) as connection:
+            for row in connection.execute(query.order_by(table.c.item)):
+                found[row.policy][row.item] = row.value
+        return found
+
+    def suites(self, policy: str) -> list[Measured]:
+        """What has been measured of a policy, sorted."""
+        query = select(table.c.suite, table.c.metric, table.c.numerics).where(table.c.policy == policy).distinct()
+        with reading(self._engine) as connection:
+            return sorted(Measured(*row) for row in connection.execute(query))
+
+    def has(self, policy: str, suite: str, numerics: str) -> bool:
+        """Whether anything of a suite has been recorded. A suite is recorded whole, in one `record`."""
+        query = select(table.c.item).where(
+            table.c.policy == policy, table.c.suite == suite, table.c.numerics == numerics
+        )
+        with reading(self._engine) as connection:
+            return connection.execute(query.limit(1)).first() is not None
+
+
+def _finite(item: Item) -> Item:
+    if not math.isfinite(item.value):
+        raise NumericsError(
+            f"{item.suite}, item {item.item}, {item.metric}: got {item.value}, expected a finite number; "
+            "nothing was recorded; check the policy's weights with `workbench policies --verify`"
+        )
+    return item

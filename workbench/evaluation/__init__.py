@@ -1,0 +1,1 @@
+"""Evaluation: suites of items with a scorer. One row per item, kept in the ledger."""

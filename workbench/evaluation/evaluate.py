@@ -1,0 +1,57 @@
+"""From a job to measured items: retention, samples, and every suite asked for."""
+
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from preference_data.versions import load_version
+from workbench.errors import ConfigError, StopRequested
+from workbench.evaluation.choice import choice
+from workbench.evaluation.context import Context, Suite
+from workbench.evaluation.retention import retention
+from workbench.evaluation.samples import refusal, samples
+from workbench.evaluation.text import text
+from workbench.items import write_items
+from workbench.models.load import Family
+from workbench.models.numerics import apply_numerics
+from workbench.models.score_table import read_table
+from workbench.tasks import EvaluateJob, Item, Progress, Report
+
+SUITES: dict[str, Suite] = {"choice": choice, "text": text, "refusal": refusal}
+GROUP = "continual_alignment.suites"
+
+
+def suite_named(name: str) -> Suite:
+    """A suite of the project, or one registered by an installed package.
+
+    Raises:
+        ConfigError: there is none of that name; lists the known ones.
+    """
+    if name in SUITES:
+        return SUITES[name]
+    elsewhere = {e.name: e for e in entry_points(group=GROUP)}
+    if name not in elsewhere:
+        known = ", ".join([*SUITES, *elsewhere])
+        raise ConfigError(f"evaluation.suites: unknown suite '{name}'; known suites: {known}")
+    return elsewhere[name].load()
+
+
+def evaluate(job: EvaluateJob, report: Report) -> None:
+    """Write `items.jsonl`, one measured number per line."""
+    suites = [suite_named(name) for name in job.suites]
+    with apply_numerics(job.numerics):
+        write_items(Path(job.output), _items(job, suites, report))
+
+
+def _items(job: EvaluateJob, suites: list[Suite], report: Report) -> Iterator[Item]:
+    def tell(done: int, total: int) -> None:
+        if report(Progress("evaluate", done, total, {})):
+            raise StopRequested("the round was asked to stop while measuring; run the same round again to go on")
+
+    context = Context(family=Family(job.policy), policy=job.policy, settings=job.settings, tell=tell)
+    for reference in job.versions:
+        version = load_version(Path(reference.path))
+        yield from retention(version, read_table(Path(job.tables[reference.digest])))
+        yield from samples(context, version, job.against)
+    for suite in suites:
+        yield from suite(context)

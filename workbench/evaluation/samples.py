@@ -1,0 +1,83 @@
+"""What a policy writes: length, repetition, refusal, compliance, and how far it moved, all on its own samples."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from preference_data.simulate import GUIDELINES
+
+from preference_data.records import Pair, Prompt
+from preference_data.samples import refusal_prompts
+from preference_data.versions import Version
+from workbench.evaluation.context import Context
+from workbench.evaluation.refusals import is_refusal
+from workbench.maths import kl_per_position
+from workbench.models.forward import batches_by_length, collate, completion_logits
+from workbench.models.sampling import Answer, Sampling, sample
+from workbench.tasks import Item, PolicyRef
+
+KL_BATCH = 4
+"""Full logits of two policies are held at once, so batches are small."""
+
+
+def samples(context: Context, version: Version, against: dict[str, PolicyRef]) -> Iterator[Item]:
+    """Answers to test prompts of one version.
+
+    Per answer: `tokens`, `finished`, `refused`, `compliance/<guideline>`, and for every policy in `against`
+    `kl/<digest>`: KL(policy || other) summed over the answer's positions, in nats, exact over the vocabulary. KL in
+    nats per token is the quotient of the sums of `kl/<digest>` and `tokens`. The text is kept in `detail`.
+    """
+    pairs = _prompts(version, context.settings.samples)
+    answers = _answers(context, [p.prompt for p in pairs])
+    nats = {other: _kl(context, answers, policy) for other, policy in against.items()}
+    for k, (pair, answer) in enumerate(zip(pairs, answers, strict=True)):
+        numbers = {
+            "tokens": float(len(answer.encoded.completion)),
+            "finished": float(answer.finished),
+            "refused": float(is_refusal(answer.text)),
+        }
+        numbers |= {f"compliance/{g}": GUIDELINES[g].score(answer.text) for g in context.settings.guidelines}
+        numbers |= {f"kl/{other}": values[k] for other, values in nats.items()}
+        for metric, value in numbers.items():
+            detail = {"prompt": pair.prompt.text, "answer": answer.text} if metric == "tokens" else {}
+            key = pair.prompt.key
+            yield Item(f"samples/{version.digest}", key, metric, value, key, dict(pair.slices), detail)
+
+
+def refusal(context: Context) -> Iterator[Item]:
+    """`refused` is 1 where the answer to a probe refuses; slices tell whether it should."""
+    probes = refusal_prompts()
+    answers = _answers(context, [Prompt.of(p.text) for p in probes])
+    for probe, answer in zip(probes, answers, strict=True):
+        value = float(is_refusal(answer.text))
+        detail = {"prompt": probe.text, "answer": answer.text}
+        yield Item("refusal", probe.key, "refused", value, probe.key, {"label": probe.label}, detail)
+
+
+def _prompts(version: Version, count: int) -> list[Pair]:
+    """The first test pairs of distinct prompts, in the order of the prompts' ids: the same for every policy."""
+    by_prompt = {pair.prompt.key: pair for pair in version.pairs("test")}
+    return [by_prompt[key] for key in sorted(by_prompt)][:count]
+
+
+def _answers(context: Context, prompts: Sequence[Prompt]) -> list[Answer]:
+    s = context.settings
+    sampling = Sampling(s.max_new_tokens, s.temperature, 1.0, s.batch_size, s.seed)
+    with context.family.using(context.policy) as model:
+        return sample(
+            model, context.family.tokenizer, prompts, sampling, progress=lambda n: context.tell(n, len(prompts))
+        )
+
+
+def _kl(context: Context, answers: Sequence[Answer], other: PolicyRef) -> list[float]:
+    examples = [a.encoded for a in answers]
+    found: dict[int, float] = {}
+    for batch in batches_by_length(examples, size=KL_BATCH):
+        rows = collate([examples[k] for k in batch], pad_id=context.family.tokenizer.pad_token_id)
+        with context.family.using(context.policy) as model:
+            mine = completion_logits(model, rows)
+        with context.family.using(other) as model:
+            theirs = completion_logits(model, rows).logits
+        per_position = kl_per_position(mine.logits, theirs)
+        nats = torch.zeros(len(batch)).index_add(0, mine.row, per_position)
+        found |= dict(zip(batch, nats.tolist(), strict=True))
+    return [found[k] for k in range(len(examples))]

@@ -1,0 +1,1 @@
+"""Completions from policies, and comparisons made of them for people to judge."""

@@ -1,0 +1,16 @@
+"""Pure tensor functions: log-probabilities, preference losses, divergences, anchors. Tensors in, tensors out."""
+
+from workbench.maths.anchors import Weighted, geometric_reference
+from workbench.maths.divergences import kl_per_position
+from workbench.maths.pairs import PairLogps, require_same_shape
+from workbench.maths.preference_losses import LOSSES, PairLoss
+
+__all__ = [
+    "LOSSES",
+    "PairLogps",
+    "PairLoss",
+    "Weighted",
+    "geometric_reference",
+    "kl_per_position",
+    "require_same_shape",
+]

@@ -1,0 +1,133 @@
+"""Preference losses: one number per pair, nothing else.
+
+Let ``h = beta * (D_policy - D_reference)`` be the logit of a pair, D the difference of summed log-probabilities
+between chosen and rejected. A loss of `h` alone is exact under the geometric reference; one that needs the sides
+apart, or divides them by their length, is approximate (`workbench.config` says which is which).
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from workbench.maths.pairs import PairLogps, require_same_shape
+
+
+class PairLoss(Protocol):
+    """A preference loss."""
+
+    def __call__(
+        self, policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothing: float, lengths: PairLogps
+    ) -> Tensor:
+        """Loss per pair, shape (pairs,). `lengths` are completion lengths in tokens."""
+        ...
+
+
+def pair_logit(policy: PairLogps, reference: PairLogps, *, beta: float) -> Tensor:
+    """Beta * (D_policy - D_reference), shape (pairs,).
+
+    Args:
+        policy: log-probs under the policy being trained (carries gradient).
+        reference: log-probs under the frozen reference.
+        beta: inverse temperature, per nat; larger pulls harder towards the reference.
+
+    Raises:
+        ValueError: the four tensors differ in shape.
+    """
+    require_same_shape(
+        policy_chosen=policy.chosen,
+        policy_rejected=policy.rejected,
+        reference_chosen=reference.chosen,
+        reference_rejected=reference.rejected,
+    )
+    return beta * (policy.margin - reference.margin)
+
+
+def sigmoid(
+    policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothing: float, lengths: PairLogps
+) -> Tensor:
+    """-log sigma(h): DPO (Rafailov et al., arXiv 2305.18290, eq. 7). Equals ln 2 wherever the two margins agree."""
+    return -F.logsigmoid(pair_logit(policy, reference, beta=beta))
+
+
+def hinge(
+    policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothing: float, lengths: PairLogps
+) -> Tensor:
+    """max(0, 1 - h): SLiC-HF's loss with DPO's logit (arXiv 2305.10425, 2309.06657). 1 where the margins agree."""
+    return torch.relu(1 - pair_logit(policy, reference, beta=beta))
+
+
+def robust(
+    policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothing: float, lengths: PairLogps
+) -> Tensor:
+    """Unbiased DPO under flipped labels: rDPO (Chowdhury et al., arXiv 2403.00409).
+
+    ``(-(1 - e) log sigma(h) + e log sigma(-h)) / (1 - 2e)`` with e the share of flips. Unbounded below: a falling
+    loss is no proof of learning. ln 2 where the margins agree, whatever e is.
+    """
+    h = pair_logit(policy, reference, beta=beta)
+    e = label_smoothing
+    return (-(1 - e) * F.logsigmoid(h) + e * F.logsigmoid(-h)) / (1 - 2 * e)
+
+
+def exo_pair(
+    policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothing: float, lengths: PairLogps
+) -> Tensor:
+    """Reverse KL between the pair's model and label distributions: EXO (Ji et al., arXiv 2402.00856, eq. 16).
+
+    ``sigma(h) (log sigma(h) - log(1 - e)) + sigma(-h) (log sigma(-h) - log e)`` with e = label_smoothing > 0.
+    """
+    h = pair_logit(policy, reference, beta=beta)
+    win, lose = math.log(1 - label_smoothing), math.log(label_smoothing)
+    return h.sigmoid() * (F.logsigmoid(h) - win) + (-h).sigmoid() * (F.logsigmoid(-h) - lose)
+
+
+DISCOPOP_TAU = 0.05
+"""Temperature of the mixture in DiscoPOP, as published."""
+
+
+def discopop(
+    policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothing: float, lengths: PairLogps
+) -> Tensor:
+    """Log-ratio modulated loss: DiscoPOP (Lu et al., arXiv 2406.08414).
+
+    ``(1 - m) (-log sigma(h)) + m exp(-h)`` with ``m = sigma(h / tau)``. At h = 0: (ln 2 + 1) / 2.
+    """
+    h = pair_logit(policy, reference, beta=beta)
+    mix = (h / DISCOPOP_TAU).sigmoid()
+    return (1 - mix) * -F.logsigmoid(h) + mix * (-h).exp()
+
+
+def _per_token(logps: PairLogps, lengths: PairLogps) -> PairLogps:
+    return PairLogps(logps.chosen / lengths.chosen.clamp(min=1), logps.rejected / lengths.rejected.clamp(min=1))
+
+
+def ipo(policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothing: float, lengths: PairLogps) -> Tensor:
+    """(d - 1 / (2 beta))^2 with d the difference of *per-token* log-ratios: IPO (Azar et al., arXiv 2310.12036).
+
+    The per-token form is the one its authors confirmed for language models. Approximate with several anchors.
+    """
+    d = pair_logit(_per_token(policy, lengths), _per_token(reference, lengths), beta=1.0)
+    return (d - 1 / (2 * beta)) ** 2
+
+
+def sigmoid_norm(
+    policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothing: float, lengths: PairLogps
+) -> Tensor:
+    """DPO on per-token log-ratios. ln 2 where they agree. Approximate with several anchors."""
+    return -F.logsigmoid(pair_logit(_per_token(policy, lengths), _per_token(reference, lengths), beta=beta))
+
+
+LOSSES: Mapping[str, PairLoss] = {
+    "sigmoid": sigmoid,
+    "hinge": hinge,
+    "robust": robust,
+    "exo_pair": exo_pair,
+    "discopop": discopop,
+    "ipo": ipo,
+    "sigmoid_norm": sigmoid_norm,
+}
+"""Losses by the name a plan uses."""

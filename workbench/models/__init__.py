@@ -1,0 +1,1 @@
+"""Models: load, forward, sample. transformers and PEFT, nothing of TRL or Ray."""

@@ -1,0 +1,165 @@
+"""Loading policies: safetensors only, no remote code, several adapters over one base."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from workbench.config import TrainingSettings
+from workbench.errors import ModelError, PolicyError
+from workbench.tasks import PolicyRef
+
+TRAINED = "default"
+"""Name of the adapter being trained; TRL accepts no other."""
+
+
+def load_full(path: str) -> Any:
+    """A causal language model in float32, in evaluation mode.
+
+    Raises:
+        ModelError: the folder cannot be loaded; names it and what to do.
+    """
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"{path}: cannot load the model: {error}; expected a Hugging Face folder with config.json and "
+            "safetensors weights"
+        ) from error
+    return model.eval()
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base, with padding set up for batches.
+
+    Raises:
+        ModelError: there is no tokenizer, or it has no chat template.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: no tokenizer: {error}; put tokenizer.json beside the weights") from error
+    if not tokenizer.chat_template:
+        raise ModelError(f"{path}: the tokenizer has no chat template; put a chat_template.jinja into the folder")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def trainable(parent: PolicyRef, settings: TrainingSettings) -> Any:
+    """The parent, ready to be trained into the child.
+
+    A fresh adapter starts with B = 0, so it equals its base exactly; an adapter parent is continued.
+
+    Raises:
+        PolicyError: `method` does not fit the parent, or its rank differs from the plan's.
+    """
+    if settings.method == "full":
+        if parent.kind != "full":
+            raise PolicyError(
+                f"training.method = 'full', but parent {parent.digest[:12]} is an adapter; use method = 'lora', "
+                "or export the parent merged and adopt it as a full policy"
+            )
+        return load_full(parent.path).train()
+    if parent.kind == "full":
+        torch.manual_seed(settings.seed)
+        lora = LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+        return get_peft_model(load_full(parent.path), lora, adapter_name=TRAINED).train()
+    model = _with_adapter(load_full(parent.base_path), parent, TRAINED, train=True)
+    rank = model.peft_config[TRAINED].r
+    if rank != settings.rank:
+        raise PolicyError(f"training.rank = {settings.rank}, but parent {parent.digest[:12]} has rank {rank}; "
+                          f"set training.rank = {rank}")  # fmt: skip
+    return model.train()
+
+
+class Family:
+    """Policies over one base, loaded once and switched by reference. Not for training.
+
+    A full policy other than the base is loaded on its own and kept until another is asked for.
+    """
+
+    def __init__(self, base: PolicyRef) -> None:
+        self.base = base
+        self.tokenizer = load_tokenizer(base.base_path)
+        self._model = load_full(base.base_path)
+        self._peft: Any = None
+        self._full: tuple[str, Any] | None = None
+
+    @contextmanager
+    def using(self, policy: PolicyRef) -> Iterator[Any]:
+        """The model behaving as `policy`, for the length of a block and without gradients.
+
+        Raises:
+            PolicyError: the policy sits on another base, or its adapter is damaged.
+        """
+        if policy.base != self.base.base:
+            raise PolicyError(
+                f"policy {policy.digest[:12]} sits on base {policy.base[:12]}, not on {self.base.base[:12]}; "
+                "anchors and parent must share one base"
+            )
+        with torch.inference_mode():
+            if policy.kind == "full":
+                if policy.digest != self.base.base:
+                    yield self._full_model(policy)
+                elif self._peft is None:
+                    yield self._model
+                else:
+                    with self._peft.disable_adapter():
+                        yield self._peft
+            else:
+                yield self._adapted(policy)
+
+    def _full_model(self, policy: PolicyRef) -> Any:
+        if self._full is None or self._full[0] != policy.digest:
+            self._full = None
+            self._full = (policy.digest, load_full(policy.path))
+        return self._full[1]
+
+    def _adapted(self, policy: PolicyRef) -> Any:
+        name = policy.digest[:16]
+        if self._peft is None:
+            self._peft = _with_adapter(self._model, policy, name, train=False)
+        elif name not in self._peft.peft_config:
+            with torch.inference_mode(mode=False):
+                self._peft.load_adapter(policy.path, adapter_name=name, is_trainable=False)
+        self._peft.set_adapter(name, inference_mode=True)
+        return self._peft.eval()
+
+
+def _with_adapter(model: Any, policy: PolicyRef, name: str, *, train: bool) -> Any:
+    try:
+        with torch.inference_mode(mode=False):
+            return PeftModel.from_pretrained(
+                model, policy.path, adapter_name=name, is_trainable=train, use_safetensors=True
+            )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise PolicyError(
+            f"{policy.path}: cannot load adapter {policy.digest[:12]}: {error}; "
+            "restore the folder from a backup, or make the policy again"
+        ) from error
+
+
+def save_adapter(model: Any, output: Path) -> None:
+    """Write the trained adapter alone, with a config that names no machine's path."""
+    model.peft_config[TRAINED].base_model_name_or_path = ""
+    model.peft_config[TRAINED].inference_mode = True
+    model.save_pretrained(output, selected_adapters=[TRAINED], save_embedding_layers=False)
+    (output / "README.md").unlink(missing_ok=True)

@@ -1,0 +1,53 @@
+"""What must be equal for two runs to give the same bits."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from workbench.config import NumericsSettings
+
+SCORER_VERSION = "padded-1"
+"""Changes whenever the way log-probabilities are computed changes, so that older cached scores are not mixed in."""
+
+
+def numerics_key(settings: NumericsSettings) -> str:
+    """Under what conditions a score was computed; part of its cache key. Thread count only moves rounding."""
+    return f"{settings.dtype}/sdpa/{SCORER_VERSION}"
+
+
+@contextmanager
+def apply_numerics(settings: NumericsSettings) -> Iterator[None]:
+    """Set thread count and precision for a block, and put the thread count back afterwards.
+
+    With `bfloat16` matrix products run in bfloat16 while weights, LoRA matrices and reductions stay in float32.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    try:
+        with torch.autocast(device_type="cpu", dtype=torch.bfloat16, enabled=settings.dtype == "bfloat16"):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def tolerance(settings: NumericsSettings) -> float:
+    """Largest difference between two computations of one sequence's log-probability that is still rounding, nats.
+
+    Batch composition and padding change the order of sums: below 1e-3 in float32 for sequences of a thousand tokens.
+    In bfloat16 each token's logit carries about three significant digits, and errors of some hundred tokens add up.
+    """
+    match settings.dtype:
+        case "float32":
+            return 1e-2
+        case "bfloat16":
+            return 2.0
+
+
+def loss_tolerance(settings: NumericsSettings) -> float:
+    """The same for the mean first loss of a round (`beta` times a difference of log-probabilities, averaged)."""
+    match settings.dtype:
+        case "float32":
+            return 1e-3
+        case "bfloat16":
+            return 5e-2

@@ -1,0 +1,105 @@
+"""Answers of a policy, sampled in batches, the same for the same seed."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from preference_data.records import Prompt
+from workbench.models.tokens import Encoded, prompt_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How answers are drawn. `temperature` 0 is greedy."""
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    batch_size: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One sampled answer.
+
+    Attributes:
+        index: position of its prompt in the list given.
+        text: the answer without special tokens.
+        encoded: prompt and completion ids, the closing token included where the model wrote one.
+        finished: False where `max_new_tokens` cut it.
+    """
+
+    index: int
+    text: str
+    encoded: Encoded
+    finished: bool
+
+
+def sample(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    *,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[Answer]:
+    """One answer per prompt, in the order given. Name a prompt twice for two answers.
+
+    Batches are formed by prompt length and each is seeded by the prompts in it, so the same call gives the same
+    answers wherever it runs with the same thread count.
+    """
+    ids = [prompt_ids(tokenizer, p) for p in prompts]
+    order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
+    answers: dict[int, Answer] = {}
+    for start in range(0, len(order), sampling.batch_size):
+        batch = order[start : start + sampling.batch_size]
+        for answer in _sample_batch(model, tokenizer, {i: ids[i] for i in batch}, sampling):
+            answers[answer.index] = answer
+        progress(len(answers))
+    return [answers[i] for i in range(len(prompts))]
+
+
+def _sample_batch(
+    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: dict[int, list[int]], sampling: Sampling
+) -> Iterator[Answer]:
+    pad, width = tokenizer.pad_token_id, max(map(len, prompts.values()))
+    ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts.values()])
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts.values()])
+    greedy = sampling.temperature == 0
+    config = GenerationConfig(
+        max_new_tokens=sampling.max_new_tokens,
+        do_sample=not greedy,
+        temperature=None if greedy else sampling.temperature,
+        top_p=None if greedy else sampling.top_p,
+        top_k=0 if not greedy else None,
+        pad_token_id=pad,
+        eos_token_id=model.generation_config.eos_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_batch_seed(sampling.seed, prompts))
+        out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+    ends = _end_tokens(model, tokenizer)
+    for (index, prompt), row in zip(prompts.items(), out[:, width:].tolist(), strict=True):
+        cut = next((k + 1 for k, token in enumerate(row) if token in ends), len(row))
+        yield Answer(
+            index=index,
+            text=tokenizer.decode(row[:cut], skip_special_tokens=True).strip(),
+            encoded=Encoded(tuple(prompt), tuple(row[:cut])),
+            finished=bool(cut) and row[cut - 1] in ends,
+        )
+
+
+def _end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    ends = model.generation_config.eos_token_id
+    listed = ends if isinstance(ends, list) else [ends]
+    return {e for e in (*listed, tokenizer.eos_token_id) if e is not None}
+
+
+def _batch_seed(seed: int, prompts: dict[int, list[int]]) -> int:
+    text = f"{seed}|{sorted(prompts.items())}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")

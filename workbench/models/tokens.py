@@ -1,0 +1,85 @@
+"""From conversations to token ids, in one way for scoring, training and sampling."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from preference_data.records import Message, Pair, Prompt
+
+
+class Encoded(NamedTuple):
+    """A prompt and one completion as token ids; together they are what the model reads.
+
+    Attributes:
+        prompt: ids up to where the completion begins, the generation prompt included.
+        completion: ids of the answer with the template's closing tokens.
+    """
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+
+
+class EncodedPair(NamedTuple):
+    """Both answers of one pair, with the prompt they share."""
+
+    chosen: Encoded
+    rejected: Encoded
+
+
+def encode_pair(tokenizer: PreTrainedTokenizerBase, pair: Pair, *, max_length: int) -> EncodedPair | None:
+    """Both answers of a pair under the chat template, each cut at the end to `max_length`.
+
+    The completions begin where the rendered prompt and a rendered whole first diverge, so that a template that
+    renders both differently, or a token that spans the border, is counted in the answers; the prompt is the same on
+    both sides.
+
+    Returns:
+        The ids, or None where the prompt alone fills `max_length`.
+    """
+    start = prompt_ids(tokenizer, pair.prompt)
+    wholes = [
+        _render(tokenizer, [*pair.prompt.messages, Message("assistant", answer)], generation_prompt=False)
+        for answer in (pair.chosen, pair.rejected)
+    ]
+    border = min(_common_prefix(start, whole) for whole in wholes)
+    if border >= max_length:
+        return None
+    prompt = tuple(start[:border])
+    return EncodedPair(*(Encoded(prompt, tuple(whole[border:max_length])) for whole in wholes))
+
+
+def encode_text(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> Encoded:
+    """Plain text without chat template; the completion begins where the two tokenisations diverge."""
+    start = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    whole = tokenizer(prompt + completion, add_special_tokens=False)["input_ids"]
+    border = _common_prefix(start, whole)
+    return Encoded(tuple(whole[:border]), tuple(whole[border:]))
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    """Token ids of a prompt, ready for an answer to be sampled."""
+    return _render(tokenizer, prompt.messages, generation_prompt=True)
+
+
+def example_key(tokenizer_digest: str, encoded: Encoded) -> str:
+    """Content id of what the model reads: tokenizer, prompt ids, completion ids."""
+    text = f"{tokenizer_digest}|{','.join(map(str, encoded.prompt))}|{','.join(map(str, encoded.completion))}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, generation_prompt: bool) -> list[int]:
+    turns = [{"role": m.role, "content": m.content} for m in messages]
+    # Text people wrote must not be able to close a turn and open another: control tokens in it become plain text.
+    encoded = tokenizer.apply_chat_template(
+        turns, tokenize=True, add_generation_prompt=generation_prompt, sanitize_control_tokens=True, return_dict=True
+    )
+    return list(encoded["input_ids"])
+
+
+def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    for i, (a, b) in enumerate(zip(first, second, strict=False)):
+        if a != b:
+            return i
+    return min(len(first), len(second))

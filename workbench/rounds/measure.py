@@ -1,0 +1,52 @@
+"""From ledger rows to the numbers a gate judges."""
+
+from workbench.drift.ledger import Ledger
+from workbench.drift.metrics import Series, accuracy_change, bits_tax, kl_per_token, series, tax
+from workbench.drift.uncertainty import Estimate
+from workbench.rounds.gate import Measured
+from workbench.rounds.plan import measuring_condition
+from workbench.tasks import Plan
+
+
+def measured(plan: Plan, child: str, ledger: Ledger) -> Measured:
+    """What the gate asks for, None where the ledger has nothing.
+
+    An update round replaces the version its parent was trained on; that version's retention is then not judged.
+    """
+    found = _Reader(ledger, measuring_condition(plan))
+    earlier = [v.digest for v in plan.history if v.digest != plan.version.digest]
+    suites = {m.suite: m.metric for m in ledger.suites(child) if m.metric in {"correct", "bits"}}
+    asked = {name: next((s for s in suites if s.split("/")[0] == name), name) for name in plan.evaluation.suites}
+    taxes = {name: found.tax(suite, plan.base.digest, child) for name, suite in asked.items() if name != "refusal"}
+    return Measured(
+        finite_weights=True,  # `optimise` refuses to save any other
+        gain=found.accuracy_change(plan.version.digest, plan.parent.digest, child),
+        retention_change={v: found.accuracy_change(v, plan.parent.digest, child) for v in earlier},
+        tax=taxes,
+        kl_parent=found.kl(plan.version.digest, child, plan.parent.digest),
+        kl_base=found.kl(plan.version.digest, child, plan.base.digest),
+        superseded=frozenset(earlier[-1:] if plan.update else ()),
+    )
+
+
+class _Reader:
+    def __init__(self, ledger: Ledger, condition: str) -> None:
+        self._ledger, self._condition = ledger, condition
+
+    def accuracy_change(self, version: str, parent: str, child: str) -> Estimate | None:
+        before, after = (self._series(p, f"retention/{version}", "margin") for p in (parent, child))
+        return accuracy_change(after, before) if before.items and after.items else None
+
+    def tax(self, suite: str, base: str, child: str) -> Estimate | None:
+        for metric, compute in (("correct", tax), ("bits", bits_tax)):
+            before, after = (self._series(p, suite, metric) for p in (base, child))
+            if before.items and after.items:
+                return compute(before, after)
+        return None
+
+    def kl(self, version: str, child: str, other: str) -> Estimate | None:
+        nats, tokens = (self._series(child, f"samples/{version}", m) for m in (f"kl/{other}", "tokens"))
+        return kl_per_token(nats, tokens) if nats.items else None
+
+    def _series(self, policy: str, suite: str, metric: str) -> Series:
+        return series(self._ledger.items(policy, suite, metric, self._condition))

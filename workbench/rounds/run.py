@@ -1,0 +1,217 @@
+"""A round: plan, score anchors, optimise, evaluate, gate, promote.
+
+`run_round` is the architecture. It cannot tell Ray from this process or from a test's fake: the heavy verbs are
+handed in. Everything it does is a step of the journal, so that killing it anywhere and running it again ends with
+the same child.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from preference_data.records import Split, canonical_json, digest
+from workbench.drift.ledger import Ledger
+from workbench.errors import StopRequested, WorkbenchError
+from workbench.items import read_items
+from workbench.objects import Objects
+from workbench.policies.registry import PolicyRecord, Registry
+from workbench.rounds.gate import Verdict, judge
+from workbench.rounds.journal import Journal, State
+from workbench.rounds.measure import measured
+from workbench.rounds.plan import check_lineage, distinct_policies, measuring_condition, plan_as_json, plan_digest
+from workbench.tasks import EvaluateJob, Plan, PolicyRef, Progress, Report, ScoreJob, Tools, TrainJob, VersionRef
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Where a round keeps what it does.
+
+    Attributes:
+        cache: database URL of the score cache.
+        scratch: folder for checkpoints.
+        watch: called with every progress besides the journal; for bars on a screen.
+    """
+
+    journal: Journal
+    objects: Objects
+    registry: Registry
+    ledger: Ledger
+    cache: str
+    scratch: Path
+    watch: Callable[[Progress], None]
+
+
+class Outcome(NamedTuple):
+    """How a round ended."""
+
+    round: str
+    child: PolicyRecord
+    verdict: Verdict
+    state: State
+
+
+def run_round(plan: Plan, tools: Tools, services: Services) -> Outcome:
+    """Run a round to its end, or go on with it where it was left.
+
+    Raises:
+        WiringError: the policies do not fit together, or the round would not train what its plan says.
+        NumericsError: a loss, gradient or weight is not finite; the champion stays.
+        StopRequested: somebody asked it to stop; running it again goes on.
+        WorkbenchError: anything else; the journal says where it stood.
+    """
+    steps = _Steps(plan, tools, services)
+    steps.begin()
+    try:
+        anchors = [plan.parent, *(a.policy for a in plan.anchors)]
+        tables = {p.digest: steps.score(p, plan.version, "train") for p in anchors}
+        child = steps.optimise(tables)
+        earlier = {n.policy.digest: n.policy for n in distinct_policies(plan)}
+        for policy in earlier.values():
+            steps.evaluate(policy, against={})
+        steps.evaluate(services.registry.ref(child), against=earlier)
+        verdict = judge(plan.gate, measured(plan, child.digest, services.ledger))
+        return steps.end(child, verdict)
+    except StopRequested as stop:
+        services.journal.finish(steps.round, "stopped", message=str(stop))
+        raise
+    except WorkbenchError as error:
+        services.journal.finish(steps.round, "failed", message=str(error))
+        raise
+
+
+class _Steps:
+    """The steps of one round, each done once."""
+
+    def __init__(self, plan: Plan, tools: Tools, services: Services) -> None:
+        self._plan, self._tools, self._services = plan, tools, services
+        self.round = plan_digest(plan)
+
+    def begin(self) -> None:
+        """Check what can be checked cheaply, then record the intent."""
+        check_lineage(self._plan)
+        self._services.journal.begin(self.round, self._plan.number, canonical_json(plan_as_json(self._plan)))
+        self._services.journal.clear_stop(self.round)
+        for named in distinct_policies(self._plan):
+            self._services.registry.verify(named.policy.digest)
+
+    def score(self, policy: PolicyRef, version: VersionRef, split: Split) -> str:
+        """Folder with the scores of one split under one policy."""
+
+        def work(output: Path, report: Report) -> None:
+            self._tools.score(
+                ScoreJob(
+                    policy=policy,
+                    version=version,
+                    splits=(split,),
+                    numerics=self._plan.numerics,
+                    max_length=self._plan.training.max_length,
+                    batch_size=self._plan.evaluation.batch_size,
+                    cache=self._services.cache,
+                    output=str(output),
+                ),
+                report,
+            )
+
+        return self._step(f"score {split} {version.digest[:12]} {policy.digest[:12]}", work)
+
+    def optimise(self, tables: dict[str, str]) -> PolicyRecord:
+        """Train and register the child."""
+        plan, scratch = self._plan, self._services.scratch / self.round
+        scratch.mkdir(parents=True, exist_ok=True)
+
+        def work(output: Path, report: Report) -> None:
+            self._tools.optimise(
+                TrainJob(
+                    parent=plan.parent,
+                    anchors=plan.anchors,
+                    version=plan.version,
+                    tables=tables,
+                    objective=plan.objective,
+                    training=plan.training,
+                    numerics=plan.numerics,
+                    scratch=str(scratch),
+                    output=str(output),
+                    plan=self.round,
+                ),
+                report,
+            )
+
+        folder = self._step("optimise", work)
+        return self._services.registry.commit_child(
+            Path(folder).name,
+            parent=plan.parent.digest,
+            round_digest=self.round,
+            version=plan.version.digest,
+            config=digest(plan_as_json(plan)),
+            name=f"round-{plan.number}-{self.round[:8]}",
+            facts={"anchors": {a.policy.digest: a.weight for a in plan.anchors}, "update": plan.update},
+        )
+
+    def evaluate(self, policy: PolicyRef, against: dict[str, PolicyRef]) -> None:
+        """Measure what is not measured yet of one policy, and add it to the ledger."""
+        condition = measuring_condition(self._plan)
+        known = {m.suite for m in self._services.ledger.suites(policy.digest) if m.numerics == condition}
+        versions = tuple(v for v in self._versions() if f"retention/{v.digest}" not in known)
+        suites = tuple(s for s in self._plan.evaluation.suites if not _has(known, s))
+        if not versions and not suites:
+            return
+        tables = {v.digest: self.score(policy, v, "test") for v in versions}
+
+        def work(output: Path, report: Report) -> None:
+            self._tools.evaluate(
+                EvaluateJob(
+                    policy=policy,
+                    versions=versions,
+                    tables=tables,
+                    suites=suites,
+                    against=against,
+                    settings=self._plan.evaluation,
+                    numerics=self._plan.numerics,
+                    max_length=self._plan.training.max_length,
+                    output=str(output),
+                ),
+                report,
+            )
+
+        folder = self._step(f"evaluate {policy.digest[:12]}", work)
+        self._services.ledger.record(policy.digest, condition, read_items(Path(folder)))
+
+    def end(self, child: PolicyRecord, verdict: Verdict) -> Outcome:
+        """Promote if the gate passed and the champion is still the one the round knew; say how it ended."""
+        services, plan = self._services, self._plan
+        state: State = "promoted" if verdict.passed else "rejected"
+        message = "gate passed" if verdict.passed else "gate failed"
+        champion = services.registry.resolve("champion").digest
+        if verdict.passed and champion not in {plan.parent.digest, child.digest}:
+            state, message = "kept", "gate passed, but the champion has changed since; promote it by hand"
+        elif verdict.passed and champion != child.digest:
+            services.registry.promote(
+                child.digest,
+                reason="gate passed",
+                by=f"round-{plan.number}",
+                round_digest=self.round,
+                expected=champion,
+            )
+        services.journal.finish(self.round, state, child=child.digest, verdict=verdict.as_json(), message=message)
+        return Outcome(self.round, child, verdict, state)
+
+    def _versions(self) -> Iterable[VersionRef]:
+        return {v.digest: v for v in (*self._plan.history, self._plan.version)}.values()
+
+    def _step(self, name: str, work: Callable[[Path, Report], None]) -> str:
+        """Folder of the step's published result."""
+
+        def watched(output: Path, report: Report) -> None:
+            def tell(progress: Progress) -> bool:
+                self._services.watch(progress)
+                return report(progress)
+
+            work(output, tell)
+
+        inputs = digest([self.round, name])
+        return str(self._services.objects.path(self._services.journal.step(self.round, name, inputs, watched)))
+
+
+def _has(known: set[str], suite: str) -> bool:
+    return any(k == suite or k.startswith(f"{suite}/") for k in known)

@@ -1,0 +1,81 @@
+"""Scoring a version's pairs under one policy; only what the cache lacks is computed."""
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from preference_data.records import Pair
+from preference_data.versions import load_version
+from workbench.errors import StopRequested
+from workbench.models.forward import batches_by_length, collate, completion_logps
+from workbench.models.load import Family
+from workbench.models.numerics import apply_numerics, numerics_key
+from workbench.models.score_table import PairScore, write_table
+from workbench.models.tokens import Encoded, EncodedPair, encode_pair, example_key
+from workbench.schema import open_ledger
+from workbench.scoring.cache import Score, ScoreCache
+from workbench.tasks import Progress, Report, ScoreJob
+
+COMMIT_EVERY_S = 5.0
+"""Scores are committed about this often, so that a killed worker loses little and the database is written rarely."""
+
+
+def score(job: ScoreJob, report: Report) -> None:
+    """Write `scores.parquet` for the splits asked for. Pairs whose prompt fills `max_length` are left out."""
+    version = load_version(Path(job.version.path))
+    pairs = [p for split in job.splits for p in version.pairs(split)]
+    family = Family(job.policy)
+    scorer = Scorer(family, job, ScoreCache(open_ledger(job.cache)), report)
+    write_table(Path(job.output), scorer.pairs(pairs))
+
+
+class Scorer:
+    """Scores under one policy through the cache."""
+
+    def __init__(self, family: Family, job: ScoreJob, cache: ScoreCache, report: Report) -> None:
+        self._family, self._job, self._cache, self._report = family, job, cache, report
+
+    def pairs(self, pairs: Iterable[Pair]) -> dict[str, PairScore]:
+        """Scores by pair key."""
+        encoded: dict[str, EncodedPair] = {}
+        for pair in pairs:
+            found = encode_pair(self._family.tokenizer, pair, max_length=self._job.max_length)
+            if found:
+                encoded[pair.key] = found
+        scores = self.examples([side for both in encoded.values() for side in both])
+        return {
+            key: PairScore(
+                scores[self._key(both.chosen)].logp,
+                scores[self._key(both.rejected)].logp,
+                len(both.chosen.completion),
+                len(both.rejected.completion),
+            )
+            for key, both in encoded.items()
+        }
+
+    def examples(self, examples: Sequence[Encoded]) -> dict[str, Score]:
+        """Scores by example key; each distinct example is computed at most once, ever."""
+        wanted = {self._key(e): e for e in examples}
+        condition = numerics_key(self._job.numerics)
+        known = self._cache.get(self._job.policy.digest, condition, list(wanted))
+        missing = {key: e for key, e in wanted.items() if key not in known}
+        fresh: dict[str, Score] = {}
+        saved, scored, total = time.monotonic(), 0, len(missing)
+        keys, todo = list(missing), list(missing.values())
+        with apply_numerics(self._job.numerics), self._family.using(self._job.policy) as model:
+            for batch in batches_by_length(todo, size=self._job.batch_size):
+                rows = collate([todo[i] for i in batch], pad_id=self._family.tokenizer.pad_token_id)
+                for i, logp in zip(batch, completion_logps(model, rows).tolist(), strict=True):
+                    known[keys[i]] = fresh[keys[i]] = Score(logp, len(todo[i].completion))
+                if time.monotonic() - saved > COMMIT_EVERY_S:
+                    self._cache.put(self._job.policy.digest, condition, fresh)
+                    fresh, saved = {}, time.monotonic()
+                scored += len(batch)
+                if self._report(Progress("score", scored, total, {})):
+                    self._cache.put(self._job.policy.digest, condition, fresh)
+                    raise StopRequested("the round was asked to stop; scores so far are kept; run it again to go on")
+        self._cache.put(self._job.policy.digest, condition, fresh)
+        return known
+
+    def _key(self, example: Encoded) -> str:
+        return example_key(self._job.policy.tokenizer, example)

@@ -1,0 +1,213 @@
+"""Small frozen messages across steps and processes, and the tools a round is given.
+
+Jobs and results hold facts and paths, never models or tensors, so that a job means the same in this process, in a
+Ray worker and in a test's fake. Paths are absolute: a worker may run in another directory.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from preference_data.records import Split
+from workbench.config import EvaluationSettings, GateSettings, NumericsSettings, ObjectiveSettings, TrainingSettings
+
+
+class PolicyRef(NamedTuple):
+    """Where a policy's weights are and what they must hash to.
+
+    Attributes:
+        digest: content id of the policy; for a base, of its weight files.
+        kind: `full` weights or an `adapter` over the base.
+        path: folder with the policy's own files.
+        base: digest of the base of its lineage (its own for a base).
+        base_path: folder of that base; its tokenizer and chat template are the lineage's.
+        tokenizer: digest of tokenizer and chat template.
+    """
+
+    digest: str
+    kind: Literal["full", "adapter"]
+    path: str
+    base: str
+    base_path: str
+    tokenizer: str
+
+
+class VersionRef(NamedTuple):
+    """A dataset version: its digest and its folder."""
+
+    digest: str
+    path: str
+
+
+class Anchor(NamedTuple):
+    """A frozen policy and its weight in the geometric reference; the weights of a plan sum to 1."""
+
+    policy: PolicyRef
+    weight: float
+
+
+class Progress(NamedTuple):
+    """One thing that happened inside a step; kept in the journal and shown as a bar.
+
+    Attributes:
+        step: the journal step, such as `optimise`.
+        done, total: units of work (pairs, optimizer steps, items).
+        facts: numbers worth showing (`loss`, `kl_parent`, `pairs_per_s`, …).
+    """
+
+    step: str
+    done: int
+    total: int
+    facts: dict[str, float]
+
+
+Report = Callable[[Progress], bool]
+"""Records progress; answers True where somebody asked the round to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreJob:
+    """Log-probabilities of a version's pairs under one policy.
+
+    Attributes:
+        splits: which of train, select and test.
+        cache: database URL of the score cache; what is in it is not computed again.
+        batch_size: rows per forward pass; the result does not depend on it beyond rounding.
+        output: folder to write `scores.parquet` into.
+    """
+
+    policy: PolicyRef
+    version: VersionRef
+    splits: tuple[Split, ...]
+    numerics: NumericsSettings
+    max_length: int
+    batch_size: int
+    cache: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """Everything that determines the child.
+
+    Attributes:
+        tables: per policy digest (parent and every anchor), the folder with its `scores.parquet`.
+        scratch: folder for checkpoints; survives attempts, so that a killed step goes on.
+        output: folder to write the child's weights into.
+        plan: digest of the round's plan; a checkpoint of another plan is not used.
+    """
+
+    parent: PolicyRef
+    anchors: tuple[Anchor, ...]
+    version: VersionRef
+    tables: dict[str, str]
+    objective: ObjectiveSettings
+    training: TrainingSettings
+    numerics: NumericsSettings
+    scratch: str
+    output: str
+    plan: str
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateJob:
+    """Measurements of one policy.
+
+    Attributes:
+        versions: dataset versions; their test pairs are retention, their test prompts are answered.
+        tables: per version digest, the folder with this policy's `scores.parquet` of the test pairs.
+        suites: names of further suites.
+        against: policies to measure KL to on the policy's own samples, by digest.
+        output: folder to write `items.jsonl` into.
+    """
+
+    policy: PolicyRef
+    versions: tuple[VersionRef, ...]
+    tables: dict[str, str]
+    suites: tuple[str, ...]
+    against: dict[str, PolicyRef]
+    settings: EvaluationSettings
+    numerics: NumericsSettings
+    max_length: int
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateJob:
+    """Answers of one policy to a file of prompts.
+
+    Attributes:
+        prompts: JSONL file, one prompt (list of messages) with its slices per line.
+        count: answers per prompt.
+        output: folder to write `completions.jsonl` into.
+    """
+
+    policy: PolicyRef
+    prompts: str
+    count: int
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    batch_size: int
+    seed: int
+    numerics: NumericsSettings
+    output: str
+
+
+class Item(NamedTuple):
+    """One measured number of one policy on one item; the ledger keeps them all.
+
+    Attributes:
+        suite: such as `retention/<version digest>`, `choice`, `samples`.
+        item: id of the item within the suite, equal for all policies.
+        metric: such as `margin`, `correct`, `bits`, `kl/<digest>`.
+        value: the number, in the metric's unit.
+        group: items of one group are not independent (tokens of one sample, pairs of one prompt).
+        slices: what the item belongs to.
+        detail: what a page shows when the number is opened (the text, the options, …).
+    """
+
+    suite: str
+    item: str
+    metric: str
+    value: float
+    group: str
+    slices: dict[str, str]
+    detail: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A round with every name resolved. Its digest is the round's identity.
+
+    Attributes:
+        number: position of the round in its lineage, from 1.
+        history: versions of the lineage's earlier rounds, oldest first.
+        base: policy 0 of the lineage.
+    """
+
+    number: int
+    parent: PolicyRef
+    base: PolicyRef
+    version: VersionRef
+    anchors: tuple[Anchor, ...]
+    history: tuple[VersionRef, ...]
+    update: bool
+    objective: ObjectiveSettings
+    training: TrainingSettings
+    numerics: NumericsSettings
+    evaluation: EvaluationSettings
+    gate: GateSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The heavy verbs of a round. Each writes into its job's `output` and says how far it is through `Report`.
+
+    In process, on Ray or faked: a round cannot tell.
+    """
+
+    score: Callable[[ScoreJob, Report], None]
+    optimise: Callable[[TrainJob, Report], None]
+    evaluate: Callable[[EvaluateJob, Report], None]
+    generate: Callable[[GenerateJob, Report], None]

@@ -1,0 +1,1 @@
+"""Training: batches, objective, wiring proof, and the one place that knows TRL."""

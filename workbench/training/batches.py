@@ -1,0 +1,140 @@
+"""From a version and its cached scores to the rows the trainer reads, in the order it reads them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from preference_data.records import Pair
+from workbench.errors import WiringError
+from workbench.maths import PairLogps, Weighted, geometric_reference
+from workbench.models.forward import Rows, collate
+from workbench.models.score_table import PairScore
+from workbench.models.tokens import Encoded, encode_pair
+from workbench.tasks import Anchor
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRow:
+    """One pair, ready to train on.
+
+    Attributes:
+        parent: cached log-probs under the parent, nats.
+        reference: cached log-probs under the geometric reference, nats (chosen, rejected).
+    """
+
+    key: str
+    chosen: Encoded
+    rejected: Encoded
+    weight: float
+    parent: PairScore
+    reference: tuple[float, float]
+
+
+def train_rows(
+    pairs: Sequence[Pair],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    parent: dict[str, PairScore],
+    anchors: Sequence[tuple[Anchor, dict[str, PairScore]]],
+) -> list[TrainRow]:
+    """Rows by pair key. Pairs whose prompt fills `max_length` are left out, as they were in scoring.
+
+    Raises:
+        WiringError: a pair has no cached score, or one whose length differs from what would be trained.
+    """
+    rows: list[TrainRow] = []
+    for pair in sorted(pairs, key=lambda p: p.key):
+        encoded = encode_pair(tokenizer, pair, max_length=max_length)
+        if encoded is None:
+            continue
+        lengths = (len(encoded.chosen.completion), len(encoded.rejected.completion))
+        for name, table in (("parent", parent), *((f"anchor {a.policy.digest[:12]}", t) for a, t in anchors)):
+            score = table.get(pair.key)
+            if score is None or (score.chosen_tokens, score.rejected_tokens) != lengths:
+                raise WiringError(
+                    f"pair {pair.key[:12]}: the scores of the {name} are "
+                    f"{'missing' if score is None else f'for {score[2:]} tokens, not {lengths}'}; tokenizer, chat "
+                    "template or max_length differ from when it was scored; plan the round again"
+                )
+        weighted = [Weighted(_logps(table[pair.key]), a.weight) for a, table in anchors]
+        reference = geometric_reference(weighted)
+        rows.append(
+            TrainRow(
+                key=pair.key,
+                chosen=encoded.chosen,
+                rejected=encoded.rejected,
+                weight=pair.weight,
+                parent=parent[pair.key],
+                reference=(float(reference.chosen), float(reference.rejected)),
+            )
+        )
+    return rows
+
+
+def in_order(rows: Sequence[TrainRow], *, epochs: int, seed: int) -> list[TrainRow]:
+    """Every epoch's permutation, one after the other: what is trained on, and when, is a list."""
+    rng = np.random.default_rng(seed)
+    return [rows[i] for _ in range(epochs) for i in rng.permutation(len(rows))]
+
+
+@dataclass(frozen=True, slots=True)
+class PairBatch:
+    """A batch of pairs as tensors: rows hold all chosen, then all rejected."""
+
+    rows: Rows
+    reference: PairLogps
+    lengths: PairLogps
+    weights: torch.Tensor
+
+
+class PairCollator:
+    """Makes a batch of rows; TRL calls it, so what it returns is a plain dictionary of tensors."""
+
+    def __init__(self, pad_id: int) -> None:
+        self._pad_id = pad_id
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Pad and stack the rows of one batch."""
+        sides = [Encoded(tuple(r["prompt"]), tuple(r[side])) for side in ("chosen", "rejected") for r in rows]
+        padded = collate(sides, pad_id=self._pad_id)
+        numbers = {
+            name: torch.tensor([r[name] for r in rows], dtype=torch.float32)
+            for name in ("reference_chosen", "reference_rejected", "weight")
+        }
+        return {**padded._asdict(), **numbers}
+
+
+def as_columns(rows: Sequence[TrainRow]) -> list[dict[str, Any]]:
+    """Rows as the plain values a dataset holds."""
+    return [
+        {
+            "prompt": list(r.chosen.prompt),
+            "chosen": list(r.chosen.completion),
+            "rejected": list(r.rejected.completion),
+            "reference_chosen": r.reference[0],
+            "reference_rejected": r.reference[1],
+            "weight": r.weight,
+        }
+        for r in rows
+    ]
+
+
+def batch_of(inputs: dict[str, torch.Tensor]) -> PairBatch:
+    """A collated batch with names."""
+    rows = Rows(inputs["input_ids"], inputs["attention_mask"], inputs["completion_mask"])
+    chosen, rejected = rows.completion_mask.sum(dim=1).chunk(2)
+    return PairBatch(
+        rows=rows,
+        reference=PairLogps(inputs["reference_chosen"], inputs["reference_rejected"]),
+        lengths=PairLogps(chosen, rejected),
+        weights=inputs["weight"],
+    )
+
+
+def _logps(score: PairScore) -> PairLogps:
+    return PairLogps(torch.tensor(score.chosen, dtype=torch.float64), torch.tensor(score.rejected, dtype=torch.float64))

@@ -1,0 +1,42 @@
+"""The objective of a round: named parts, summed in one place."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from workbench.config import ObjectiveSettings
+from workbench.maths import LOSSES, PairLogps
+
+
+class Parts(NamedTuple):
+    """Total and what it is made of.
+
+    Attributes:
+        total: scalar with gradient; the sum of the parts.
+        parts: by name, scalars without gradient.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+def objective(
+    policy: PairLogps, reference: PairLogps, *, lengths: PairLogps, weights: Tensor, settings: ObjectiveSettings
+) -> Parts:
+    """Weighted preference loss of one batch.
+
+    The mean is over pairs, not over the sum of weights, so that splitting a batch changes nothing.
+
+    Args:
+        policy: log-probs under the policy being trained, shape (pairs,).
+        reference: log-probs under the geometric reference, shape (pairs,).
+        lengths: completion lengths in tokens, shape (pairs,).
+        weights: how much each pair counts, shape (pairs,).
+        settings: which loss, beta and smoothing.
+    """
+    per_pair = LOSSES[settings.loss](
+        policy, reference, beta=settings.beta, label_smoothing=settings.label_smoothing, lengths=lengths
+    )
+    parts = {"preference": (weights * per_pair).mean()}
+    return Parts(torch.stack(list(parts.values())).sum(), {name: p.detach() for name, p in parts.items()})

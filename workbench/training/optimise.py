@@ -1,0 +1,165 @@
+"""From a job to a child: load the parent, prove the wiring, train, save."""
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase, PrinterCallback
+from trl import DPOConfig
+
+from preference_data.versions import load_version
+from workbench.errors import JournalError, StopRequested, WiringError
+from workbench.models.forward import collate
+from workbench.models.load import Family, load_tokenizer, save_adapter, trainable
+from workbench.models.numerics import apply_numerics
+from workbench.models.score_table import PairScore, read_table
+from workbench.tasks import Anchor, Progress, Report, TrainJob
+from workbench.training.batches import PairCollator, TrainRow, as_columns, in_order, train_rows
+from workbench.training.checkpoints import newest_verified
+from workbench.training.proof import PROOF_PAIRS, Proof, prove_anchors, prove_reference, prove_start
+from workbench.training.trainer import AnchoredDPOTrainer, policy_logps
+from workbench.training.watch import KlProbe, Watch, require_finite_weights
+
+PROBE_ROWS = 4
+
+
+def optimise(job: TrainJob, report: Report) -> None:
+    """Train the child of a job and write its weights into `job.output`.
+
+    Killed and called again with the same job it goes on from the newest verified checkpoint and ends with the same
+    weights (CPU, same thread count).
+
+    Raises:
+        WiringError: the round would not train what its plan says.
+        NumericsError: a loss, gradient or weight is not finite.
+        StopRequested: `report` answered True; a checkpoint was written.
+    """
+    tokenizer = load_tokenizer(job.parent.base_path)
+    tables = {digest: read_table(Path(folder)) for digest, folder in job.tables.items()}
+    anchors = [(anchor, tables[anchor.policy.digest]) for anchor in job.anchors]
+    rows = train_rows(
+        list(load_version(Path(job.version.path)).pairs("train")),
+        tokenizer,
+        max_length=job.training.max_length,
+        parent=tables[job.parent.digest],
+        anchors=anchors,
+    )
+    if not rows:
+        raise WiringError(
+            f"version {job.version.digest[:12]} has no training pair shorter than training.max_length = "
+            f"{job.training.max_length} tokens; raise it"
+        )
+    ordered = in_order(rows, epochs=job.training.epochs, seed=job.training.seed)
+    proof_rows = ordered[:PROOF_PAIRS]
+    prove_reference(rows, anchors)
+    gap = _prove_scores(job, proof_rows, tables, anchors)
+    with apply_numerics(job.numerics):
+        trainer = _trainer(job, ordered, tokenizer)
+        proof = _prove_start(trainer, proof_rows, job, gap)
+        report(Progress("prove", 1, 1, asdict(proof)))
+        _train(trainer, job, proof_rows[:PROBE_ROWS], report)
+        _save(trainer, job)
+
+
+def _prove_scores(
+    job: TrainJob,
+    rows: Sequence[TrainRow],
+    tables: dict[str, dict[str, PairScore]],
+    anchors: Sequence[tuple[Anchor, dict[str, PairScore]]],
+) -> float:
+    named = [("parent", job.parent, tables[job.parent.digest])]
+    named += [(f"anchor {i + 1}", a.policy, table) for i, (a, table) in enumerate(anchors)]
+    return prove_anchors(Family(job.parent), rows, named, job.numerics)
+
+
+def _trainer(job: TrainJob, rows: Sequence[TrainRow], tokenizer: PreTrainedTokenizerBase) -> AnchoredDPOTrainer:
+    t = job.training
+    torch.manual_seed(t.seed)
+    steps = expected_steps(len(rows), t.batch_size, t.accumulation)
+    config = DPOConfig(
+        output_dir=job.scratch,
+        use_cpu=True,
+        bf16=job.numerics.dtype == "bfloat16",
+        activation_checkpointing=False,
+        learning_rate=t.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=round(t.warmup_share * steps),
+        optim="adamw_torch",
+        max_grad_norm=t.max_grad_norm,
+        num_train_epochs=1,
+        per_device_train_batch_size=t.batch_size,
+        gradient_accumulation_steps=t.accumulation,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        precompute_ref_log_probs=True,
+        disable_dropout=True,
+        seed=t.seed,
+        save_strategy="steps",
+        save_steps=t.checkpoint_every,
+        save_total_limit=2,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    trainer = AnchoredDPOTrainer(
+        model=trainable(job.parent, t),
+        args=config,
+        train_dataset=Dataset.from_list(as_columns(rows)),
+        processing_class=tokenizer,
+        data_collator=PairCollator(tokenizer.pad_token_id),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.objective_settings = job.objective
+    return trainer
+
+
+def _prove_start(trainer: AnchoredDPOTrainer, rows: Sequence[TrainRow], job: TrainJob, gap: float) -> Proof:
+    inputs = PairCollator(trainer.processing_class.pad_token_id)(as_columns(rows))
+    measured = policy_logps(trainer, inputs)
+    return prove_start(measured, rows, job.objective, job.numerics, gap=gap)
+
+
+def _train(trainer: AnchoredDPOTrainer, job: TrainJob, probe_rows: Sequence[TrainRow], report: Report) -> None:
+    pad = trainer.processing_class.pad_token_id
+    probe = KlProbe(trainer.model, collate([r.chosen for r in probe_rows], pad_id=pad), job.numerics)
+    t = job.training
+    watch = Watch(report, probe, pairs_per_step=t.batch_size * t.accumulation, plan=job.plan)
+    trainer.add_callback(watch)
+    resume = newest_verified(Path(job.scratch), job.plan)
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if watch.stopped:
+        raise StopRequested("the round was asked to stop; a checkpoint was kept; run the same round again to go on")
+    expected = expected_steps(len(trainer.train_dataset), t.batch_size, t.accumulation)
+    if trainer.state.global_step != expected:
+        raise JournalError(
+            f"training ended after {trainer.state.global_step} optimizer steps, the plan has {expected}; "
+            "start the round again"
+        )
+
+
+def _save(trainer: AnchoredDPOTrainer, job: TrainJob) -> None:
+    require_finite_weights(trainer.model)
+    output = Path(job.output)
+    if job.training.method == "lora":
+        save_adapter(trainer.model, output)
+    else:
+        _save_full(trainer.model, output, job)
+
+
+def _save_full(model: Any, output: Path, job: TrainJob) -> None:
+    model.save_pretrained(output)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"):
+        source = Path(job.parent.base_path) / name
+        if source.exists():
+            shutil.copyfile(source, output / name)
+
+
+def expected_steps(pairs: int, batch_size: int, accumulation: int) -> int:
+    """Optimizer steps of one pass over `pairs` rows."""
+    return math.ceil(math.ceil(pairs / batch_size) / accumulation)

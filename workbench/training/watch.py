@@ -1,0 +1,121 @@
+"""Callbacks of a training run: progress, KL, finiteness, sealed checkpoints, stop."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from workbench.config import NumericsSettings
+from workbench.errors import NumericsError
+from workbench.failpoints import failpoint
+from workbench.maths import kl_per_position
+from workbench.models.forward import Rows, completion_logits
+from workbench.models.numerics import apply_numerics
+from workbench.tasks import Progress, Report
+from workbench.training.checkpoints import seal_checkpoint
+
+
+class KlProbe:
+    """KL(child || parent) on a few fixed answers, exactly over the vocabulary, in nats per token.
+
+    A signal for the progress bar; the number that counts is measured after training on the child's own samples.
+    """
+
+    def __init__(self, model: Any, rows: Rows, numerics: NumericsSettings) -> None:
+        self._model, self._rows, self._numerics = model, rows, numerics
+        self._parent = self._logits()
+
+    def measure(self) -> float:
+        """Mean over the probe's positions."""
+        return float(kl_per_position(self._logits(), self._parent).mean())
+
+    def _logits(self) -> torch.Tensor:
+        was_training = self._model.training
+        with torch.no_grad(), apply_numerics(self._numerics):
+            logits = completion_logits(self._model.eval(), self._rows).logits
+        self._model.train(was_training)
+        return logits
+
+
+class Watch(TrainerCallback):
+    """Reports every step, fails at the first number that is not finite, seals checkpoints, listens for a stop."""
+
+    def __init__(self, report: Report, probe: KlProbe, *, pairs_per_step: int, plan: str) -> None:
+        self._report, self._probe = report, probe
+        self._pairs_per_step, self._plan = pairs_per_step, plan
+        self._started, self._first_step = time.monotonic(), 0
+        self.stopped = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock; a resumed run counts its own steps only."""
+        self._started, self._first_step = time.monotonic(), state.global_step
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A place to be killed at, for the tests."""
+        failpoint("training.step")
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Check and report one optimizer step.
+
+        Raises:
+            NumericsError: loss or gradient norm is not finite.
+        """
+        facts = logs or {}
+        if "loss" not in facts:
+            return
+        for name in ("loss", "grad_norm"):
+            require_finite(facts.get(name, 0.0), f"{name} at step {state.global_step}")
+        elapsed = max(time.monotonic() - self._started, 1e-9)
+        steps = state.global_step - self._first_step
+        shown = {
+            "loss": facts["loss"],
+            "accuracy": facts.get("rewards/accuracies", math.nan),
+            "kl_parent": self._probe.measure(),
+            "pairs_per_s": steps * self._pairs_per_step / elapsed,
+            "eta_s": elapsed / max(steps, 1) * (state.max_steps - state.global_step),
+        }
+        shown = {name: value for name, value in shown.items() if math.isfinite(value)}
+        if self._report(Progress("optimise", state.global_step, state.max_steps, shown)):
+            self.stopped = control.should_save = control.should_training_stop = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Seal the checkpoint just written, if its weights are finite."""
+        require_finite_weights(kwargs["model"])
+        failpoint("training.before_seal")
+        seal_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}", self._plan)
+
+
+def require_finite(value: float, what: str) -> None:
+    """Refuse a number that is not finite.
+
+    Raises:
+        NumericsError: names what was not finite and what to try.
+    """
+    if not math.isfinite(value):
+        raise NumericsError(
+            f"{what} is {value}; nothing of this round was promoted; lower training.learning_rate or use "
+            "numerics.dtype = 'float32', then plan the round again"
+        )
+
+
+def require_finite_weights(model: torch.nn.Module) -> None:
+    """Refuse trained weights that are not finite.
+
+    Raises:
+        NumericsError: names the first such parameter.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
+            require_finite(math.nan, f"weight {name}")
