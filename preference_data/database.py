@@ -8,10 +8,10 @@ that rows become visible in the order of their numbers.
 import os
 import sqlite3
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from alembic import command
 from alembic.config import Config
@@ -24,6 +24,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from preference_data.errors import StoreError
 
 BUSY_TIMEOUT_S = 30.0
+_CACHE_KIB = 65536
 _WRITES = "preference_data_writes"
 _WRITER_LOCK = 0x50524546
 _AGAIN = "nothing of this batch was stored"
@@ -35,6 +36,8 @@ _ADVICE = {
     "SQLITE_NOTADB": "the file is no SQLite database; expected one made here; give another path or restore a backup",
     "SQLITE_CORRUPT": "the file is damaged; keep a copy of it and restore the latest backup",
     "SQLITE_CANTOPEN": "it cannot be opened; check that its folder exists and may be written",
+    "53100": f"the server's disk is full; {_AGAIN}; free space there and run the same command again",
+    "25006": f"the server only allows reading; {_AGAIN}; give the URL of the primary server",
     "SQLITE_IOERR": f"the disk refused; {_AGAIN}; check the disk, then run the same command again",
 }
 
@@ -76,7 +79,7 @@ def open_engine(url: str) -> Engine:
 
 
 @contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
+def reading(engine: Engine) -> Generator[Connection]:
     """A transaction that only reads. Keep it short: without WAL, an open reader holds up every commit.
 
     Raises:
@@ -87,7 +90,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
+def writing(engine: Engine) -> Generator[Connection]:
     """A transaction that writes, alone. What it did is durable once the block has ended, and undone if it raised.
 
     Raises:
@@ -165,6 +168,14 @@ def backup(engine: Engine, path: Path) -> None:
         staging.unlink(missing_ok=True)
 
 
+def forget_overwritten(engine: Engine) -> None:
+    """Empty SQLite's write-ahead log, where what was overwritten in the file lives on. Waits for readers."""
+    if engine.dialect.name == "sqlite":
+        with _explained(engine), engine.connect() as connection:
+            raw: Any = connection.connection.driver_connection
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None
     # WAL only where the linked SQLite cannot corrupt it; asked first, because a change needs the file for itself.
@@ -178,6 +189,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # What is erased is overwritten, not left in free pages.
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -186,14 +198,23 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 @contextmanager
-def _explained(engine: Engine) -> Iterator[None]:
+def _explained(engine: Engine) -> Generator[None]:
     try:
         yield
     except (DBAPIError, sqlite3.Error) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
-        kind = "_".join(str(getattr(cause, "sqlite_errorname", "")).split("_")[:2])
-        advice = _ADVICE.get(kind, f"{_AGAIN}; see the database's own words")
-        raise StoreError(f"{_name(engine)}: {advice} ({cause})") from error
+        kind, words = _kind_and_words(cause)
+        advice = _ADVICE.get(kind, f"the database refused; {_AGAIN}; check that it runs, and what it says here")
+        raise StoreError(f"{_name(engine)}: {advice} ({words})") from error
+
+
+def _kind_and_words(cause: BaseException | None) -> tuple[str, str]:
+    """What kind of error it is, and what the database says about it."""
+    detail: Any = cause.args[0] if cause and cause.args else None
+    if isinstance(detail, Mapping):  # pg8000: the fields of PostgreSQL's message
+        fields = cast("Mapping[str, str]", detail)
+        return fields.get("C", ""), fields.get("M", "")
+    return "_".join(str(getattr(cause, "sqlite_errorname", "")).split("_")[:2]), str(cause)
 
 
 def _name(engine: Engine) -> str:

@@ -78,8 +78,8 @@ def _numbers(signatures: bytes) -> NDArray[np.uint32]:
     return np.frombuffer(signatures, dtype="<u4")
 
 
-def _minhash(wanted: bytes) -> Any:
-    minhash = _EMPTY.copy()
+def _minhash(wanted: bytes) -> MinHash:
+    minhash: MinHash = _EMPTY.copy()
     minhash.hashvalues = _numbers(wanted)
     return minhash
 

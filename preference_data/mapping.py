@@ -222,6 +222,8 @@ def _value(row: dict[str, Any], field: str) -> object:
 
 def _opinion(row: dict[str, Any], field: str, mapping: Mapping) -> Opinion:
     value = _value(row, field)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # tables hold 1.0 where JSON says 1
     label = str(value).lower() if isinstance(value, bool) else str(value)
     if value is None or label not in mapping.values:
         raise refused(field, value, f"a label the mapping knows ({', '.join(mapping.values)})")

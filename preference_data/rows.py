@@ -115,7 +115,7 @@ def judgement_row(judgement: Judgement, key: str, remember: Remember) -> dict[st
     }
 
 
-def chain_hash(row: Mapping[str, Any]) -> str:
+def chain_hash(row: Mapping[Any, Any]) -> str:
     """The hash of a judgement's row and of the one before it.
 
     It covers digests and numbers, never a text or a handle, so that erasing those leaves the chain whole.

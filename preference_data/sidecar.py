@@ -138,7 +138,7 @@ class Sidecar:
             InputRefused: the sidecar is damaged, or the file was changed since the export.
         """
         place = beside(path)
-        if path.is_dir() or not place.exists():
+        if not path.is_file() or not place.exists():
             return None
         with place.open("rb") as lines:
             try:

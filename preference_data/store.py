@@ -4,35 +4,35 @@ Every write is one short transaction, acknowledged after its commit, and may be 
 as a duplicate and changes nothing.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from sqlalchemy import Column, Connection, Engine, exists, func, insert, select, update
+from sqlalchemy import Column, Engine, RowMapping, exists, func, select, update
 
 from preference_data import schema
-from preference_data.database import backup, insert_missing, open_engine, reading, upgrade, writing
+from preference_data.database import backup, forget_overwritten, insert_missing, open_engine, reading, upgrade, writing
 from preference_data.errors import StoreError
-from preference_data.records import Comparison, Judgement, Split, Written, digest, now
-from preference_data.rows import (
-    FIRST_HASH,
-    Entry,
-    Texts,
-    chain_hash,
-    comparison_from,
-    completion_rows,
-    judgement_from,
-    judgement_row,
-    prompt_row,
-    text_digests,
+from preference_data.queries import (
+    CHUNK,
+    COMPARISONS,
+    Stored,
+    Watermark,
+    append,
+    assemble,
+    bury,
+    lookup,
+    number_of,
+    people_of,
+    watermark_of,
 )
+from preference_data.records import Split, digest, now
+from preference_data.rows import FIRST_HASH, Entry, chain_hash
 
 __all__ = ["Added", "Annotator", "Assignment", "Entry", "Store", "Watermark"]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-_CHUNK = 500
-_VARIABLES = 10_000
 
 
 class Added(NamedTuple):
@@ -40,13 +40,6 @@ class Added(NamedTuple):
 
     stored: int
     duplicates: int
-
-
-class Watermark(NamedTuple):
-    """A state of the store: the number of the last judgement and the hash over all up to it."""
-
-    seq: int
-    head: str
 
 
 class Assignment(NamedTuple):
@@ -113,18 +106,18 @@ class Store:
                 raise StoreError(f"entry: judgement of comparison {about}; expected {key}, the comparison beside it")
         items = sum(len(entry.judgements) or 1 for _, entry in batch)
         with writing(self.engine) as connection:
-            known = _lookup(connection, schema.comparison.c.key, schema.comparison.c.id, {key for key, _ in batch})
-            heard = _lookup(connection, schema.judgement.c.key, schema.judgement.c.seq, said.keys())
+            known = lookup(connection, schema.comparison.c.key, schema.comparison.c.id, {key for key, _ in batch})
+            heard = lookup(connection, schema.judgement.c.key, schema.judgement.c.seq, said.keys())
             comparisons = {key: entry.comparison for key, entry in batch if key not in known}
             judgements = {key: each for key, each in said.items() if key not in heard}
-            _append(connection, comparisons, judgements, known)
+            append(connection, comparisons, judgements, known)
         stored = len(judgements) + len(bare & comparisons.keys())
         return Added(stored, items - stored)
 
     def watermark(self) -> Watermark:
         """The state of the store now."""
         with reading(self.engine) as connection:
-            return _watermark(connection)
+            return watermark_of(connection)
 
     def entries(self, upto: int | None = None, *, superseded: bool = False) -> Iterator[Entry]:
         """All comparisons in the order they came, each with its judgements in the order they came.
@@ -153,9 +146,9 @@ class Store:
         }
         kind = schema.judgement.c.kind
         with reading(self.engine) as connection:
-            found = {name: _number(connection, select(func.count()).select_from(t)) for name, t in tables.items()}
+            found = {name: number_of(connection, select(func.count()).select_from(t)) for name, t in tables.items()}
             kinds = connection.execute(select(kind, func.count()).group_by(kind).order_by(kind)).all()
-        return found | {each: number for each, number in kinds}
+        return found | {row[0]: row[1] for row in kinds}
 
     def verify_chain(self) -> None:
         """Read everything and hold it to its hashes: the chain of judgements, the texts, the comparisons.
@@ -166,12 +159,12 @@ class Store:
         last = Watermark(0, FIRST_HASH)
         try:
             for row in self._rows(schema.judgement.c.seq):
-                if (row.seq, row.prev_hash) != (last.seq + 1, last.head) or chain_hash(row._mapping) != row.hash:
+                if (row["seq"], row["prev_hash"], row["hash"]) != (last.seq + 1, last.head, chain_hash(row)):
                     raise _broken(f"judgement {last.seq + 1}")
-                last = Watermark(row.seq, row.hash)
+                last = Watermark(row["seq"], row["hash"])
             for row in self._rows(schema.text.c.digest):
-                if row.body is not None and digest(row.body) != row.digest:
-                    raise _broken(f"text {row.digest}")
+                if row["body"] is not None and digest(row["body"]) != row["digest"]:
+                    raise _broken(f"text {row['digest']}")
             for found in self._stored(None):
                 if found.comparison.key != found.key:
                     raise _broken(f"comparison {found.key}")
@@ -194,7 +187,7 @@ class Store:
             StoreError: the annotator was erased, or the database refused.
         """
         with writing(self.engine) as connection:
-            number = _people(connection, {handle})[handle]
+            number = people_of(connection, {handle})[handle]
             row = schema.annotator.c
             change = update(schema.annotator).where(row.id == number, row.erased_at.is_(None))
             if not connection.execute(change.values(identity=identity, group=group)).rowcount:
@@ -204,12 +197,12 @@ class Store:
         """The splits of those prompts that have one, by prompt key."""
         table = schema.split_assignment.c
         with reading(self.engine) as connection:
-            return _lookup(connection, table.prompt_key, table.split, set(prompt_keys))
+            return lookup(connection, table.prompt_key, table.split, set(prompt_keys))
 
     def assignments(self) -> Iterator[Assignment]:
         """All assignments, sorted by prompt key."""
         for row in self._rows(schema.split_assignment.c.prompt_key):
-            yield Assignment(row.prompt_key, row.cluster, row.split, bytes(row.signature))
+            yield Assignment(row["prompt_key"], row["cluster"], row["split"], bytes(row["signature"]))
 
     def assign(self, assignments: Iterable[Assignment]) -> None:
         """Put prompts into splits, for ever. Those already in that split stay as they are.
@@ -220,17 +213,19 @@ class Store:
         batch = list(assignments)
         table = schema.split_assignment
         with writing(self.engine) as connection:
-            held = _lookup(connection, table.c.prompt_key, table.c.split, {each.prompt_key for each in batch})
-            seq = _number(connection, select(func.max(table.c.seq)))
+            held = lookup(connection, table.c.prompt_key, table.c.split, {each.prompt_key for each in batch})
+            seq = number_of(connection, select(func.max(table.c.seq)))
             rows: list[dict[str, Any]] = []
             for each in batch:
-                split = held.setdefault(each.prompt_key, each.split)
-                if split != each.split:
+                split = held.get(each.prompt_key)
+                if split is None:
+                    held[each.prompt_key] = each.split
+                    rows.append({**each._asdict(), "seq": seq + len(rows) + 1})
+                elif split != each.split:
                     raise StoreError(
                         f"prompt {each.prompt_key}: got split {each.split!r}, but it is in {split!r} for ever; "
                         "nothing was assigned; assign the new prompts alone"
                     )
-                rows.append({**each._asdict(), "seq": seq + len(rows) + 1})
             insert_missing(connection, table, rows)
 
     def erase_text(self, *digests: str, reason: str) -> None:
@@ -248,12 +243,13 @@ class Store:
         """
         table, wanted = schema.text, set(digests)
         with writing(self.engine) as connection:
-            unknown = wanted - _lookup(connection, table.c.digest, table.c.digest, wanted).keys()
+            unknown = wanted - lookup(connection, table.c.digest, table.c.digest, wanted).keys()
             if unknown:
                 raise StoreError(f"text {min(unknown)}: not in the store; nothing was erased; check the digest")
             lost = update(table).where(table.c.digest.in_(wanted), table.c.body.is_not(None)).values(body=None)
             gone = connection.execute(lost.returning(table.c.digest)).scalars().all()
-            _bury(connection, "text", sorted(gone), reason)
+            bury(connection, "text", sorted(gone), reason)
+        forget_overwritten(self.engine)
 
     def erase_person(self, handle: str, *, reason: str) -> str:
         """Forget who an annotator is. What they said stays, under a pseudonym; their words go by `erase_text`.
@@ -270,13 +266,14 @@ class Store:
         """
         row = schema.annotator.c
         with writing(self.engine) as connection:
-            number = _lookup(connection, row.handle, row.id, {handle}).get(handle)
+            number = lookup(connection, row.handle, row.id, {handle}).get(handle)
             if number is None:
                 raise StoreError(f"annotator {handle!r}: not in the store; nothing was erased; check the handle")
             pseudonym = f"erased:{number}"
             values = {"handle": pseudonym, "identity": None, "group": None, "erased_at": now()}
             connection.execute(update(schema.annotator).where(row.id == number).values(values))
-            _bury(connection, "person", [pseudonym], reason)
+            bury(connection, "person", [pseudonym], reason)
+        forget_overwritten(self.engine)
         return pseudonym
 
     def backup(self, path: Path) -> None:
@@ -287,165 +284,34 @@ class Store:
         """
         backup(self.engine, path)
 
-    def _rows(self, key: Column[Any]) -> Iterator[Any]:
+    def _rows(self, key: Column[Any]) -> Iterator[RowMapping]:
         """All rows of a table in the order of a unique column, in chunks, each in a transaction of its own."""
-        wanted = select(key.table).order_by(key).limit(_CHUNK)
-        rows: Sequence[Any] = ()
+        wanted = select(key.table).order_by(key).limit(CHUNK)
+        rows: Sequence[RowMapping] = ()
         while True:
             with reading(self.engine) as connection:
-                rows = connection.execute(wanted.where(key > rows[-1]._mapping[key]) if rows else wanted).all()
+                rows = connection.execute(wanted.where(key > rows[-1][key]) if rows else wanted).mappings().all()
             yield from rows
-            if len(rows) < _CHUNK:
+            if len(rows) < CHUNK:
                 return
 
-    def _stored(self, upto: int | None) -> Iterator["_Stored"]:
+    def _stored(self, upto: int | None) -> Iterator[Stored]:
         """Comparisons in the order they came, with keys as they were when stored."""
         with reading(self.engine) as connection:
-            end = _number(connection, select(func.max(schema.comparison.c.id)))
-            until = _watermark(connection).seq if upto is None else upto
-        judged = exists().where(
-            schema.judgement.c.comparison == schema.comparison.c.id, schema.judgement.c.seq <= until
-        )
-        wanted = _COMPARISONS.where(schema.comparison.c.id <= end, judged if upto is not None else True)
+            end = number_of(connection, select(func.max(schema.comparison.c.id)))
+            until = watermark_of(connection).seq if upto is None else upto
+        wanted, judgement = COMPARISONS.where(schema.comparison.c.id <= end), schema.judgement.c
+        if upto is not None:
+            wanted = wanted.where(exists().where(judgement.comparison == schema.comparison.c.id, judgement.seq <= upto))
         after = 0
         while True:
             with reading(self.engine) as connection:
                 rows = connection.execute(wanted.where(schema.comparison.c.id > after)).all()
-                found = _assemble(connection, rows, until)
+                found = assemble(connection, rows, until)
             yield from found
-            if len(rows) < _CHUNK:
+            if len(rows) < CHUNK:
                 return
             after = rows[-1].id
-
-
-class _Stored(NamedTuple):
-    key: str
-    comparison: Comparison
-    judgements: list[tuple[str, Judgement]]
-
-
-_COMPARISONS = (
-    select(schema.comparison, schema.prompt.c.turns)
-    .join(schema.prompt, schema.prompt.c.key == schema.comparison.c.prompt)
-    .order_by(schema.comparison.c.id)
-    .limit(_CHUNK)
-)
-_COMPLETIONS = (
-    select(schema.completion, schema.annotator.c.handle)
-    .outerjoin(schema.annotator, schema.annotator.c.id == schema.completion.c.writer)
-    .order_by(schema.completion.c.comparison, schema.completion.c.position)
-)
-_JUDGEMENTS = (
-    select(schema.judgement, schema.annotator.c.handle)
-    .join(schema.annotator, schema.annotator.c.id == schema.judgement.c.annotator)
-    .order_by(schema.judgement.c.seq)
-)
-
-
-def _assemble(connection: Connection, rows: Sequence[Any], until: int) -> list[_Stored]:
-    """Records of some comparisons' rows, with the judgements up to a number."""
-    numbers = [row.id for row in rows]
-    judgement, completion = schema.judgement.c, schema.completion.c
-    parts = connection.execute(_COMPLETIONS.where(completion.comparison.in_(numbers))).all()
-    said = connection.execute(_JUDGEMENTS.where(judgement.comparison.in_(numbers), judgement.seq <= until)).all()
-    digests = text_digests([row.turns for row in rows], parts, said)
-    bodies = _lookup(connection, schema.text.c.digest, schema.text.c.body, digests)
-    texts = {name: body for name, body in bodies.items() if body is not None}
-    found: list[_Stored] = []
-    answers, opinions = _by_comparison(parts), _by_comparison(said)
-    for row in rows:
-        comparison = comparison_from(row, answers.get(row.id, ()), texts)
-        if comparison:
-            judgements = [(each.key, judgement_from(each, row.key, texts)) for each in opinions.get(row.id, ())]
-            found.append(_Stored(row.key, comparison, judgements))
-    return found
-
-
-def _by_comparison(rows: Iterable[Any]) -> dict[int, list[Any]]:
-    grouped: dict[int, list[Any]] = {}
-    for row in rows:
-        grouped.setdefault(row.comparison, []).append(row)
-    return grouped
-
-
-def _append(
-    connection: Connection,
-    comparisons: Mapping[str, Comparison],
-    judgements: Mapping[str, Judgement],
-    known: dict[str, int],
-) -> None:
-    """Insert what is new. `known` holds the numbers of the comparisons already there, by key, and gains the new."""
-    origins = [answer.origin for each in comparisons.values() for answer in each.completions]
-    handles = {each.annotator for each in judgements.values()}
-    people = _people(connection, handles | {origin.annotator for origin in origins if isinstance(origin, Written)})
-    texts, prompts = Texts(), dict[str, dict[str, Any]]()
-    rows: list[dict[str, Any]] = []
-    parts: list[dict[str, Any]] = []
-    first = _number(connection, select(func.max(schema.comparison.c.id))) + 1
-    for number, (key, each) in enumerate(comparisons.items(), start=first):
-        known[key], prompt = number, each.prompt.key
-        prompts[prompt] = prompt_row(each.prompt, prompt, texts.remember)
-        parts += completion_rows(each.completions, number, texts.remember, people)
-        rows.append({"id": number, "key": key, "prompt": prompt, "source": each.source, "slices": dict(each.slices)})
-    said = [
-        judgement_row(each, key, texts.remember)
-        | {"comparison": known[each.comparison], "annotator": people[each.annotator]}
-        for key, each in judgements.items()
-    ]
-    _chain(said, _watermark(connection))
-    insert_missing(connection, schema.text, texts.rows())
-    insert_missing(connection, schema.prompt, list(prompts.values()))
-    for table, new in ((schema.comparison, rows), (schema.completion, parts), (schema.judgement, said)):
-        if new:
-            connection.execute(insert(table), new)
-
-
-def _chain(rows: Iterable[dict[str, Any]], last: Watermark) -> None:
-    """Give judgements their numbers and hashes."""
-    stored_at = now()
-    for row in rows:
-        row |= {"seq": last.seq + 1, "stored_at": stored_at, "prev_hash": last.head}
-        row["hash"] = chain_hash(row)
-        last = Watermark(row["seq"], row["hash"])
-
-
-def _people(connection: Connection, handles: set[str]) -> dict[str, int]:
-    """The numbers of annotators by handle; new ones get one."""
-    table = schema.annotator
-    known = _lookup(connection, table.c.handle, table.c.id, handles)
-    first = _number(connection, select(func.max(table.c.id))) + 1
-    new = {handle: number for number, handle in enumerate(sorted(handles - known.keys()), start=first)}
-    insert_missing(connection, table, [{"id": number, "handle": handle} for handle, number in new.items()])
-    return known | new
-
-
-def _bury(connection: Connection, kind: str, subjects: Sequence[str], reason: str) -> None:
-    first, at = _number(connection, select(func.max(schema.tombstone.c.id))) + 1, now()
-    rows = [
-        {"id": number, "kind": kind, "subject": subject, "reason": reason, "at": at}
-        for number, subject in enumerate(subjects, start=first)
-    ]
-    insert_missing(connection, schema.tombstone, rows)
-
-
-def _watermark(connection: Connection) -> Watermark:
-    columns = schema.judgement.c
-    last = connection.execute(select(columns.seq, columns.hash).order_by(columns.seq.desc()).limit(1)).first()
-    return Watermark(last.seq, last.hash) if last else Watermark(0, FIRST_HASH)
-
-
-def _number(connection: Connection, query: Any) -> int:
-    """The one number a query gives, 0 where it gives none."""
-    return connection.execute(query).scalar() or 0
-
-
-def _lookup(connection: Connection, key: Column[Any], value: Column[Any], wanted: Iterable[str]) -> dict[str, Any]:
-    """Values of those rows whose key is wanted, by key; in pieces, as databases bound the number of variables."""
-    ordered, found = sorted(wanted), dict[str, Any]()
-    for start in range(0, len(ordered), _VARIABLES):
-        piece = ordered[start : start + _VARIABLES]
-        found |= {row[0]: row[1] for row in connection.execute(select(key, value).where(key.in_(piece)))}
-    return found
 
 
 def _broken(what: str) -> StoreError:

@@ -19,7 +19,7 @@ MAX_DEPTH = 64
 MAX_RATIO = 200
 """Bytes out per byte of gzip in. JSON text reaches 3 to 30, gzip's limit, which bombs use, is 1,032."""
 
-FREE_BYTES = 16 * 2**20
+FREE_BYTES = 4 * 2**20
 """Output below which the ratio does not matter: a short file of repeated rows is no bomb."""
 
 GZIP_MAGIC = b"\x1f\x8b"

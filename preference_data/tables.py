@@ -43,7 +43,7 @@ def parquet_rows(path: Path) -> Iterator[Row]:
                 raise InputRefused(f"unpacks to {unpacked:,} bytes, over {MAX_RATIO} times its size; refused as a bomb")
             batches = file.iter_batches(batch_size=BATCH_ROWS)
             yield from _numbered((batch, size * batch.num_rows // file.metadata.num_rows) for batch in batches)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise InputRefused(f"no readable Parquet ({error}); write the file again") from error
 
 
@@ -70,11 +70,11 @@ def _arrow_files(folder: Path) -> list[Path]:
         files = [folder / PurePath(part["filename"]).name for part in state["_data_files"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputRefused(
-            f"{folder.name}: not a folder written by datasets.save_to_disk ({error}); expected {STATE} or {SPLITS}"
+            f"not a folder written by datasets.save_to_disk ({error}); expected {STATE} or {SPLITS}"
         ) from error
     missing = [file.name for file in files if not file.exists()]
     if missing:
-        raise InputRefused(f"{folder.name}: {missing[0]} is missing; copy the whole folder and import again")
+        raise InputRefused(f"{missing[0]} is missing; copy the whole folder and import again")
     return files
 
 
@@ -87,7 +87,7 @@ def _arrow_batches(files: Iterable[Path]) -> Iterator[tuple[pa.RecordBatch, int]
                     parts = [batch.slice(at, BATCH_ROWS) for at in range(0, batch.num_rows, BATCH_ROWS)]
                     moved, at = source.tell() - at, source.tell()
                     yield from ((part, moved * part.num_rows // batch.num_rows) for part in parts)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
             raise InputRefused(f"{file.name}: no readable Arrow stream ({error}); write the folder again") from error
 
 

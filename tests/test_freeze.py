@@ -256,7 +256,7 @@ def test_no_annotator_has_more_than_the_capped_share(store_of, tmp_path):
 
 def test_a_cap_that_cannot_be_held_says_how_many_annotators_it_needs(store_of, tmp_path):
     with pytest.raises(
-        VersionError, match="no annotator of 1 can keep to a share of 0.3; expected at least 4 annotators"
+        VersionError, match=r"no annotator of 1 can keep to a share of 0.3; expected at least 4 annotators"
     ):
         freeze(store_of(entry("?", ["a", "b"], Said(FIRST))), FreezeRule(annotator_cap=0.3), tmp_path)
 
@@ -285,8 +285,9 @@ def test_near_duplicate_pairs_of_one_cluster_are_kept_once(store_of, tmp_path):
 
 def test_bridges_stay_out_of_every_version(store_of, tmp_path):
     store = store_of(entry("between two?", ["a", "b"], Said(FIRST)), entry("free?", ["c", "d"], Said(FIRST)))
-    similar = signature("between two?")
-    store.assign([Assignment("1", "1", "train", similar), Assignment("2", "2", "test", similar)])
+    one = signature("between two?")
+    other = one[:-1] + bytes([one[-1] ^ 1])  # one row of 128 differs
+    store.assign([Assignment("1", "1", "train", one), Assignment("2", "2", "test", other)])
     for _ in range(2):
         version, report = freeze(store, ANY, tmp_path)
         assert [pair.prompt for pair in version.pairs()] == [Prompt.of("free?")]
@@ -380,7 +381,7 @@ entries = st.builds(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.lists(entries, min_size=1, max_size=12), st.randoms(use_true_random=False))
 def test_the_version_depends_on_no_order_and_everything_is_accounted_for(tmp_path_factory, given_entries, random):
     folder = tmp_path_factory.mktemp("order")
@@ -420,7 +421,11 @@ def test_over_any_number_of_versions_no_prompt_changes_split_and_none_has_a_twin
 def test_the_digest_of_a_small_store_is_the_same_on_every_machine(store_of, tmp_path):
     entries = [
         entry("How long does an egg boil?", ["Six minutes.", "Ask a cook."], Said(Pairwise(Verdict.FIRST, 2))),
-        entry("Name three colours.", ["Red.", "Red, blue, green.", "No."], Said(Ranking(((1,), (0,), (2,))), "bob")),
+        entry(
+            "Name two rivers.",
+            ["Red.", "Red, blue, green.", "No."],
+            Said(Ranking(((1,), (0,), (2,))), "bob"),
+        ),
         entry(
             "Où est la gare ?",
             ["À gauche.", "Là."],
@@ -429,5 +434,6 @@ def test_the_digest_of_a_small_store_is_the_same_on_every_machine(store_of, tmp_
         ),
     ]
     version, _ = freeze(store_of(*entries), ANY, tmp_path)
-    assert sum(version.counts.values()) == 5
-    assert version.digest == "GOLDEN"
+    # one of the first, three of the second, two of the third with its edit
+    assert sum(version.counts.values()) == 6
+    assert version.digest == "d360f8058fa56e283621b7c9022f7ffddf330dfd64af5997789d8f37138401ed"

@@ -36,6 +36,10 @@ def one(format_name, row):
     return entry.comparison, judgement
 
 
+def refusals(path):
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
 def answers(comparison):
     return [completion.text for completion in comparison.completions]
 
@@ -86,6 +90,7 @@ PAIR_ROWS = {
             "rejected": {"from": "gpt", "value": "Bad"},
         },
     ),
+    "alpaca": ("alpaca", {"instruction": "Why?", "input": "", "chosen": "Good", "rejected": "Bad"}),
     "OpenAI": (
         "openai",
         {
@@ -139,6 +144,20 @@ def test_unpaired_rows_become_thumbs(format_name, row):
     assert judgement.opinion == Thumb(up=True)
     assert one(format_name, row | {"label": False})[1].opinion == Thumb(up=False)
     assert sniff([Row(1, row, 0)], "mini.jsonl").name == format_name
+
+
+def test_alpaca_history_and_input():
+    row = {"instruction": "Why?", "input": "this", "system": "Be kind", "history": [["Hi", "Hello"]]}
+    comparison, judgement = one("alpaca", row | {"chosen": "Good", "rejected": "Bad", "id": 3})
+    said = [Message("system", "Be kind"), Message("user", "Hi"), Message("assistant", "Hello")]
+    assert comparison.prompt.messages == (*said, Message("user", "Why?\nthis"))
+    assert judgement.extra == {"id": 3}
+
+
+def test_a_prompt_under_an_unknown_name_is_not_taken_for_none():
+    row = {"question": "Why?", "chosen": "The sky is blue", "rejected": "The sky is red"}
+    with pytest.raises(InputRefused, match="unknown format with the fields chosen, question, rejected"):
+        sniff([Row(1, row, 0)], "a.jsonl")
 
 
 def test_hh_keeps_the_turns_in_order():
@@ -293,7 +312,7 @@ def files(tmp_path):
         "a.jsonl": as_lines,
         "a.json": json.dumps(ROWS),
         "marked.jsonl": "\ufeff" + as_lines,
-        "in-object.json": json.dumps({"version": {"n": [1]} and 2, "data": ROWS, "more": {"x": 1}}),
+        "in-object.json": json.dumps({"version": {"n": [1]}, "data": ROWS, "more": {"x": [1]}}),
         "pretty.json": json.dumps(ROWS, indent=2),
         "lines-called.json": as_lines,
         "a.csv": as_csv(ROWS),
@@ -336,7 +355,7 @@ def test_refused_rows_are_written_down_and_the_rest_goes_on(write, store, tmp_pa
     rows = [ROWS[0], ROWS[1] | {"chosen": True}, ROWS[2], ROWS[0] | {"rejected": ""}, ROWS[0]]
     report = import_file(write("a.jsonl", rows), store, rejects=tmp_path / "rejects" / "r.jsonl")
     assert report == (5, 2, 1, 0, 2, "trl-preference", "")
-    noted = [json.loads(line) for line in (tmp_path / "rejects" / "r.jsonl").open()]
+    noted = refusals(tmp_path / "rejects" / "r.jsonl")
     assert [(n["file"], n["line"]) for n in noted] == [("a.jsonl", 2), ("a.jsonl", 4)]
     assert noted[0]["reason"] == "chosen: got boolean True; expected text; correct the row or drop it"
     assert json.loads(noted[0]["row"]) == rows[1]
@@ -424,7 +443,7 @@ def test_a_mapping_file_says_what_every_field_means(mapping):
     assert first.extra == {"note": "kept", "meta": MAPPED["meta"], "texts": ["Good"], "models": MAPPED["models"]}
 
 
-@pytest.mark.parametrize(("label", "verdict"), [(0, "skip"), (True, "neither"), ("-1", "first")])
+@pytest.mark.parametrize(("label", "verdict"), [(0, "skip"), (0.0, "skip"), (True, "neither"), ("-1", "first")])
 def test_label_values_are_matched_by_how_json_writes_them(mapping, label, verdict):
     (entry,) = load(mapping(MAPPING)).convert(MAPPED | {"who1": label}, SOURCE)
     assert entry.judgements[0].opinion.verdict == verdict
@@ -521,7 +540,7 @@ def test_real_files_with_their_known_faults(shared, store, tmp_path, name):
     path, rejects = shared(name), tmp_path / "r.jsonl"
     report = import_file(path, store, rejects=rejects, mapping=by_mapping)
     assert report[:5] == counts
-    reasons = [json.loads(line)["reason"] for line in rejects.open()] if rejects.exists() else []
+    reasons = [note["reason"] for note in refusals(rejects)]
     assert Counter(kind for reason in reasons for kind in kinds if kind in reason) == Counter(kinds)
     again = import_file(path, store, rejects=rejects, mapping=by_mapping)
     assert (again.stored, again.duplicates) == (0, report.stored + report.duplicates)

@@ -34,8 +34,8 @@ def coverage(truth, estimate_of_seed):
 def test_wilson_by_hand():
     # 60 of 84: p = 0.714286, z^2 = 3.841459, 1 + z^2/n = 1.045732
     # centre = (0.714286 + 3.841459/168) / 1.045732 = 0.737152 / 1.045732 = 0.704915
-    # half = 1.959964/1.045732 * sqrt(0.714286*0.285714/84 + 3.841459/(4*84^2))
-    #      = 1.874251 * sqrt(0.00242954 + 0.00013611) = 1.874251 * 0.0506523 = 0.094935
+    # half: 1.959964/1.045732 times the root of 0.714286 * 0.285714/84 + 3.841459/(4 * 84^2)
+    # which is 1.874251 * sqrt(0.00242954 + 0.00013611) = 1.874251 * 0.0506523 = 0.094935
     found = proportion(60, 84)
     assert found.value == pytest.approx(60 / 84)
     assert (found.low, found.high) == pytest.approx((0.609980, 0.799850), abs=2e-6)
@@ -82,7 +82,7 @@ def test_a_group_counts_once():
     repeated, theirs = np.repeat(scores, 4), np.repeat(groups, 4).tolist()
     assert mean(repeated, theirs)[:3] == pytest.approx(mean(scores)[:3])
     # equal members of a group: the design effect is n/G * G/(G-1) = 4 * 20/19, so 80 items stand for 19
-    assert share(repeated, theirs)[1:3] == pytest.approx(proportion(10, 80, design_effect=80 / 19)[1:3])
+    assert share(repeated, theirs)[1:3] == pytest.approx(proportion(40, 80, design_effect=80 / 19)[1:3])
     # 20 groups all right are 20 trials
     assert share(np.ones(80), theirs)[1:3] == pytest.approx(proportion(20, 20)[1:3])
 
@@ -131,6 +131,7 @@ def test_scores_out_of_bounds_and_unequal_columns_are_refused():
 def test_format():
     estimate = Estimate(0.125, -0.25, 0.5, 40, "t")
     assert format_estimate(estimate, digits=3, signed=True) == "+0.125 [-0.250, +0.500] n=40"
+    assert format_estimate(Estimate(-0.001, -0.5, 0.5, 9, "t")) == "0.00 [-0.50, 0.50] n=9"
 
 
 @pytest.mark.parametrize(

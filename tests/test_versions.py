@@ -176,11 +176,11 @@ def test_a_damaged_version_in_the_way_is_not_overwritten(version):
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
-    def full(descriptor):
+    def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(VersionError, match="No space left on device.*nothing of it was kept; free space"):
+    with pytest.raises(VersionError, match=r"No space left on device.*nothing of it was kept; free space"):
         write(PAIRS, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -205,13 +205,13 @@ def test_killed_at_any_sync_there_is_a_whole_version_or_none(tmp_path, monkeypat
     """Three files and folders are synced before the rename, the parent folder after it. A kill cleans nothing up."""
     left = iter(range(survived))
 
-    def kill(descriptor):
+    def kill(_):
         if next(left, None) is None:
             raise Killed
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", kill)
-        patch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(Killed):
             write(PAIRS, tmp_path)
     assert (tmp_path / GOLDEN).exists() == (survived == 3)

@@ -5,11 +5,23 @@ listing rounds and refusing a bad plan take well under a second.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
-from workbench.tasks import EvaluateJob, GenerateJob, Report, ScoreJob, Tools, TrainJob
+from preference_data.records import Comparison, Prompt
+from workbench.tasks import (
+    EvaluateJob,
+    GenerateJob,
+    Plan,
+    PolicyRef,
+    Report,
+    ScoreJob,
+    Tools,
+    TrainJob,
+    Workload,
+)
 
 Where = Literal["auto", "here", "ray"]
 
@@ -44,6 +56,49 @@ def generate(job: GenerateJob, report: Report) -> None:
     from workbench.generation.generate import generate as run
 
     run(job, report)
+
+
+def workload(plan: Plan) -> Workload:
+    """`workbench.models.cost.workload`: loads the tokenizer, no weights."""
+    _quiet()
+    from workbench.models.cost import workload as run
+
+    return run(plan)
+
+
+def export_policy(policy: PolicyRef, output: Path, *, merged: bool) -> None:
+    """`workbench.models.export.export`."""
+    _quiet()
+    from workbench.models.export import export as run
+
+    run(policy, output, merged=merged)
+
+
+def cached_model(name: str) -> Path:
+    """The folder of a model in this machine's Hugging Face cache; nothing is fetched.
+
+    Raises:
+        ModelError: no such model in the cache.
+    """
+    _quiet()
+    from workbench.models.hub import cached_model as run
+
+    return run(name)
+
+
+def write_prompts(path: Path, prompts: Iterable[tuple[Prompt, Mapping[str, str]]]) -> None:
+    """The file of prompts a generation job reads: prompts with their slices."""
+    from workbench.generation.generate import SlicedPrompt
+    from workbench.generation.generate import write_prompts as run
+
+    run(path, (SlicedPrompt(*p) for p in prompts))
+
+
+def generated(folder: Path, job: GenerateJob, *, source: str) -> list[Comparison]:
+    """`workbench.generation.generate.comparisons`."""
+    from workbench.generation.generate import comparisons
+
+    return list(comparisons(folder, job, source=source))
 
 
 IN_PROCESS = Tools(score=score, optimise=optimise, evaluate=evaluate, generate=generate)

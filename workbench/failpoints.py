@@ -2,7 +2,7 @@
 
 A failpoint does nothing unless the environment variable `WORKBENCH_FAIL_AT` names it: `name` kills at the first time
 the point is reached, `name:3` at the third. The kill is SIGKILL, so that nothing is cleaned up, as in a power cut of
-the process. Every place where something becomes durable has one before and one after it.
+the process. Every commit and rename that a round rests on has one before and one after it.
 """
 
 import os
@@ -34,6 +34,8 @@ FAILPOINTS = (
     "journal.finish.after_commit",
     "objects.seal.before_rename",
     "objects.sweep.after_rename",
+    "training.step",
+    "training.before_seal",
 )
 """All of them, so that a test can kill at each."""
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -56,7 +56,7 @@ def entry(path: Path) -> Entry:
 
 
 @contextmanager
-def disk_faults(path: Path) -> Iterator[None]:
+def disk_faults(path: Path) -> Generator[None]:
     """Turn a full or failing disk into an `ArtifactError` that says what to do.
 
     Args:

@@ -176,6 +176,29 @@ class Item(NamedTuple):
     detail: dict[str, Any]
 
 
+class Workload(NamedTuple):
+    """What a round would read, counted with the tokenizer alone, and how fast this machine multiplies.
+
+    Attributes:
+        train_pairs: pairs of the train split that fit into `max_length`.
+        left_out: pairs of all splits counted whose prompt alone fills it.
+        train_tokens: of both answers, each with its prompt.
+        test_pairs, test_tokens: the same of the test split, by version digest.
+        longest: most tokens of one answer with its prompt.
+        longest_answer: most tokens of one answer alone.
+        flops_per_s: matrix products at the plan's precision and thread count.
+    """
+
+    train_pairs: int
+    left_out: int
+    train_tokens: int
+    test_pairs: dict[str, int]
+    test_tokens: dict[str, int]
+    longest: int
+    longest_answer: int
+    flops_per_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A round with every name resolved. Its digest is the round's identity.

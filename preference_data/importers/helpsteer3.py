@@ -28,7 +28,8 @@ def convert(row: dict[str, Any], source: Source) -> list[Entry]:
     slices = {name: text(row[name], name) for name in SLICES if row.get(name) is not None}
     comparison = compare(source, Prompt(opening(row.get("context"), "context")), answers, slices=slices)
     overall = _opinion(row.get("overall_preference"), "overall_preference")
-    extra = rest(row, "context", "response1", "response2", "individual_preference", *SLICES)
+    extra = rest(row, "context", "response1", "response2", *SLICES)
+    extra.pop("individual_preference", None)
     own: object = row.get("individual_preference") or []
     if not isinstance(own, list):
         raise refused("individual_preference", own, "a list of scores")

@@ -114,9 +114,12 @@ def import_file(
         The counts.
 
     Raises:
-        InputRefused: nothing can be read, the format is unknown, or a row is refused and `strict` is set.
+        InputRefused: nothing can be read, the format is unknown, a row is refused and `strict` is set, or the
+            rejects would overwrite the file.
         StoreError: the store does not take a batch; those before it are stored.
     """
+    if rejects.resolve() == path.resolve():
+        raise InputRefused(f"{path.name}: the rejects would overwrite it; choose another file for them")
     beside = Sidecar.of(path)
     if beside and (mapping or format not in {None, beside.format}):
         raise InputRefused(f"{path.name}: its sidecar says {beside.format}; leave out {mapping or format}")
@@ -141,10 +144,9 @@ def _begin(path: Path, name: str | None, mapping: Path | str | None) -> tuple[Im
     if name and mapping:
         raise InputRefused(f"both format {name!r} and mapping {mapping} given; expected one; leave one out")
     read = rows(path)
-    if mapping or name:
-        return load(mapping) if mapping else named(str(name)), read
     first = list(islice(read, SNIFF_ROWS))
-    return sniff(first, path.name), chain(first, read)
+    known = load(mapping) if mapping else named(name) if name else None
+    return known or sniff(first, path.name), chain(first, read)
 
 
 def _entries(row: Row, importer: Importer, source: Source, beside: Sidecar | None) -> list[Entry] | Refusal:

@@ -5,7 +5,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from preference_data.errors import InputRefused
-from preference_data.importers import arena, helpsteer3, hh, openai, sharegpt, trl, ultrafeedback
+from preference_data.importers import alpaca, arena, helpsteer3, hh, openai, sharegpt, trl, ultrafeedback
 from preference_data.importers.importer import ENTRY_POINTS, Importer
 from preference_data.streams import Refusal, Row
 
@@ -15,6 +15,7 @@ BUILT_IN = (
     arena.ARENA,
     sharegpt.PREFERENCE,
     sharegpt.KTO,
+    alpaca.ALPACA,
     hh.QUERY,
     hh.TRANSCRIPT,
     ultrafeedback.ULTRAFEEDBACK,

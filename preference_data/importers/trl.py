@@ -14,7 +14,12 @@ from preference_data.store import Entry
 
 
 def _is_preference(row: dict[str, Any]) -> bool:
-    return {"chosen", "rejected"} <= row.keys()
+    if not {"chosen", "rejected"} <= row.keys():
+        return False
+    further = [value for name, value in row.items() if name not in {"chosen", "rejected"}]
+    # Texts without a prompt begin with it, unless another field holds it under a name we do not know.
+    whole = not any(isinstance(value, str | list | dict) for value in further)
+    return "prompt" in row or whole or isinstance(row["chosen"], list)
 
 
 def _is_unpaired(row: dict[str, Any]) -> bool:

@@ -1,0 +1,1 @@
+"""What was measured, kept for ever, and what it says about drift."""

@@ -108,7 +108,7 @@ def margin_per_token(chosen: Series, rejected: Series, chosen_tokens: Series, re
 
 def tax(base: Series, child: Series) -> Estimate:
     """Alignment tax on scores between 0 and 1: base minus child on the same items; positive means lost."""
-    return _unlike(child, base) or paired_shares(base.values, child.values, child.groups)
+    return _unlike(base, child) or paired_shares(base.values, child.values, child.groups)
 
 
 def step_tax(parent: Series, child: Series) -> Estimate:
@@ -121,7 +121,7 @@ def bits_tax(base: Series, child: Series) -> Estimate:
 
     (sum bits_child - sum bits_base) / sum bits_base over the same texts; the bytes cancel.
     """
-    return _unlike(child, base) or ratio(child.values - base.values, base.values, child.groups)
+    return _unlike(base, child) or ratio(child.values - base.values, base.values, child.groups)
 
 
 def change(after: Series, before: Series) -> Estimate:

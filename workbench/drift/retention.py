@@ -113,7 +113,7 @@ def forgetting(matrix: Matrix) -> Named:
     total, changes = matrix.rounds, list[Estimate]()
     for i in range(1, total):
         best = max(range(1, total), key=lambda t: _or_lowest(matrix.cell(t, i)))
-        changes.append(_negated(matrix.change(total, best, i)))
+        changes.append(matrix.change(total, best, i).scaled(-1))
     return _named(
         changes, "forgetting over T-1: mean over i < T of max over 1 <= l < T of R[l,i], minus R[T,i]", matrix
     )
@@ -131,7 +131,7 @@ def average_performance(matrix: Matrix) -> Named:
     parts: list[Estimate] = []
     for i in range(1, total + 1):
         weights = [1 / k for k in range(i, total + 1)]
-        parts.append(_times(matrix.mean_of(range(i, total + 1), i, weights), sum(weights)))
+        parts.append(matrix.mean_of(range(i, total + 1), i, weights).scaled(sum(weights)))
     return _named(parts, "AP over T: mean over k <= T of the mean over i <= k of R[k,i]", matrix, fewest=1)
 
 
@@ -143,15 +143,3 @@ def _named(parts: Sequence[Estimate], convention: str, matrix: Matrix, *, fewest
 
 def _or_lowest(estimate: Estimate) -> float:
     return -np.inf if estimate.value is None else estimate.value
-
-
-def _negated(one: Estimate) -> Estimate:
-    if one.value is None or one.low is None or one.high is None:
-        return one
-    return one._replace(value=-one.value, low=-one.high, high=-one.low)
-
-
-def _times(one: Estimate, factor: float) -> Estimate:
-    if one.value is None or one.low is None or one.high is None:
-        return one
-    return one._replace(value=one.value * factor, low=one.low * factor, high=one.high * factor)

@@ -51,12 +51,19 @@ class Estimate(NamedTuple):
     def __str__(self) -> str:
         return format_estimate(self)
 
+    def scaled(self, factor: float) -> "Estimate":
+        """The number and its interval times a constant; a negative one swaps the bounds."""
+        if self.value is None or self.low is None or self.high is None:
+            return self
+        low, high = sorted((self.low * factor, self.high * factor))
+        return self._replace(value=self.value * factor, low=low, high=high)
+
 
 def format_estimate(estimate: Estimate, *, digits: int = 2, signed: bool = False) -> str:
     """`0.71 [0.62, 0.79] n=84`, or `not enough data (n=3: why)`."""
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return f"not enough data (n={estimate.n}: {estimate.method})"
-    style = f"{'+' if signed else ''}.{digits}f"
+    style = f"{'+' if signed else ''}z.{digits}f"  # z: no minus before a rounded 0
     return f"{estimate.value:{style}} [{estimate.low:{style}}, {estimate.high:{style}}] n={estimate.n}"
 
 

@@ -73,6 +73,7 @@ def trainable(parent: PolicyRef, settings: TrainingSettings) -> Any:
             )
         return load_full(parent.path).train()
     if parent.kind == "full":
+        base = load_full(parent.path)
         torch.manual_seed(settings.seed)
         lora = LoraConfig(
             r=settings.rank,
@@ -81,7 +82,7 @@ def trainable(parent: PolicyRef, settings: TrainingSettings) -> Any:
             target_modules="all-linear",
             task_type="CAUSAL_LM",
         )
-        return get_peft_model(load_full(parent.path), lora, adapter_name=TRAINED).train()
+        return get_peft_model(base, lora, adapter_name=TRAINED).train()
     model = _with_adapter(load_full(parent.base_path), parent, TRAINED, train=True)
     rank = model.peft_config[TRAINED].r
     if rank != settings.rank:

@@ -1,0 +1,1 @@
+"""Policies: their weights, lineage, and the champion."""

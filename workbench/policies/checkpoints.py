@@ -37,7 +37,7 @@ class BaseFiles(NamedTuple):
 
 def kind_of(folder: Path) -> Literal["full", "adapter"]:
     """Whether a folder holds an adapter or full weights."""
-    return "adapter" if (folder / ADAPTER_CONFIG).exists() else "full"
+    return "adapter" if any((folder / name).exists() for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)) else "full"
 
 
 def read_base(folder: Path) -> BaseFiles:
@@ -51,7 +51,6 @@ def read_base(folder: Path) -> BaseFiles:
         raise ModelError(f"{folder}: no such folder; give a Hugging Face model folder, or run `workbench model fetch`")
     config = read_json(folder / "config.json", ModelError)
     shapes = read_shapes(folder, ModelError)
-    tokenizer = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     if not any((folder / name).is_file() for name in TOKENIZER_MODELS):
         raise ModelError(
             f"{folder}: no tokenizer; expected tokenizer.json (or tokenizer.model, vocab.json, …) beside the weights; "
@@ -62,10 +61,17 @@ def read_base(folder: Path) -> BaseFiles:
             f"{folder}: no chat template, neither {CHAT_TEMPLATE} nor chat_template in tokenizer_config.json; "
             f"pass a Jinja file: put it into the folder as {CHAT_TEMPLATE}"
         )
-    weights = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    files = {path.name: entry(path) for path in base_files(folder)}
     facts = {name: config[name] for name in FACTS if name in config}
     facts["parameters"] = sum(_size(shape) for shape in shapes.values())
-    return BaseFiles({p.name: entry(p) for p in weights}, {p.name: entry(p) for p in tokenizer}, facts)
+    weights = {name: e for name, e in files.items() if name not in TOKENIZER_FILES}
+    return BaseFiles(weights, {name: e for name, e in files.items() if name in TOKENIZER_FILES}, facts)
+
+
+def base_files(folder: Path) -> list[Path]:
+    """Files of a base that its scores depend on: configuration, weights, tokenizer and chat template."""
+    named = [folder / name for name in ("config.json", *TOKENIZER_FILES)]
+    return [*(path for path in named if path.is_file()), *sorted(folder.glob("*.safetensors"))]
 
 
 def read_shapes(folder: Path, error: Callable[[str], WorkbenchError]) -> Shapes:
@@ -95,8 +101,8 @@ def read_shapes(folder: Path, error: Callable[[str], WorkbenchError]) -> Shapes:
     shapes: Shapes = {}
     for file in files:
         try:
-            with safe_open(file, framework="np") as tensors:
-                shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+            with cast("Any", safe_open)(file, framework="np") as tensors:
+                shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in list(tensors.keys())}
         except (SafetensorError, OSError) as cause:
             raise error(f"{file}: damaged: {cause}; copy it again from where it was trained") from cause
     return shapes
@@ -153,7 +159,7 @@ def normalise_adapter(folder: Path) -> None:
         PolicyError: the file is missing or damaged.
     """
     path = folder / ADAPTER_CONFIG
-    config = read_json(path, PolicyError) | {"base_model_name_or_path": "", "inference_mode": True}
+    config: dict[str, Any] = {**read_json(path, PolicyError), "base_model_name_or_path": "", "inference_mode": True}
     for name in ("target_modules", "modules_to_save", "exclude_modules"):
         if isinstance(config.get(name), list):
             config[name] = sorted(config[name])

@@ -1,7 +1,7 @@
 """Policies: immutable weights, where they come from, and which one is champion."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,51 +12,11 @@ from workbench.errors import ArtifactError, PolicyError
 from workbench.failpoints import failpoint
 from workbench.objects import Objects, disk_faults, entry, manifest_digest
 from workbench.policies import champion
-from workbench.policies.checkpoints import check_fits, copy_weights, kind_of, read_base
-from workbench.policies.lineage import ancestry, at_depth
-from workbench.schema import now
+from workbench.policies.checkpoints import base_files, check_fits, copy_weights, kind_of, read_base
+from workbench.policies.lineage import ancestry
+from workbench.policies.records import PolicyRecord, find_policy
 from workbench.schema import policy as table
 from workbench.tasks import PolicyRef
-
-SHORTEST_PREFIX = 4
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyRecord:
-    """One policy. Only the path of a base ever changes, when its folder is moved.
-
-    Attributes:
-        digest: content id of the weights.
-        parent: digest of the policy it was trained from; None for a base.
-        base: digest of policy 0 of its lineage; its own for a base.
-        tokenizer: digest of the lineage's tokenizer and chat template.
-        round, version, config: digests of the round, dataset version and settings that made it, where known.
-        path: folder of its files.
-        created_at: UTC, ISO 8601.
-        facts: what else is known, as JSON values; for a base the hashes of its files.
-    """
-
-    digest: str
-    kind: Literal["full", "adapter"]
-    parent: str | None
-    base: str
-    tokenizer: str
-    path: str
-    origin: Literal["base", "round", "adopted"]
-    name: str
-    round: str | None = None
-    version: str | None = None
-    config: str | None = None
-    created_at: str = field(default_factory=now)
-    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-    def ref(self, base_path: str) -> PolicyRef:
-        """What jobs are told of this policy.
-
-        Args:
-            base_path: folder of the lineage's base.
-        """
-        return PolicyRef(self.digest, self.kind, self.path, self.base, base_path, self.tokenizer)
 
 
 class Registry:
@@ -130,7 +90,9 @@ class Registry:
         Args:
             digest: object with the child's files.
             parent: digest of the policy it was trained from.
-            round_digest, version, config: what made it, where known.
+            round_digest: the round that made it, where one did.
+            version: digest of the dataset version it was trained on, where known.
+            config: digest of the settings, where known.
             name: what people call it.
             facts: further JSON values to keep with it.
             origin: trained here by a round, or adopted.
@@ -198,17 +160,7 @@ class Registry:
         """
         known = {p.digest: p for p in self.policies()}
         with reading(self._engine) as connection:
-            top = champion.current(connection)
-        if name in {"champion", "base"} and top in known:
-            return known[top if name == "champion" else known[top].base]
-        candidates = _candidates(name, known, top)
-        if len(candidates) == 1:
-            return candidates[0]
-        listed = "; ".join(f"{p.name} ({p.digest[:12]})" for p in (candidates or tuple(known.values())))
-        if candidates:
-            raise PolicyError(f"policy {name!r}: several answer to it: {listed}; give one's digest")
-        raise PolicyError(f"policy {name!r}: unknown; there are: {listed or 'none yet, add a base first'}; "
-                          "give a name, a digest, a round's number, `base` or `champion`")  # fmt: skip
+            return find_policy(name, known, champion.current(connection))
 
     def ref(self, record: PolicyRecord) -> PolicyRef:
         """What jobs are told of a policy."""
@@ -318,7 +270,7 @@ class Registry:
             return known
         for digest in {record.parent, record.base} - {None, record.digest}:
             self._get(connection, str(digest))
-        values = {name: getattr(record, name) for name in table.c.keys()}  # noqa: SIM118 - names, not columns
+        values = {f.name: getattr(record, f.name) for f in fields(record)}
         values |= {"facts": dict(record.facts), "path": record.path if record.origin == "base" else None}
         connection.execute(insert(table).values(values))
         return record
@@ -329,25 +281,10 @@ class Registry:
             raise PolicyError(f"policy {digest[:12]}: unknown; `workbench policies` lists what there is")
         return self._record(dict(row))
 
-    def _record(self, row: dict[str, Any]) -> PolicyRecord:
+    def _record(self, row: Mapping[str, Any]) -> PolicyRecord:
         """A record from its row; what lies among the objects moves with them."""
-        return PolicyRecord(**row | {"path": row["path"] or str(self._objects.path(row["digest"]))})
-
-
-def _candidates(name: str, known: Mapping[str, PolicyRecord], top: str | None) -> tuple[PolicyRecord, ...]:
-    """Policies that answer to a name, to a digest's prefix, or to a round's number, in this order."""
-    if named := tuple(p for p in known.values() if p.name == name):
-        return named
-    if len(name) >= SHORTEST_PREFIX and (prefixed := tuple(p for d, p in known.items() if d.startswith(name))):
-        return prefixed
-    number = name.removeprefix("round-")
-    if not number.isdecimal():
-        return ()
-    parents = {d: p.parent for d, p in known.items()}
-    line = ancestry(top, parents) if top in known else ()
-    if int(number) < len(line):
-        return (known[line[int(number)]],)
-    return tuple(known[d] for d in at_depth(int(number), parents))
+        values: dict[str, Any] = {**row, "path": row["path"] or str(self._objects.path(row["digest"]))}
+        return PolicyRecord(**values)
 
 
 def _promoted_before(connection: Connection, digest: str, round_digest: str | None) -> bool:
@@ -362,10 +299,13 @@ def _promoted_before(connection: Connection, digest: str, round_digest: str | No
 
 
 def _verify_base(base: PolicyRecord) -> None:
-    for name, wanted in base.facts["files"].items():
-        file = Path(base.path) / name
-        if not file.is_file() or entry(file)._asdict() != wanted:
+    folder = Path(base.path)
+    found = {file.name for file in base_files(folder)}
+    wanted = dict(base.facts["files"])
+    for name in sorted(found | wanted.keys()):
+        if name not in found or name not in wanted or entry(folder / name)._asdict() != wanted[name]:
+            state = "missing" if name not in found else "new" if name not in wanted else "changed"
             raise PolicyError(
-                f"{file}: missing or changed since base {base.name} was added; restore the file from the model's "
-                "origin, or add the folder again where it was moved"
+                f"{folder / name}: {state} since base {base.name} ({base.digest[:12]}) was added, so that its scores "
+                "would no longer hold; restore the folder as it was, or add it again where it was moved"
             )

@@ -64,7 +64,7 @@ class Claims:
                 return Held(row.owner)
             if connection.execute(select(stop.c.round).where(stop.c.round == round_digest)).first():
                 raise StopRequested(f"round {round_digest[:12]} was asked to stop before step {name}; run it again")
-            claim = self._claim(connection, round_digest, name, inputs, row)
+            claim = self._claim(connection, round_digest, name, inputs=inputs, row=row)
             failpoint("journal.claim.before_commit")
         failpoint("journal.claim.after_commit")
         return claim
@@ -111,7 +111,9 @@ class Claims:
         """Whether a step is claimed by an owner that showed a sign of life within its lease."""
         return row.state == "claimed" and row.lease_until > self._clock() and not is_gone(row.owner)
 
-    def _claim(self, connection: Connection, round_digest: str, name: str, inputs: str, row: Row[Any] | None) -> Claim:
+    def _claim(
+        self, connection: Connection, round_digest: str, name: str, *, inputs: str, row: Row[Any] | None
+    ) -> Claim:
         running = {"state": "running", "ended_at": None, "message": ""}
         startable = round_.c.state.in_(("planned", "running", "stopped", "failed"))
         connection.execute(update(round_).where(round_.c.digest == round_digest, startable).values(running))

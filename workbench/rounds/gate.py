@@ -106,7 +106,7 @@ class Verdict(NamedTuple):
 
 def judge(settings: GateSettings, measured: Measured) -> Verdict:
     """The verdict on a child. Pure: the same numbers give the same verdict."""
-    retention = {version: _negated(one) for version, one in measured.retention_change.items()}
+    retention = {version: one.scaled(-1) if one else None for version, one in measured.retention_change.items()}
     judged = {f"retention/{v}": (one, settings.max_retention_drop) for v, one in retention.items()
               if v not in measured.superseded}  # fmt: skip
     judged |= {f"tax/{suite}": (one, settings.max_tax) for suite, one in measured.tax.items()}
@@ -189,12 +189,6 @@ def _known(value: Estimate | None) -> tuple[float, float, float] | None:
         return None
     numbers = (value.value, value.low, value.high)
     return numbers if all(math.isfinite(number) for number in numbers) else None
-
-
-def _negated(one: Estimate | None) -> Estimate | None:
-    if one is None or one.value is None or one.low is None or one.high is None:
-        return one
-    return one._replace(value=-one.value, low=-one.high, high=-one.low)
 
 
 def _plain(criterion: Criterion) -> dict[str, object]:

@@ -8,6 +8,7 @@ transaction is open while work runs.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Engine, select, update
 
 from preference_data.database import insert_missing, reading, writing
+from preference_data.errors import StoreError
 from workbench.errors import JournalError
 from workbench.failpoints import failpoint
 from workbench.objects import Objects, disk_faults
@@ -148,18 +150,14 @@ class Journal:
         claim = self._done_or_claimed(round_digest, name, inputs)
         if isinstance(claim, Done):
             return claim.output
-        staged = self._objects.stage()
         try:
             with heartbeat(lambda: self._claims.renew(claim), self._timing.heartbeat) as lost:
                 report = Reporter(self._engine, round_digest, every_s=self._timing.report, lost=lost.is_set)
-                with disk_faults(staged):
-                    work(staged, report)
-                failpoint("journal.step.after_work")
-                output = self._objects.publish(staged)
+                output = self._produce(report, work)
             self._claims.complete(claim, output)
         except BaseException:
-            self._objects.discard(staged)
-            self._claims.release(claim)
+            with suppress(StoreError):  # the lease runs out by itself
+                self._claims.release(claim)
             raise
         return output
 
@@ -230,6 +228,17 @@ class Journal:
         with reading(self._engine) as connection:
             found = connection.execute(select(step.c.output_digest).where(step.c.output_digest.is_not(None)))
             return {str(digest) for digest in found.scalars()}
+
+    def _produce(self, report: Report, work: Callable[[Path, Report], None]) -> str:
+        """Run the work in a staging folder and publish what it leaves there."""
+        staged = self._objects.stage()
+        try:
+            with disk_faults(staged):
+                work(staged, report)
+            failpoint("journal.step.after_work")
+            return self._objects.publish(staged)
+        finally:
+            self._objects.discard(staged)
 
     def _done_or_claimed(self, round_digest: str, name: str, inputs: str) -> Done | Claim:
         """The verified output of a done step, or a claim on the step, waiting for a living owner."""

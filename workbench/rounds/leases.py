@@ -4,7 +4,7 @@ import logging
 import os
 import platform
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -53,7 +53,7 @@ def is_gone(owner: str) -> bool:
 
 
 @contextmanager
-def heartbeat(beat: Callable[[], bool], every_s: float) -> Iterator[threading.Event]:
+def heartbeat(beat: Callable[[], bool], every_s: float) -> Generator[threading.Event]:
     """Call `beat` from a thread while the body runs.
 
     Args:

@@ -1,0 +1,165 @@
+"""Questions and insertions that `Store` puts together; each runs on a connection, inside the caller's transaction."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Column, Connection, func, insert, select
+
+from preference_data import schema
+from preference_data.database import insert_missing
+from preference_data.records import Comparison, Judgement, Written, now
+from preference_data.rows import (
+    FIRST_HASH,
+    Texts,
+    chain_hash,
+    comparison_from,
+    completion_rows,
+    judgement_from,
+    judgement_row,
+    prompt_row,
+    text_digests,
+)
+
+CHUNK = 500
+_VARIABLES = 10_000
+
+
+class Watermark(NamedTuple):
+    """A state of the store: the number of the last judgement and the hash over all up to it."""
+
+    seq: int
+    head: str
+
+
+class Stored(NamedTuple):
+    """A comparison and all its judgements, with the keys they had when they were stored: erasing changes no key."""
+
+    key: str
+    comparison: Comparison
+    judgements: list[tuple[str, Judgement]]
+
+
+COMPARISONS = (
+    select(schema.comparison, schema.prompt.c.turns)
+    .join(schema.prompt, schema.prompt.c.key == schema.comparison.c.prompt)
+    .order_by(schema.comparison.c.id)
+    .limit(CHUNK)
+)
+_COMPLETIONS = (
+    select(schema.completion, schema.annotator.c.handle)
+    .outerjoin(schema.annotator, schema.annotator.c.id == schema.completion.c.writer)
+    .order_by(schema.completion.c.comparison, schema.completion.c.position)
+)
+_JUDGEMENTS = (
+    select(schema.judgement, schema.annotator.c.handle)
+    .join(schema.annotator, schema.annotator.c.id == schema.judgement.c.annotator)
+    .order_by(schema.judgement.c.seq)
+)
+
+
+def assemble(connection: Connection, rows: Sequence[Any], until: int) -> list[Stored]:
+    """Records of some comparisons' rows, with the judgements up to a number."""
+    numbers = [row.id for row in rows]
+    judgement, completion = schema.judgement.c, schema.completion.c
+    parts = connection.execute(_COMPLETIONS.where(completion.comparison.in_(numbers))).all()
+    said = connection.execute(_JUDGEMENTS.where(judgement.comparison.in_(numbers), judgement.seq <= until)).all()
+    digests = text_digests([row.turns for row in rows], parts, said)
+    bodies = lookup(connection, schema.text.c.digest, schema.text.c.body, digests)
+    texts = {name: body for name, body in bodies.items() if body is not None}
+    found: list[Stored] = []
+    answers, opinions = _by_comparison(parts), _by_comparison(said)
+    for row in rows:
+        comparison = comparison_from(row, answers.get(row.id, ()), texts)
+        if comparison:
+            judgements = [(each.key, judgement_from(each, row.key, texts)) for each in opinions.get(row.id, ())]
+            found.append(Stored(row.key, comparison, judgements))
+    return found
+
+
+def _by_comparison(rows: Iterable[Any]) -> dict[int, list[Any]]:
+    grouped: dict[int, list[Any]] = {}
+    for row in rows:
+        grouped.setdefault(row.comparison, []).append(row)
+    return grouped
+
+
+def append(
+    connection: Connection,
+    comparisons: Mapping[str, Comparison],
+    judgements: Mapping[str, Judgement],
+    known: dict[str, int],
+) -> None:
+    """Insert what is new. `known` holds the numbers of the comparisons already there, by key, and gains the new."""
+    origins = [answer.origin for each in comparisons.values() for answer in each.completions]
+    handles = {each.annotator for each in judgements.values()}
+    people = people_of(connection, handles | {origin.annotator for origin in origins if isinstance(origin, Written)})
+    texts, prompts = Texts(), dict[str, dict[str, Any]]()
+    rows: list[dict[str, Any]] = []
+    parts: list[dict[str, Any]] = []
+    first = number_of(connection, select(func.max(schema.comparison.c.id))) + 1
+    for number, (key, each) in enumerate(comparisons.items(), start=first):
+        known[key], prompt = number, each.prompt.key
+        prompts[prompt] = prompt_row(each.prompt, prompt, texts.remember)
+        parts += completion_rows(each.completions, number, texts.remember, people)
+        rows.append({"id": number, "key": key, "prompt": prompt, "source": each.source, "slices": dict(each.slices)})
+    said = [
+        judgement_row(each, key, texts.remember)
+        | {"comparison": known[each.comparison], "annotator": people[each.annotator]}
+        for key, each in judgements.items()
+    ]
+    _chain(said, watermark_of(connection))
+    insert_missing(connection, schema.text, texts.rows())
+    insert_missing(connection, schema.prompt, list(prompts.values()))
+    for table, new in ((schema.comparison, rows), (schema.completion, parts), (schema.judgement, said)):
+        if new:
+            connection.execute(insert(table), new)
+
+
+def _chain(rows: Iterable[dict[str, Any]], last: Watermark) -> None:
+    """Give judgements their numbers and hashes."""
+    stored_at = now()
+    for row in rows:
+        row |= {"seq": last.seq + 1, "stored_at": stored_at, "prev_hash": last.head}
+        row["hash"] = chain_hash(row)
+        last = Watermark(row["seq"], row["hash"])
+
+
+def people_of(connection: Connection, handles: set[str]) -> dict[str, int]:
+    """The numbers of annotators by handle; new ones get one."""
+    table = schema.annotator
+    known = lookup(connection, table.c.handle, table.c.id, handles)
+    first = number_of(connection, select(func.max(table.c.id))) + 1
+    new = {handle: number for number, handle in enumerate(sorted(handles - known.keys()), start=first)}
+    insert_missing(connection, table, [{"id": number, "handle": handle} for handle, number in new.items()])
+    return known | new
+
+
+def bury(connection: Connection, kind: str, subjects: Sequence[str], reason: str) -> None:
+    """Append tombstones."""
+    first, at = number_of(connection, select(func.max(schema.tombstone.c.id))) + 1, now()
+    rows = [
+        {"id": number, "kind": kind, "subject": subject, "reason": reason, "at": at}
+        for number, subject in enumerate(subjects, start=first)
+    ]
+    insert_missing(connection, schema.tombstone, rows)
+
+
+def watermark_of(connection: Connection) -> Watermark:
+    """The state of the store."""
+    columns = schema.judgement.c
+    last = connection.execute(select(columns.seq, columns.hash).order_by(columns.seq.desc()).limit(1)).first()
+    return Watermark(last.seq, last.hash) if last else Watermark(0, FIRST_HASH)
+
+
+def number_of(connection: Connection, query: Any) -> int:
+    """The one number a query gives, 0 where it gives none."""
+    return connection.execute(query).scalar() or 0
+
+
+def lookup(connection: Connection, key: Column[Any], value: Column[Any], wanted: Iterable[str]) -> dict[str, Any]:
+    """Values of those rows whose key is wanted, by key; in pieces, as databases bound the number of variables."""
+    ordered, found = sorted(wanted), dict[str, Any]()
+    for start in range(0, len(ordered), _VARIABLES):
+        piece = ordered[start : start + _VARIABLES]
+        found |= {row[0]: row[1] for row in connection.execute(select(key, value).where(key.in_(piece)))}
+    return found

@@ -1,0 +1,270 @@
+"""Equivalence classes of runs on a tiny model, and wirings that must be refused before step 1."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from preference_data.records import Pair, Prompt
+from preference_data.versions import write_version
+from tests.rounds_kit import WORDS
+from tests.tiny_model import build_tiny_model
+from workbench import onepage
+from workbench.config import NumericsSettings, ObjectiveSettings, TrainingSettings
+from workbench.errors import NumericsError, StopRequested, WiringError
+from workbench.models.forward import collate, completion_logps
+from workbench.models.load import Family
+from workbench.models.score_table import PairScore, write_table
+from workbench.models.tokens import encode_pair
+from workbench.tasks import Anchor, PolicyRef, TrainJob, VersionRef
+from workbench.training import optimise as training
+from workbench.training.checkpoints import newest_verified
+from workbench.training.optimise import optimise
+
+TRAINING = TrainingSettings(
+    rank=4, alpha=8, learning_rate=5e-3, batch_size=4, accumulation=2, max_length=64, checkpoint_every=2, epochs=2
+)
+
+
+def quiet(_):
+    return False
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A model, a version of 24 training pairs, and the base's scores of it."""
+    return World(tmp_path_factory.mktemp("training"))
+
+
+class World:
+    def __init__(self, root):
+        self.root = root
+        self.model = build_tiny_model(root / "model")
+        self.base = PolicyRef("b" * 64, "full", str(self.model), "b" * 64, str(self.model), "tok")
+        answers = [(f"yes {w}", "no " * (1 + i % 3)) for i, w in enumerate(WORDS)]
+        self.pairs = [
+            Pair(Prompt.of(f"about {w} {i}"), *answers[i % len(answers)], (0.5, 1.0)[i % 2], None, (), {}, split)
+            for split, n in (("train", 24), ("test", 6))
+            for i, w in enumerate((WORDS * 2)[:n])
+        ]
+        version = write_version(self.pairs, root / "versions", rule={}, watermark=0, head="")
+        self.version = VersionRef(version.digest, str(version.path))
+        self.tables = {self.base.digest: self.table(self.base)}
+        self._count = 0
+
+    def table(self, policy):
+        family, scores = Family(policy), {}
+        with family.using(policy) as model:
+            for pair in self.pairs:
+                both = encode_pair(family.tokenizer, pair, max_length=TRAINING.max_length)
+                chosen, rejected = completion_logps(model, collate(both, pad_id=0)).tolist()
+                scores[pair.key] = PairScore(chosen, rejected, len(both.chosen.completion), len(both.rejected.completion))
+        folder = self.root / f"table-{policy.digest[:8]}"
+        folder.mkdir(exist_ok=True)
+        write_table(folder, scores)
+        return str(folder)
+
+    def job(self, **changes):
+        self._count += 1
+        folders = [self.root / f"{kind}-{self._count}" for kind in ("scratch", "output")]
+        for folder in folders:
+            folder.mkdir()
+        job = TrainJob(
+            parent=self.base,
+            anchors=(Anchor(self.base, 1.0),),
+            version=self.version,
+            tables=self.tables,
+            objective=ObjectiveSettings(),
+            training=TRAINING,
+            numerics=NumericsSettings(),
+            scratch=str(folders[0]),
+            output=str(folders[1]),
+            plan="plan",
+        )
+        return dataclasses.replace(job, **changes)
+
+    def train(self, report=quiet, **changes):
+        job = self.job(**changes)
+        optimise(job, report)
+        return job.output
+
+    def adapter(self, folder, name):
+        """The trained adapter as a policy, its scores added to the tables."""
+        policy = PolicyRef(name * 64, "adapter", folder, self.base.digest, str(self.model), "tok")
+        self.tables[policy.digest] = self.table(policy)
+        return policy
+
+
+@pytest.fixture(scope="module")
+def first(world):
+    """The child of a round on the base, as parent of a second one."""
+    return world.adapter(world.train(), "1")
+
+
+def weights(folder):
+    return load_file(f"{folder}/adapter_model.safetensors")
+
+
+def assert_close(found, expected, tolerance=2e-5):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value, atol=tolerance), name
+
+
+def proof_of(world, **changes):
+    seen = []
+    world.train(lambda p: seen.append(p) and False, **changes)
+    return next(p.facts for p in seen if p.step == "prove")
+
+
+def test_first_loss_is_ln_2_where_the_parent_is_the_only_anchor(world, first):
+    for parent in (world.base, first):
+        facts = proof_of(world, parent=parent, anchors=(Anchor(parent, 1.0),))
+        # weights 0.5 and 1 alternate in key order: the mean weight of the proof's pairs times ln 2
+        assert facts["measured_loss"] == pytest.approx(facts["expected_loss"], abs=1e-3)
+        assert facts["expected_loss"] / math.log(2) == pytest.approx(round(facts["expected_loss"] / math.log(2) * 16) / 16)
+
+
+def test_two_anchors_start_at_the_predicted_loss(world, first):
+    facts = proof_of(world, parent=first, anchors=(Anchor(first, 0.5), Anchor(world.base, 0.5)))
+    assert facts["measured_loss"] == pytest.approx(facts["expected_loss"], abs=1e-3)
+    weighted = [p.weight for p in world.pairs if p.split == "train"]
+    assert facts["expected_loss"] < max(weighted) * math.log(2)
+
+
+@pytest.mark.parametrize("continued", [False, True])
+def test_trainer_equals_one_page(world, first, continued):
+    parent, folder = (first, first.path) if continued else (world.base, onepage.BASE)
+    anchors = (Anchor(parent, 0.75), Anchor(world.base, 0.25)) if continued else (Anchor(world.base, 1.0),)
+    paths = [(first.path, 0.75), (onepage.BASE, 0.25)] if continued else [(onepage.BASE, 1.0)]
+    child = onepage.run_round(str(world.model), folder, paths, world.pairs, beta=0.1, settings=TRAINING)
+    assert child.first_loss == pytest.approx(child.expected_loss, abs=1e-4)
+    assert_close(weights(world.train(parent=parent, anchors=anchors)), child.weights)
+
+
+def test_batch_8_times_1_equals_1_times_8(world):
+    one = weights(world.train(training=TRAINING.model_copy(update={"batch_size": 8, "accumulation": 1})))
+    eight = weights(world.train(training=TRAINING.model_copy(update={"batch_size": 1, "accumulation": 8})))
+    assert_close(one, eight)
+
+
+def test_same_job_gives_the_same_bytes(world):
+    first, second = (weights(world.train()) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_an_anchor_of_weight_zero_is_no_anchor(world, first):
+    # Settings refuse weight 0; the arithmetic must not care all the same.
+    with_zero = weights(world.train(anchors=(Anchor(world.base, 1.0), Anchor(first, 0.0))))
+    without = weights(world.train())
+    assert all(torch.equal(with_zero[name], without[name]) for name in without)
+
+
+def test_stopped_and_resumed_equals_uninterrupted(world):
+    job = world.job()
+    with pytest.raises(StopRequested, match="run the same round again"):
+        optimise(job, lambda p: p.step == "optimise" and p.done == 3)
+    assert newest_verified(world.root / job.scratch, "plan").name == "checkpoint-3"
+    optimise(job, quiet)
+    expected = weights(world.train())
+    assert all(torch.equal(weights(job.output)[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "foreign"])
+def test_a_damaged_checkpoint_is_not_used(world, damage):
+    job = world.job()
+    with pytest.raises(StopRequested):
+        optimise(job, lambda p: p.step == "optimise" and p.done == 3)
+    newest = newest_verified(world.root / job.scratch, "plan")
+    victim = newest / "optimizer.pt"
+    match damage:
+        case "flip":
+            content = bytearray(victim.read_bytes())
+            content[len(content) // 2] ^= 1
+            victim.write_bytes(content)
+        case "truncate":
+            victim.write_bytes(victim.read_bytes()[:-1])
+        case "remove":
+            victim.unlink()
+        case "foreign":
+            job = dataclasses.replace(job, plan="another plan")
+    assert newest_verified(world.root / job.scratch, job.plan) in {None, newest.with_name("checkpoint-2")}
+    optimise(job, quiet)
+    expected = weights(world.train())
+    assert all(torch.equal(weights(job.output)[name], expected[name]) for name in expected)
+
+
+def test_full_fine_tuning_gives_a_folder_that_loads(world):
+    folder = world.train(training=TRAINING.model_copy(update={"method": "full", "learning_rate": 1e-3}))
+    child = PolicyRef("f" * 64, "full", folder, world.base.digest, str(world.model), "tok")
+    with Family(world.base).using(child) as model:
+        trained = model.get_input_embeddings().weight.clone()
+    with Family(world.base).using(world.base) as model:
+        assert not torch.equal(trained, model.get_input_embeddings().weight)
+
+
+# --- five mis-wirings -------------------------------------------------------------------------------------------
+
+
+def test_wrong_parent_is_refused(world, first):
+    """The plan says the first child; the weights on disk are the base's own fresh adapter."""
+    other = world.train(training=TRAINING.model_copy(update={"seed": 9}))
+    swapped = first._replace(path=other)
+    with pytest.raises(WiringError, match="parent .* differ from the policy's"):
+        world.train(parent=swapped, anchors=(Anchor(world.base, 1.0),))
+
+
+def test_wrong_reference_is_refused(world, first, monkeypatch):
+    """Rows carry the base's scores as reference where the plan names the first child."""
+    honest = training.train_rows
+
+    def wired_wrongly(*args, anchors, **kwargs):
+        return honest(*args, anchors=[(anchors[0][0], kwargs["parent"])], **kwargs)
+
+    monkeypatch.setattr(training, "train_rows", wired_wrongly)
+    with pytest.raises(WiringError, match="reference is not the one planned"):
+        world.train(parent=world.base, anchors=(Anchor(first, 1.0),))
+
+
+def test_dropped_adapter_is_refused(world, first, monkeypatch):
+    """The trainer starts from the base although the parent is an adapter: the loss alone would still be plausible."""
+    honest = training.trainable
+    monkeypatch.setattr(training, "trainable", lambda parent, settings: honest(world.base, settings))
+    with pytest.raises(WiringError, match="adapter was dropped"):
+        world.train(parent=first, anchors=(Anchor(first, 1.0),))
+
+
+def test_stale_cache_is_refused(world, first):
+    """The table of an anchor holds another policy's scores."""
+    tables = world.tables | {first.digest: world.tables[world.base.digest]}
+    with pytest.raises(WiringError, match="cache is stale"):
+        world.train(anchors=(Anchor(first, 1.0),), tables=tables)
+
+
+def test_changed_tokenizer_is_refused(world, tmp_path):
+    """Scores were made with another chat template, so the answers have other lengths."""
+    changed = build_tiny_model(tmp_path / "changed")
+    template = changed / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|im_end|>", "<|im_end|><|im_end|>"))
+    moved = world.base._replace(path=str(changed), base_path=str(changed))
+    with pytest.raises(WiringError, match="tokenizer, chat template or max_length"):
+        world.train(parent=moved, anchors=(Anchor(moved, 1.0),))
+
+
+def test_non_finite_numbers_fail_the_round_at_once(world, monkeypatch):
+    steps = []
+    honest = training.AnchoredDPOTrainer.measure
+
+    def poisoned(self, model, inputs):
+        parts, margin = honest(self, model, inputs)
+        bad = self.state.global_step == 2
+        return parts._replace(total=parts.total * math.nan) if bad else parts, margin
+
+    monkeypatch.setattr(training.AnchoredDPOTrainer, "measure", poisoned)
+    job = world.job()
+    with pytest.raises(NumericsError, match="step 3"):
+        optimise(job, lambda p: steps.append(p.done) and False)
+    assert max(steps) == 2
+    assert not (world.root / job.output / "adapter_model.safetensors").exists()

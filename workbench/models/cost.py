@@ -1,0 +1,70 @@
+"""What a round would read and how fast this machine is, without loading any weights."""
+
+import time
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from preference_data.records import Split
+from preference_data.versions import load_version
+from workbench.config import NumericsSettings
+from workbench.models.load import load_tokenizer
+from workbench.models.numerics import apply_numerics
+from workbench.models.tokens import encode_pair
+from workbench.tasks import Plan, VersionRef, Workload
+
+TIMED_S = 0.15
+"""Seconds of matrix products that are timed; the first one is not."""
+
+ROWS, WIDTH = 1024, 512
+"""Shape of the products: a batch of tokens by the width of a small model."""
+
+
+def workload(plan: Plan) -> Workload:
+    """Count the tokens of a plan's version and of its history, and time matrix products."""
+    tokenizer = load_tokenizer(plan.base.base_path)
+    versions = {v.digest: v for v in (*plan.history, plan.version)}
+    train = _Count(plan.version, "train", tokenizer, plan.training.max_length)
+    tests = {digest: _Count(v, "test", tokenizer, plan.training.max_length) for digest, v in versions.items()}
+    return Workload(
+        train_pairs=train.pairs,
+        left_out=train.left_out + sum(t.left_out for t in tests.values()),
+        train_tokens=train.tokens,
+        test_pairs={digest: t.pairs for digest, t in tests.items()},
+        test_tokens={digest: t.tokens for digest, t in tests.items()},
+        longest=train.longest,
+        longest_answer=train.longest_answer,
+        flops_per_s=flops_per_s(plan.numerics),
+    )
+
+
+def flops_per_s(numerics: NumericsSettings) -> float:
+    """Floating point operations per second in matrix products, at a precision and thread count."""
+    a, b = torch.ones(ROWS, WIDTH), torch.ones(WIDTH, 4 * WIDTH)
+    count = 0
+    with torch.inference_mode(), apply_numerics(numerics):
+        torch.mm(a, b)
+        started = time.perf_counter()
+        while (elapsed := time.perf_counter() - started) < TIMED_S:
+            torch.mm(a, b)
+            count += 1
+    return count * 2 * ROWS * WIDTH * 4 * WIDTH / elapsed
+
+
+class _Count:
+    """Pairs and tokens of one split."""
+
+    def __init__(self, version: VersionRef, split: Split, tokenizer: PreTrainedTokenizerBase, limit: int, /) -> None:
+        self.pairs = self.left_out = self.tokens = self.longest = self.longest_answer = 0
+        for pair in load_version(Path(version.path)).pairs(split):
+            encoded = encode_pair(tokenizer, pair, max_length=limit)
+            if encoded is None:
+                self.left_out += 1
+                continue
+            self.pairs += 1
+            for side in encoded:
+                length = len(side.prompt) + len(side.completion)
+                self.tokens += length
+                self.longest = max(self.longest, length)
+                self.longest_answer = max(self.longest_answer, len(side.completion))

@@ -1,0 +1,115 @@
+"""Measuring one policy outside a round, under the conditions a round would measure it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from workbench.drift.ledger import Ledger
+from workbench.drift.metrics import Series, accuracy, bits_per_byte, kl_per_token, series
+from workbench.drift.uncertainty import Estimate, mean, share
+from workbench.items import read_items
+from workbench.rounds.plan import measuring_condition
+from workbench.rounds.run import Services
+from workbench.tasks import EvaluateJob, Plan, PolicyRef, Progress, Report, ScoreJob, Tools, VersionRef
+
+ONLY_PARTS = frozenset({"bytes"})
+"""Metrics that are a part of another and mean nothing alone."""
+
+
+def measure_policy(
+    plan: Plan, versions: Sequence[VersionRef], against: Mapping[str, PolicyRef], tools: Tools, services: Services, /
+) -> None:
+    """Measure what is not measured yet of the plan's parent, and add it to the ledger.
+
+    Args:
+        plan: a plan whose parent is the policy; says how and which suites.
+        versions: what retention and samples are measured on.
+        against: earlier policies to measure KL to, by digest.
+        tools: the heavy verbs.
+        services: where results are kept.
+    """
+    policy, condition = plan.parent, measuring_condition(plan)
+    known = {m.suite for m in services.ledger.suites(policy.digest) if m.numerics == condition}
+    missing = tuple(v for v in versions if f"retention/{v.digest}" not in known)
+    suites = tuple(s for s in plan.evaluation.suites if not any(k.split("/")[0] == s for k in known))
+    if not missing and not suites:
+        return
+    staged = services.objects.stage()
+    report = _watched(services)
+    try:
+        tables = {v.digest: _score(plan, v, staged / v.digest, tools, services) for v in missing}
+        job = EvaluateJob(
+            policy=policy,
+            versions=missing,
+            tables=tables,
+            suites=suites,
+            against={d: p for d, p in against.items() if d != policy.digest},
+            settings=plan.evaluation,
+            numerics=plan.numerics,
+            max_length=plan.training.max_length,
+            output=str(_made(staged / "items")),
+        )
+        tools.evaluate(job, report)
+        services.ledger.record(policy.digest, condition, read_items(staged / "items"))
+    finally:
+        services.objects.discard(staged)
+
+
+def measurements(ledger: Ledger, policy: str, condition: str) -> dict[str, dict[str, Estimate]]:
+    """Everything measured of a policy under one condition, by suite and metric."""
+    found: dict[str, dict[str, Estimate]] = {}
+    for one in ledger.suites(policy):
+        if one.numerics == condition and one.metric not in ONLY_PARTS:
+            read = _Rows(ledger, policy, one.suite, condition)
+            found.setdefault(one.suite, {})[one.metric] = read.estimate(one.metric)
+    return found
+
+
+class _Rows:
+    def __init__(self, ledger: Ledger, policy: str, suite: str, condition: str, /) -> None:
+        self._ledger, self._key = ledger, (policy, suite, condition)
+
+    def series(self, metric: str) -> Series:
+        policy, suite, condition = self._key
+        return series(self._ledger.items(policy, suite, metric, condition))
+
+    def estimate(self, metric: str) -> Estimate:
+        """The number a metric is usually read as: accuracy of margins, quotients of sums, shares, means."""
+        rows = self.series(metric)
+        if metric == "margin":
+            return accuracy(rows)
+        if metric == "bits":
+            return bits_per_byte(rows, self.series("bytes"))
+        if metric.startswith("kl/"):
+            return kl_per_token(rows, self.series("tokens"))
+        between = bool(np.all((rows.values >= 0) & (rows.values <= 1)))
+        return (share if between else mean)(rows.values, rows.groups)
+
+
+def _score(plan: Plan, version: VersionRef, output: Path, tools: Tools, services: Services, /) -> str:
+    job = ScoreJob(
+        policy=plan.parent,
+        version=version,
+        splits=("test",),
+        numerics=plan.numerics,
+        max_length=plan.training.max_length,
+        batch_size=plan.evaluation.batch_size,
+        cache=services.cache,
+        output=str(_made(output)),
+    )
+    tools.score(job, _watched(services))
+    return job.output
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _watched(services: Services) -> Report:
+    def report(progress: Progress) -> bool:
+        services.watch(progress)
+        return False
+
+    return report

@@ -1,0 +1,136 @@
+"""What a round would cost and what its numbers could show, before anything is loaded.
+
+Time is floating point operations over a measured rate, so it is right within a factor of two or three; what is
+cached or measured already is not subtracted. Operations per token are the usual 2 per parameter forward and 4 backward
+(Kaplan et al., arXiv 2001.08361); LoRA leaves out the gradients of frozen weights and needs 2 backward.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from workbench.drift.power import smallest_share_change
+from workbench.rounds.plan import distinct_policies
+from workbench.tasks import Plan, Workload
+
+FORWARD = 2
+TRAIN = {"lora": 4, "full": 6}
+"""Operations per parameter and token."""
+
+SUITE_TOKENS = 40_000
+"""Assumed length of a suite: 300 questions with four options, or 60 kB of text, come to about this much."""
+
+EFFICIENCY = 0.5
+"""Share of the rate of plain matrix products that a whole model reaches."""
+
+PROCESS_BYTES = 700 << 20
+"""Python with its libraries."""
+
+ACTIVATION_BYTES = 68
+"""Kept per token, layer and unit of width between forward and backward in float32, without an attention matrix
+(Korthikanti et al., arXiv 2205.05198, twice their 34 for half precision)."""
+
+LOGIT_BYTES = 12
+"""Logits, their log-softmax and its gradient, in float32."""
+
+
+class Shape(NamedTuple):
+    """What memory and time depend on.
+
+    Attributes:
+        parameters: of the base.
+        adapted: sum of (inputs + outputs) over the linear layers; times the rank, the parameters of a LoRA adapter.
+        width, layers, vocabulary: of the base.
+    """
+
+    parameters: int
+    adapted: int
+    width: int
+    layers: int
+    vocabulary: int
+
+
+class Sight(NamedTuple):
+    """The smallest change of one number that would be found four times in five.
+
+    Attributes:
+        name: such as `accuracy/<version>`.
+        n: items.
+        change: as a share; None where n is too small for any.
+    """
+
+    name: str
+    n: int
+    change: float | None
+
+
+class Estimated(NamedTuple):
+    """The dry run of a round.
+
+    Attributes:
+        steps: optimizer steps.
+        trainable: parameters that training changes.
+        seconds: by part of the round.
+        memory_bytes: peak of the process that trains.
+        sights: what each number judged could show.
+    """
+
+    workload: Workload
+    steps: int
+    trainable: int
+    seconds: dict[str, float]
+    memory_bytes: int
+    sights: tuple[Sight, ...]
+
+    @property
+    def total_s(self) -> float:
+        """All parts together."""
+        return sum(self.seconds.values())
+
+
+def estimate(plan: Plan, load: Workload, shape: Shape, suites: Mapping[str, int]) -> Estimated:
+    """Time, memory and the smallest changes that can be seen.
+
+    Args:
+        plan: the round.
+        load: its tokens.
+        shape: of the base.
+        suites: items of each suite whose number is a share, where known.
+    """
+    s = plan.training
+    batches = -(-load.train_pairs * s.epochs // s.batch_size)
+    trainable = shape.parameters if s.method == "full" else s.rank * shape.adapted
+    sights = [
+        Sight(f"accuracy/{digest}", n, smallest_share_change(n)) for digest, n in load.test_pairs.items()
+    ] + [Sight(f"tax/{name}", n, smallest_share_change(n)) for name, n in suites.items()]
+    return Estimated(
+        workload=load,
+        steps=-(-batches // s.accumulation),
+        trainable=trainable,
+        seconds=_seconds(plan, load, shape),
+        memory_bytes=_memory(plan, load, shape, trainable),
+        sights=tuple(sights),
+    )
+
+
+def _seconds(plan: Plan, load: Workload, shape: Shape) -> dict[str, float]:
+    anchors = {plan.parent.digest, *(a.policy.digest for a in plan.anchors)}
+    measured = len(distinct_policies(plan)) + 1
+    sampled = plan.evaluation.samples * plan.evaluation.max_new_tokens * len(load.test_tokens)
+    read = sum(load.test_tokens.values()) + len(plan.evaluation.suites) * SUITE_TOKENS + sampled
+    # The child's samples are read once more by itself and by every policy its KL is measured to.
+    operations = {
+        "score": FORWARD * load.train_tokens * len(anchors),
+        "optimise": TRAIN[plan.training.method] * load.train_tokens * plan.training.epochs,
+        "evaluate": FORWARD * (read * measured + sampled * measured),
+    }
+    return {name: n * shape.parameters / (load.flops_per_s * EFFICIENCY) for name, n in operations.items()}
+
+
+def _memory(plan: Plan, load: Workload, shape: Shape, trainable: int) -> int:
+    # Weights; for what is trained also a gradient and Adam's two moments. An adapter comes on top of its base.
+    adapter = trainable if plan.training.method == "lora" else 0
+    weights = 4 * (shape.parameters + adapter) + 12 * trainable
+    rows = 2 * plan.training.batch_size
+    activations = ACTIVATION_BYTES * shape.width * shape.layers * rows * load.longest
+    logits = LOGIT_BYTES * shape.vocabulary * rows * load.longest_answer
+    return PROCESS_BYTES + weights + activations + logits

@@ -1,0 +1,56 @@
+"""From settings, which name things, to a plan, which holds what they name."""
+
+from pathlib import Path
+
+from preference_data.versions import Version
+from workbench.config import RoundSettings
+from workbench.policies.registry import PolicyRecord, Registry
+from workbench.tasks import Anchor, Plan, VersionRef
+
+
+def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) -> Plan:
+    """The plan of a round. Nothing is loaded or written.
+
+    Two names of one policy (`parent` and `base` in a first round) become one anchor with the sum of their weights.
+
+    Args:
+        settings: as a person wrote them.
+        registry: what policies there are.
+        version: the version the settings name; those of earlier rounds lie beside it.
+
+    Raises:
+        PolicyError: the parent or an anchor does not exist.
+    """
+    parent = registry.resolve(settings.parent)
+    lineage = registry.lineage(parent.digest)
+    known = {"parent": parent, "base": lineage[0]}
+    anchors: dict[str, Anchor] = {}
+    for named in settings.anchors:
+        record = known.get(named.policy) or registry.resolve(named.policy)
+        weight = named.weight + (anchors[record.digest].weight if record.digest in anchors else 0)
+        anchors[record.digest] = Anchor(registry.ref(record), weight)
+    return Plan(
+        number=len(lineage),
+        parent=registry.ref(parent),
+        base=registry.ref(lineage[0]),
+        version=version_ref(version.digest, version.path.parent),
+        anchors=tuple(anchors.values()),
+        history=history(lineage, version.path.parent),
+        update=settings.update,
+        objective=settings.objective,
+        training=settings.training,
+        numerics=settings.numerics,
+        evaluation=settings.evaluation,
+        gate=settings.gate,
+    )
+
+
+def version_ref(digest: str, directory: Path) -> VersionRef:
+    """What jobs are told of a version."""
+    return VersionRef(digest, str(directory / digest))
+
+
+def history(lineage: tuple[PolicyRecord, ...], directory: Path) -> tuple[VersionRef, ...]:
+    """Versions a lineage was trained on, oldest first, each once."""
+    digests = dict.fromkeys(p.version for p in lineage if p.version)
+    return tuple(version_ref(d, directory) for d in digests)
