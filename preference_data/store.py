@@ -1,4 +1,4 @@
-"""Append what people said and read it back. The only SQL about preferences.
+"""Append what people said and read it back. With `queries`, the only SQL about preferences.
 
 Every write is one short transaction, acknowledged after its commit, and may be repeated: what is known already counts
 as a duplicate and changes nothing.
@@ -122,8 +122,8 @@ class Store:
     def entries(self, upto: int | None = None, *, superseded: bool = False) -> Iterator[Entry]:
         """All comparisons in the order they came, each with its judgements in the order they came.
 
-        What came after the call is left out, and so is every comparison of which a text was erased. Memory stays
-        bounded, and no transaction is open between two entries.
+        What is stored after the first entry was asked for is left out, and so is every comparison of which a text was
+        erased. Memory stays bounded, and no transaction is open between two entries.
 
         Args:
             upto: number of the last judgement to read, as `watermark` gives it. Comparisons not judged by then are

@@ -73,9 +73,7 @@ class VersionList:
         if name == LATEST and entries:
             return load_version(self.directory / entries[-1].digest)
         found = {
-            e.digest
-            for e in entries
-            if e.name == name or (len(name) >= SHORTEST_PREFIX and e.digest.startswith(name))
+            e.digest for e in entries if e.name == name or (len(name) >= SHORTEST_PREFIX and e.digest.startswith(name))
         }
         if len(found) != 1:
             known = ", ".join(f"{e.name} ({e.digest[:12]})" for e in entries) or "none; `workbench freeze` makes one"

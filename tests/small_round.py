@@ -50,8 +50,8 @@ def write_adapter(folder: Path, *, width: int = 4, fill: float = 1.0, module: st
     return folder
 
 
-def run_small_round(folder: Path, fail_at: str = "") -> None:
-    """Run a round in a workspace, or go on with it; killed where `fail_at` says."""
+def run_small_round(folder: Path, fail_at: str = "", grace_s: float = 0) -> None:
+    """Run a round in a workspace, or go on with it; killed where `fail_at` says. What is older than `grace_s` goes."""
     os.environ[VARIABLE] = fail_at
     engine = open_ledger(f"sqlite:///{folder}/ledger.db")
     objects = Objects(folder)
@@ -69,7 +69,7 @@ def run_small_round(folder: Path, fail_at: str = "") -> None:
     Ledger(engine).record(child.digest, "fp32", [Item("choice", str(i), "correct", value, "g", {}, {}) for i in (1, 2)])
     registry.promote(child.digest, reason="gate passed", by="test", expected=base.digest, round_digest=ROUND)
     journal.finish(ROUND, "promoted", child=child.digest)
-    objects.sweep(journal.outputs(), older_than_s=0)
+    objects.sweep(journal.outputs(), older_than_s=grace_s)
 
 
 def _began(folder: Path, step: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from preference_data.errors import InputRefused
+from preference_data.errors import InputRefused, PreferenceDataError
 from preference_data.importers import import_file
 from preference_data.reading import rows
 from preference_data.store import Store
@@ -310,6 +310,16 @@ def test_a_line_of_200_mb_is_refused_without_being_loaded(tmp_path):
     assert grown < 100
 
 
+def test_deep_nesting_takes_no_memory(tmp_path):
+    path = tmp_path / "a.json"
+    deep = 2_000_000
+    path.write_bytes(b"[" + LINES[0] + b"," + b"[" * deep + b"]" * deep + b"," + LINES[1] + b"]")
+    seen, count, grown = apart(path)
+    assert (count, [seen[0], seen[2]]) == (3, [[1, "good"], [3, "good"]])
+    assert seen[1][1].startswith(f"nested deeper than {MAX_DEPTH} levels")
+    assert grown < 100
+
+
 def test_a_huge_element_of_an_array_ends_the_file_but_not_the_memory(tmp_path):
     path = tmp_path / "a.json"
     with path.open("wb") as out:
@@ -364,6 +374,15 @@ def test_the_rejects_never_overwrite_the_file(store, tmp_path):
     with pytest.raises(InputRefused, match="a.jsonl: the rejects would overwrite it"):
         import_file(path, store, rejects=path)
     assert path.read_bytes() == LINES[0]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_under_the_rejects_is_named(store, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(LINES[0] + b"x\n")
+    with pytest.raises(PreferenceDataError, match=r"/dev/full: cannot be written \(No space left on device\)"):
+        import_file(path, store, rejects=Path("/dev/full"))
+    assert Path("/dev/full").exists()
 
 
 def as_file(kind, content):

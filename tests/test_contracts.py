@@ -150,9 +150,14 @@ def test_the_core_loads_no_gpu_stack():
     assert not modules_after_importing(*sorted(core_contract())) & (GPU_STACK | {"gradio"})
 
 
-def test_the_command_line_starts_without_heavy_libraries():
-    loaded = modules_after_importing("workbench.cli")
-    assert not loaded & (GPU_STACK | {"datasets", "pyarrow", "pandas", "scipy"})
+def test_help_is_printed_without_loading_heavy_libraries():
+    command = [sys.executable, "-X", "importtime", "-m", "workbench", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: " in done.stdout
+    loaded = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "workbench.cli" in loaded
+    assert not loaded & (GPU_STACK | {"datasets", "pyarrow", "pandas", "scipy", "sqlalchemy"})
 
 
 @pytest.mark.parametrize(

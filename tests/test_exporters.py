@@ -163,6 +163,26 @@ def test_openai_and_unpaired_rows(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("given", [{"tools": [{"type": "function"}], "messages": []}, 3, {"tools": []}])
+def test_openai_settings_go_into_the_row_and_come_back(tmp_path, given):
+    entry = said(compared("good", "bad"), Pairwise(Verdict.FIRST), extra={"input": given})
+    assert export("openai", [entry], tmp_path / "o.jsonl") == (1, 0)
+    (row,) = read(tmp_path / "o.jsonl")
+    assert row["input"]["messages"] == [{"role": "user", "content": "Why?"}]
+    assert row["input"]["tools"] == (given["tools"] if isinstance(given, dict) else [])
+    assert list(restored(tmp_path / "o.jsonl").judgements.values()) == list(entry.judgements)
+
+
+def test_a_row_that_would_come_back_changed_is_left_out(tmp_path, monkeypatch):
+    def upper(row):
+        return json.loads(json.dumps(row).replace("good", "GOOD"))
+
+    faithful = EXPORTERS["openai"]
+    monkeypatch.setitem(EXPORTERS, "openai", faithful._replace(row=lambda *given: upper(faithful.row(*given))))
+    entry = said(compared("good", "bad"), Pairwise(Verdict.FIRST))
+    assert export("openai", [entry], tmp_path / "o.jsonl") == (0, 1)
+
+
 def test_superseded_and_undecidable_judgements_stay_out_of_the_file(tmp_path):
     comparison = compared("a", "b")
     old = Judgement(comparison.key, "ann", Pairwise(Verdict.FIRST), AT)

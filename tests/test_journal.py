@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 import sqlite3
+import tempfile
 import threading
 from pathlib import Path
 
@@ -402,6 +403,14 @@ def facts(folder):
     }
 
 
+@pytest.fixture
+def memory():
+    """A folder in memory where there is one: a killed process loses nothing that was written, flushed or not."""
+    shared_memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared_memory if shared_memory.is_dir() else None) as folder:
+        yield Path(folder)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
@@ -421,20 +430,47 @@ def test_the_uninterrupted_round_is_as_worked_out(uninterrupted):
     assert uninterrupted["champion"][1] == "round-1"
 
 
-@pytest.mark.parametrize("name", [n for n in failpoints.FAILPOINTS if not n.startswith("training.")])
-def test_killed_at_any_failpoint_it_ends_the_same(tmp_path, uninterrupted, name):
-    reached = 0
-    while True:
-        folder = tmp_path / str(reached)
-        write_base(folder / "base")
-        if not killed_at(folder, f"{name}:{reached + 1}"):
-            break
-        reached += 1
-        assert not killed_at(folder, "")
-        assert facts(folder) == uninterrupted
-        began = (folder / "began").read_text().split()
-        assert len(began) <= 4  # at most the step it died in is begun again
-    assert reached > 0, f"{name} is never reached by a round"
+THREE_STEPS = ("journal.claim", "journal.step", "journal.complete", "objects.publish")
+BASE_AND_CHILD = ("registry.add",)
+POINTS = [
+    f"{name}:{hit}"
+    for name in failpoints.FAILPOINTS
+    if not name.startswith("training.")  # this round trains nothing
+    for hit in range(1, 1 + (3 if name.startswith(THREE_STEPS) else 2 if name.startswith(BASE_AND_CHILD) else 1))
+]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_any_failpoint_it_ends_the_same(memory, uninterrupted, point):
+    write_base(memory / "base")
+    assert killed_at(memory, point), "never reached"
+    assert not killed_at(memory, "")
+    assert facts(memory) == uninterrupted
+    assert len((memory / "began").read_text().split()) <= 4  # at most the step it died in is begun again
+
+
+def test_killed_again_and_again_at_any_moment_it_ends_the_same(tmp_path, uninterrupted):
+    write_base(tmp_path / "base")
+    for milliseconds in (5, 20, 35, 50, 65, 80, 100, 120, 150):
+        process = FORKS.Process(target=run_small_round, args=(tmp_path,))
+        process.start()
+        process.join(milliseconds / 1000)
+        process.kill()
+        process.join()
+    run_small_round(tmp_path)
+    assert facts(tmp_path) == uninterrupted
+
+
+def test_two_processes_with_one_round_do_each_step_once(tmp_path, uninterrupted):
+    write_base(tmp_path / "base")
+    both = [FORKS.Process(target=run_small_round, args=(tmp_path, "", 3600)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert sorted((tmp_path / "began").read_text().split()) == ["evaluate", "optimise", "score"]
+    assert facts(tmp_path) | {"staging": []} == uninterrupted
 
 
 def test_every_failpoint_in_the_code_is_listed():

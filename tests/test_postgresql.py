@@ -14,7 +14,8 @@ from preference_data.records import digest
 from preference_data.requests import Requests
 from preference_data.store import Added, Assignment, Store
 from tests.test_migrations import described
-from tests.test_store import GROWING, Verdict, entry
+from tests.test_store import Verdict, entry
+from tests.test_store_faults import GROWING
 
 SERVER = os.environ.get("WORKBENCH_POSTGRESQL", "")
 pytestmark = pytest.mark.skipif(not SERVER, reason="WORKBENCH_POSTGRESQL names no server")

@@ -240,8 +240,19 @@ def test_what_resembles_only_a_bridge_founds_a_cluster_of_its_own():
 
 
 def test_the_same_text_in_other_letters_shares_signature_and_split():
-    decision = decide({"1": "WHAT IS RYE BREAD?", "2": "What is rye bread?"}, [])
-    assert [each[1:] for each in decision.assignments] == [("1", split_of("1"), signature("what is rye bread?"))] * 2
+    texts = {f"{i:02}": "what is rye bread?".replace(" ", " " * (i + 1)) for i in reversed(range(20))}
+    home = ("00", split_of("00"), signature("WHAT IS RYE BREAD?"))
+    assert decide(texts, []).assignments == tuple(Assignment(f"{i:02}", *home) for i in range(20))
+
+
+def test_between_two_clusters_of_one_split_the_smaller_name_counts():
+    first, middle, last = stepping_stones()
+    ends = [
+        Assignment(key_of(first), "b", "select", signature(first)),
+        Assignment(key_of(last), "a", "select", signature(last)),
+    ]
+    decision = decide(by_key([middle]), ends)
+    assert decision.assignments == (Assignment(key_of(middle), "a", "select", signature(middle)),)
 
 
 def test_progress_counts_new_prompts_only():

@@ -5,10 +5,11 @@ settings are TOML; whatever the program writes is JSON.
 """
 
 import tomllib
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from workbench.errors import ConfigError
 
@@ -18,13 +19,22 @@ EXACT_LOSSES = ("sigmoid", "hinge", "robust", "exo_pair", "discopop")
 APPROXIMATE_LOSSES = ("ipo", "sigmoid_norm")
 """Losses that divide each side by its length, so that the normaliser no longer cancels."""
 
+LOSSES_ELSEWHERE = "continual_alignment.losses"
+"""Entry points of losses that installed packages bring; each leads to a `workbench.maths.PairLoss`. It counts as
+approximate unless the function has an attribute `exact` that is True."""
+
 WEIGHT_TOLERANCE = 1e-6
+
+
+def losses_elsewhere() -> dict[str, EntryPoint]:
+    """Losses of installed packages, by name; nothing of them is imported."""
+    return {point.name: point for point in entry_points(group=LOSSES_ELSEWHERE)}
 
 
 class Settings(BaseModel):
     """Base of all settings: unknown keys are errors and nothing changes after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class AnchorSettings(Settings):
@@ -38,7 +48,9 @@ class AnchorSettings(Settings):
 class ObjectiveSettings(Settings):
     """The preference loss."""
 
-    loss: Literal["sigmoid", "hinge", "robust", "exo_pair", "discopop", "ipo", "sigmoid_norm"] = "sigmoid"
+    loss: str = "sigmoid"
+    """sigmoid, hinge, robust, exo_pair, discopop (exact with several anchors), ipo, sigmoid_norm (approximate), or
+    one that an installed package registers."""
     beta: float = Field(default=0.1, gt=0)
     """Inverse temperature, per nat; larger pulls harder towards the reference."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
@@ -46,9 +58,25 @@ class ObjectiveSettings(Settings):
     allow_approximate: bool = False
     """Accept a loss for which several anchors are only approximately one reference."""
 
+    @field_validator("loss")
+    @classmethod
+    def _loss_is_known(cls, name: str) -> str:
+        known = (*EXACT_LOSSES, *APPROXIMATE_LOSSES)
+        if name not in known and name not in (elsewhere := losses_elsewhere()):
+            raise ValueError(f"unknown loss '{name}'; known losses: {', '.join((*known, *elsewhere))}")
+        return name
+
+    @property
+    def exact(self) -> bool:
+        """Whether several anchors are exactly one reference for this loss; made elsewhere, where it says `exact`."""
+        if self.loss in (*EXACT_LOSSES, *APPROXIMATE_LOSSES):
+            return self.loss in EXACT_LOSSES
+        return getattr(losses_elsewhere()[self.loss].load(), "exact", False) is True
+
     @model_validator(mode="after")
     def _smoothing_is_used(self) -> Self:
-        if self.label_smoothing and self.loss not in {"robust", "exo_pair"}:
+        unused = {*EXACT_LOSSES, *APPROXIMATE_LOSSES} - {"robust", "exo_pair"}
+        if self.label_smoothing and self.loss in unused:
             raise ValueError(f"label_smoothing = {self.label_smoothing} has no effect with loss = '{self.loss}'; "
                              "use loss = 'robust' or 'exo_pair', or leave it out")  # fmt: skip
         if self.loss == "exo_pair" and not self.label_smoothing:
@@ -115,6 +143,20 @@ class GateSettings(Settings):
     """The same against the base: the budget all rounds share."""
 
 
+class GenerateSettings(Settings):
+    """How a policy answers prompts outside a round."""
+
+    count: int = Field(default=2, ge=1)
+    """Answers per prompt; two make a comparison."""
+    max_new_tokens: int = Field(default=256, ge=1)
+    temperature: float = Field(default=1.0, ge=0)
+    """0 takes the likeliest token."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    batch_size: int = Field(default=8, ge=1)
+    seed: int = Field(default=0, ge=0)
+    numerics: NumericsSettings = NumericsSettings()
+
+
 class RoundSettings(Settings):
     """One round, as a person writes it."""
 
@@ -140,11 +182,12 @@ class RoundSettings(Settings):
         if abs(total - 1) > WEIGHT_TOLERANCE:
             weights = " + ".join(f"{a.weight:g}" for a in self.anchors)
             raise ValueError(f"anchors: weights must sum to 1, got {weights} = {total:g}")
-        if self.objective.loss in APPROXIMATE_LOSSES and len(names) > 1 and not self.objective.allow_approximate:
+        if len(names) > 1 and not self.objective.allow_approximate and not self.objective.exact:
+            loss = self.objective.loss
+            why = "divides each side by its length" if loss in APPROXIMATE_LOSSES else "does not say `exact = True`"
             raise ValueError(
-                f"objective.loss = '{self.objective.loss}' divides each side by its length, so {len(names)} anchors "
-                f"are only approximately one reference; use one of {', '.join(EXACT_LOSSES)}, keep one anchor, "
-                "or set objective.allow_approximate = true"
+                f"objective.loss = '{loss}' {why}, so {len(names)} anchors are only approximately one reference; "
+                f"use one of {', '.join(EXACT_LOSSES)}, keep one anchor, or set objective.allow_approximate = true"
             )
         return self
 

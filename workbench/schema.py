@@ -199,6 +199,6 @@ def open_ledger(url: str) -> Engine:
     return engine
 
 
-def now() -> str:
+def timestamp() -> str:
     """This moment in UTC, as ISO 8601 text with microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds")

@@ -7,56 +7,38 @@ outcome = ws.round(ws.plan(RoundSettings())).run()
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from preference_data.exporters import ExportReport, export
 from preference_data.freeze import FreezeRule, Frozen, freeze
 from preference_data.importers import ImportReport, import_file
-from preference_data.records import now
-from preference_data.store import Store
-from preference_data.versions import Version, load_version
+from preference_data.simulated import Simulated, judge_open
+from preference_data.version_list import VersionEntry
+from preference_data.versions import Version
 from workbench import assembly
+from workbench.answering import Generated, Request, answer
 from workbench.assembly import Where
-from workbench.config import RoundSettings, Settings, read_settings
-from workbench.drift.ledger import Ledger
+from workbench.config import AnchorSettings, GenerateSettings, RoundSettings
+from workbench.drift.uncertainty import Estimate
 from workbench.errors import ConfigError
-from workbench.objects import Objects
-from workbench.policies.registry import PolicyRecord, Registry
-from workbench.rounds.journal import Journal
-from workbench.rounds.plan import plan_digest
-from workbench.rounds.run import Outcome, Services, run_round
-from workbench.schema import open_ledger
-from workbench.tasks import Anchor, Plan, Progress, VersionRef
+from workbench.places import CONFIG, Places, Watch, silent
+from workbench.policies.checkpoints import read_base
+from workbench.policies.registry import PolicyRecord
+from workbench.rounds.alone import Alone, measurements
+from workbench.rounds.estimate import Estimated, estimate, shape_of, suite_sizes
+from workbench.rounds.plan import measuring_condition, plan_digest
+from workbench.rounds.planning import resolve_plan, version_ref
+from workbench.rounds.run import Outcome, run_round
+from workbench.rounds.sweeping import Freed, sweep
+from workbench.scoring.cache import ScoreCache
+from workbench.tasks import Plan
 
-CONFIG = "workbench.toml"
-VERSIONS = "versions.jsonl"
-
-
-class WorkspaceSettings(Settings):
-    """`workbench.toml` of a workspace."""
-
-    base_name: str
-    """What people call policy 0."""
-    store: str = ""
-    """Database URL of the preferences; empty for a SQLite file in the workspace."""
-    ledger: str = ""
-    """Database URL of rounds, policies, measurements and scores; empty for a SQLite file in the workspace."""
+DAY_S = 86_400.0
 
 
-class VersionEntry(NamedTuple):
-    """One line of the list of versions: what people call it and when it was frozen."""
-
-    name: str
-    digest: str
-    at: str
-
-
-def _silent(_: Progress) -> None:
-    """Nobody watches."""
+SELF = (AnchorSettings(policy="parent", weight=1.0),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,35 +53,21 @@ class PlannedRound:
         """Identity of the round."""
         return plan_digest(self.plan)
 
-    def run(self, *, where: Where = "auto", watch: Callable[[Progress], None] = _silent) -> Outcome:
-        """Run the round to its end, or go on with it; see `workbench.rounds.run.run_round` for what it raises."""
-        ws = self.workspace
-        services = Services(
-            journal=ws.journal,
-            objects=ws.objects,
-            registry=ws.registry,
-            ledger=ws.ledger,
-            cache=ws.ledger_url,
-            scratch=ws.root / "scratch",
-            watch=watch,
+    def estimate(self) -> Estimated:
+        """What it would cost and could show; loads the tokenizer and no weights."""
+        base = self.workspace.registry.get(self.plan.base.digest)
+        return estimate(
+            self.plan, assembly.workload(self.plan), shape_of(base), suite_sizes(self.plan.evaluation.suites)
         )
+
+    def run(self, *, where: Where = "auto", watch: Watch = silent) -> Outcome:
+        """Run the round to its end, or go on with it; see `workbench.rounds.run.run_round` for what it raises."""
         with assembly.tools(where) as tools:
-            return run_round(self.plan, tools, services)
+            return run_round(self.plan, tools, self.workspace.services(watch))
 
 
-class Workspace:
+class Workspace(Places):
     """A folder with everything of one team: preferences, versions, policies, rounds, measurements."""
-
-    def __init__(self, root: Path) -> None:
-        """Open a workspace.
-
-        Raises:
-            ConfigError: the folder is none, or its settings are wrong.
-        """
-        self.root = root.absolute()
-        if not (self.root / CONFIG).exists():
-            raise ConfigError(f"{root}: no workspace here ({CONFIG} is missing); `workbench init {root}` makes one")
-        self.settings = read_settings(self.root / CONFIG, WorkspaceSettings)
 
     @classmethod
     def init(cls, root: Path, *, base: Path, name: str = "base") -> "Workspace":
@@ -113,6 +81,7 @@ class Workspace:
         Raises:
             ModelError: the base is incomplete or unsafe.
         """
+        read_base(base)
         root.mkdir(parents=True, exist_ok=True)
         if not (root / CONFIG).exists():
             (root / CONFIG).write_text(f"base_name = {json.dumps(name)}\n", encoding="utf-8")
@@ -120,46 +89,12 @@ class Workspace:
         workspace.registry.add_base(base.absolute(), workspace.settings.base_name)
         return workspace
 
-    @cached_property
-    def store(self) -> Store:
-        """What people said."""
-        return Store.open(self.settings.store or f"sqlite:///{self.root / 'preferences.db'}")
-
-    @property
-    def ledger_url(self) -> str:
-        """Database of rounds, policies, measurements and cached scores."""
-        return self.settings.ledger or f"sqlite:///{self.root / 'ledger.db'}"
-
-    @cached_property
-    def _engine(self) -> Any:
-        return open_ledger(self.ledger_url)
-
-    @cached_property
-    def objects(self) -> Objects:
-        """Content-addressed folders: policies, scores, measurements."""
-        return Objects(self.root)
-
-    @cached_property
-    def registry(self) -> Registry:
-        """Policies and the champion."""
-        return Registry(self._engine, self.objects)
-
-    @cached_property
-    def journal(self) -> Journal:
-        """Rounds and their steps."""
-        return Journal(self._engine, self.objects)
-
-    @cached_property
-    def ledger(self) -> Ledger:
-        """Measurements, item by item."""
-        return Ledger(self._engine)
-
     def import_file(
         self,
         path: Path,
         *,
         format: str | None = None,  # noqa: A002 - what everybody calls it
-        mapping: Path | None = None,
+        mapping: Path | str | None = None,
         strict: bool = False,
         rejects: Path | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -171,7 +106,7 @@ class Workspace:
             format=format,
             mapping=mapping,
             strict=strict,
-            rejects=rejects or self.root / "rejects" / f"{path.name}.jsonl",
+            rejects=rejects or self.rejects_of(path),
             progress=progress,
         )
 
@@ -189,89 +124,115 @@ class Workspace:
         """Make a dataset version of what was judged so far, and list it under a name.
 
         Raises:
-            VersionError: too few pairs in a split.
-            ConfigError: the name is taken by another version.
+            VersionError: too few pairs in a split, or the name is taken by another version.
         """
-        entries = self.version_entries()
+        entries = self.versions.entries()
         parent = entries[-1].digest if entries else ""
-        frozen = freeze(self.store, rule or FreezeRule(), self.root / "versions", parent=parent, progress=progress)
-        entry = VersionEntry(name or f"v{len(entries) + 1}", frozen.version.digest, now().isoformat())
-        taken = {e.name: e.digest for e in entries}
-        if taken.get(entry.name, entry.digest) != entry.digest:
-            raise ConfigError(
-                f"version name '{entry.name}' is taken by {taken[entry.name][:12]}; choose another --name"
-            )
-        if entry.name not in taken:
-            with (self.root / VERSIONS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry._asdict()) + "\n")
+        frozen = freeze(self.store, rule or FreezeRule(), self.versions.directory, parent=parent, progress=progress)
+        self.versions.add(name, frozen.version.digest)
         return frozen
 
     def version_entries(self) -> list[VersionEntry]:
         """Names of versions, oldest first."""
-        path = self.root / VERSIONS
-        if not path.exists():
-            return []
-        return [VersionEntry(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        return self.versions.entries()
 
     def version(self, name: str) -> Version:
         """A version by name, digest, prefix of a digest, or `latest`.
 
         Raises:
-            ConfigError: nothing or several versions answer to it; lists what exists.
+            VersionError: nothing or several versions answer to it; lists what exists.
         """
-        entries = self.version_entries()
-        if name == "latest" and entries:
-            return load_version(self.root / "versions" / entries[-1].digest)
-        found = {e.digest for e in entries if e.name == name or (len(name) >= 4 and e.digest.startswith(name))}
-        if len(found) != 1:
-            known = ", ".join(f"{e.name} ({e.digest[:12]})" for e in entries) or "none; `workbench freeze` makes one"
-            raise ConfigError(f"version '{name}': {len(found)} answer to it; versions: {known}")
-        return load_version(self.root / "versions" / found.pop())
+        return self.versions.find(name)
+
+    def simulate(self, guideline: str, *, annotator: str = "", error_rate: float = 0.0, seed: int = 0) -> Simulated:
+        """Judge what nobody has judged yet as a simulated annotator; see `preference_data.simulated.judge_open`."""
+        handle = annotator or f"simulated:{guideline}"
+        return judge_open(self.store, guideline, annotator=handle, error_rate=error_rate, seed=seed)
 
     def plan(self, settings: RoundSettings) -> Plan:
         """Resolve every name of the settings; nothing is loaded or written.
 
         Raises:
-            ConfigError: the version does not exist, or two anchors are the same policy.
+            VersionError: the version does not exist.
             PolicyError: the parent or an anchor does not exist.
         """
-        registry, version = self.registry, self.version(settings.version)
-        parent = registry.resolve(settings.parent)
-        lineage = registry.lineage(parent.digest)
-        anchors: list[Anchor] = []
-        for a in settings.anchors:
-            record = (
-                parent if a.policy == "parent" else lineage[0] if a.policy == "base" else registry.resolve(a.policy)
-            )
-            anchors.append(Anchor(registry.ref(record), a.weight))
-        versions = dict.fromkeys(p.version for p in lineage if p.version)
-        merged: dict[str, Anchor] = {}
-        for anchor in anchors:
-            weight = anchor.weight + (merged[anchor.policy.digest].weight if anchor.policy.digest in merged else 0)
-            merged[anchor.policy.digest] = anchor._replace(weight=weight)
-        return Plan(
-            number=len(lineage),
-            parent=registry.ref(parent),
-            base=registry.ref(lineage[0]),
-            version=VersionRef(version.digest, str(version.path)),
-            anchors=tuple(merged.values()),
-            history=tuple(VersionRef(v, str(self.root / "versions" / v)) for v in versions),
-            update=settings.update,
-            objective=settings.objective,
-            training=settings.training,
-            numerics=settings.numerics,
-            evaluation=settings.evaluation,
-            gate=settings.gate,
-        )
+        return resolve_plan(settings, self.registry, self.version(settings.version))
 
     def round(self, plan: Plan) -> PlannedRound:
         """A round ready to run."""
         return PlannedRound(self, plan)
 
+    def evaluate(
+        self,
+        policy: str,
+        settings: RoundSettings,
+        *,
+        versions: Sequence[str] = (),
+        where: Where = "auto",
+        watch: Watch = silent,
+    ) -> dict[str, dict[str, Estimate]]:
+        """Measure a policy outside a round, as the settings say; what is measured already is only read.
+
+        Args:
+            policy: as `registry.resolve` takes it.
+            settings: precision, suites and sampling; parent, version and anchors in it are not used.
+            versions: names of versions; all there are where none is given.
+            where: in this process or on Ray.
+            watch: told every progress.
+
+        Returns:
+            Numbers with their intervals, by suite and metric.
+        """
+        record = self.registry.resolve(policy)
+        wanted = [self.version(v).digest for v in versions] or [e.digest for e in self.versions.entries()]
+        alone = settings.model_copy(update={"parent": record.digest, "version": "latest", "anchors": SELF})
+        plan = self.plan(alone)
+        refs = [version_ref(digest, self.versions.directory) for digest in dict.fromkeys(wanted)]
+        against = {p.digest: self.registry.ref(p) for p in self.registry.lineage(record.digest)[:-1]}
+        with assembly.tools(where) as tools:
+            Alone(plan, tools, self.services(watch)).measure(refs, against)
+        return measurements(self.ledger, record.digest, measuring_condition(plan))
+
+    def generate(
+        self,
+        prompts: Path,
+        output: Path | None = None,
+        *,
+        policy: str = "champion",
+        settings: GenerateSettings | None = None,
+        add: bool = True,
+        where: Where = "auto",
+        watch: Watch = silent,
+    ) -> Generated:
+        """Let a policy answer a file of prompts; see `workbench.answering.answer`."""
+        record = self.registry.resolve(policy)
+        request = Request(self.registry.ref(record), prompts, output, settings or GenerateSettings())
+        with assembly.tools(where) as tools:
+            return answer(request, tools, self.services(watch), store=self.store if add else None)
+
     def adopt(self, path: Path, *, parent: str, name: str, version: str | None = None) -> PolicyRecord:
         """Register a checkpoint trained elsewhere, with its parent and, where known, its data."""
         digest = self.version(version).digest if version else None
         return self.registry.adopt(path, parent=parent, version=digest, name=name)
+
+    def export_policy(self, policy: str, folder: Path, *, merged: bool = False) -> PolicyRecord:
+        """Write a policy as a Hugging Face folder that needs no workbench.
+
+        Args:
+            policy: as `registry.resolve` takes it.
+            folder: new or empty.
+            merged: fold an adapter into its base.
+
+        Raises:
+            ConfigError: the folder holds something already.
+        """
+        record = self.registry.resolve(policy)
+        self.registry.verify(record.digest)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(f"{folder}: exists and is not an empty folder; give another place")
+        folder.mkdir(parents=True, exist_ok=True)
+        assembly.export_policy(self.registry.ref(record), folder, merged=merged)
+        return record
 
     def promote(self, policy: str, *, reason: str, by: str) -> PolicyRecord:
         """Make a policy champion by hand."""
@@ -282,3 +243,16 @@ class Workspace:
     def rollback(self, *, reason: str, by: str, to: str | None = None) -> PolicyRecord:
         """Make an earlier champion champion again."""
         return self.registry.rollback(reason=reason, by=by, to=to)
+
+    def gc(self, *, scores: bool = False, older_than_s: float = DAY_S) -> Freed:
+        """Give back disk space that nothing refers to; see `workbench.rounds.sweeping.sweep`.
+
+        Args:
+            scores: forget all cached scores too; they are computed again when a round needs them.
+            older_than_s: younger folders stay.
+        """
+        scratch = self.root / "scratch"
+        freed = sweep(self.journal, self.objects, self.registry, scratch, older_than_s=older_than_s, scores=scores)
+        if scores:
+            ScoreCache(self.engine).clear()
+        return freed

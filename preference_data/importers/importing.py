@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
 
-from preference_data.errors import InputRefused, RowRefused
+from preference_data.errors import InputRefused, PreferenceDataError, RowRefused
 from preference_data.importers.importer import Importer, Source
 from preference_data.importers.registry import named, sniff
 from preference_data.mapping import load
@@ -62,9 +62,10 @@ class Rejects:
         """
         self._path = path
         self._file = file
-        self._out: IO[str] | None = None
+        self._out: IO[bytes] | None = None
         self.count = 0
-        path.unlink(missing_ok=True)
+        if path.is_file():  # a device such as /dev/null stays
+            path.unlink()
 
     def __enter__(self) -> Self:
         return self
@@ -74,14 +75,23 @@ class Rejects:
             self._out.close()
 
     def add(self, row: Row, reason: str) -> None:
-        """Write one down."""
-        if self._out is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._out = self._path.open("w", encoding="utf-8")
+        """Write one down.
+
+        Raises:
+            PreferenceDataError: it cannot be written.
+        """
         seen = None if isinstance(row.value, Refusal) else json.dumps(row.value)[:SHOWN]
         note = {"file": self._file, "line": row.line, "reason": reason, "row": seen}
-        self._out.write(json.dumps(note) + "\n")
-        self._out.flush()
+        try:
+            if self._out is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._out = self._path.open("wb", buffering=0)
+            self._out.write(json.dumps(note).encode() + b"\n")
+        except OSError as error:
+            raise PreferenceDataError(
+                f"{self._path}: cannot be written ({error.strerror}); what was imported before is kept; "
+                "free the disk or choose another place, and import again"
+            ) from error
         self.count += 1
 
 
@@ -116,6 +126,7 @@ def import_file(
     Raises:
         InputRefused: nothing can be read, the format is unknown, a row is refused and `strict` is set, or the
             rejects would overwrite the file.
+        PreferenceDataError: the rejects cannot be written.
         StoreError: the store does not take a batch; those before it are stored.
     """
     if rejects.resolve() == path.resolve():

@@ -5,7 +5,7 @@ A verb lives in a module of this package and registers itself with `@app.command
 """
 
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -24,7 +24,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "demo": Verb("demo", "Align a small chat model twice and report: gains, losses, drift."),
-    "doctor": Verb("doctor", "Check this machine: versions, database, disk, model, Ray."),
+    "doctor": Verb("upkeep", "Check this machine: versions, database, disk, model, Ray."),
     "model": Verb("setup", "Get the small chat model that comes along (`model fetch`)."),
     "init": Verb("setup", "Make a workspace over a base model."),
     "import": Verb("data", "Add a file of preferences; importing it twice adds nothing."),
@@ -83,7 +83,7 @@ app = typer.Typer(
 
 @app.callback()
 def workbench(
-    *, debug: bool = typer.Option(False, "--debug", help="Show where an error came from.")
+    *, debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False
 ) -> None:
     """Preference alignment in rounds, held by KL anchors; gains, losses and drift measured."""
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 SHORT = 12
 """Characters of a digest that people see."""
@@ -46,15 +47,21 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A table; columns whose name begins with `#` hold numbers. Text is shown as it is, never as markup."""
-    made = Table(title=escape(title) or None, title_justify="left", title_style="bold", header_style="bold")
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Group:
+    """A table under its title. Text is shown as it is, never as markup.
+
+    Args:
+        title: empty for none.
+        columns: `#name` for a column of numbers, `=name` for one whose cells are never broken over two lines.
+        rows: cells, shown as text.
+    """
+    made = Table(header_style="bold")
     for column in columns:
-        name = column.removeprefix("#")
-        made.add_column(name, justify="right" if column != name else "left", overflow="fold")
+        kind, name = (column[0], column[1:]) if column[:1] in {"#", "="} else ("", column)
+        made.add_column(name, justify="right" if kind == "#" else "left", no_wrap=kind != "", overflow="fold")
     for row in rows:
         made.add_row(*(escape(str(cell)) for cell in row))
-    return made
+    return Group(Text(title, style="bold"), made) if title else Group(made)
 
 
 def short(digest: str | None) -> str:

@@ -3,7 +3,7 @@
 from workbench.maths.anchors import Weighted, geometric_reference
 from workbench.maths.divergences import kl_per_position
 from workbench.maths.pairs import PairLogps, require_same_shape
-from workbench.maths.preference_losses import LOSSES, PairLoss
+from workbench.maths.preference_losses import LOSSES, PairLoss, loss_named
 
 __all__ = [
     "LOSSES",
@@ -12,5 +12,6 @@ __all__ = [
     "Weighted",
     "geometric_reference",
     "kl_per_position",
+    "loss_named",
     "require_same_shape",
 ]

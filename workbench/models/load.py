@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from workbench.config import TrainingSettings
 from workbench.errors import ModelError, PolicyError
+from workbench.policies.checkpoints import normalise_adapter
 from workbench.tasks import PolicyRef
 
 TRAINED = "default"
@@ -159,8 +160,7 @@ def _with_adapter(model: Any, policy: PolicyRef, name: str, *, train: bool) -> A
 
 
 def save_adapter(model: Any, output: Path) -> None:
-    """Write the trained adapter alone, with a config that names no machine's path."""
-    model.peft_config[TRAINED].base_model_name_or_path = ""
-    model.peft_config[TRAINED].inference_mode = True
+    """Write the trained adapter alone, with a config that is the same on every machine and in every process."""
     model.save_pretrained(output, selected_adapters=[TRAINED], save_embedding_layers=False)
     (output / "README.md").unlink(missing_ok=True)
+    normalise_adapter(output)

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from sqlalchemy import Connection, insert, select, update
 
 from workbench.errors import PolicyError
-from workbench.schema import alias, alias_event, now
+from workbench.schema import alias, alias_event, timestamp
 
 CHAMPION = "champion"
 
@@ -67,7 +67,7 @@ def move(
     statement = insert(alias) if old is None else update(alias).where(alias.c.name == CHAMPION)
     connection.execute(statement.values(pointed))
     event = {"name": CHAMPION, "kind": kind, "old": old, "new": new, "round": round_digest, "reason": reason, "by": by}
-    connection.execute(insert(alias_event).values(event | {"at": now()}))
+    connection.execute(insert(alias_event).values(event | {"at": timestamp()}))
 
 
 def predecessor(history: Sequence[Move]) -> str | None:
@@ -80,7 +80,7 @@ def predecessor(history: Sequence[Move]) -> str | None:
         if step.kind == "rollback" and step.new in stack:
             while stack[-1] != step.new:
                 stack.pop()
-        else:
+        elif stack[-1:] != [step.new]:
             stack.append(step.new)
     return stack[-2] if len(stack) > 1 else None
 

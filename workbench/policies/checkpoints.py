@@ -184,7 +184,8 @@ def _check_adapter(folder: Path, base: Path) -> None:
 
 def _check_adapter_tensor(weights: Path, name: str, shape: tuple[int, ...], base: Shapes, *, transposed: bool) -> None:
     module, _, part = name.removeprefix(PREFIX).partition(".lora_")
-    target = f"{module}.weight" if part else name.removeprefix(PREFIX).replace(".modules_to_save.", ".")
+    whole = module.replace(".modules_to_save.", ".").replace(".base_layer.", ".")  # PEFT saves these beside adapters
+    target = f"{module}.weight" if part else whole
     if target not in base:
         raise PolicyError(
             f"{weights}: tensor {name} adapts {target}, which the base does not have; give the parent it was trained on"

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from workbench.errors import PolicyError
 from workbench.policies.lineage import ancestry, at_depth
-from workbench.schema import now
+from workbench.schema import timestamp
 from workbench.tasks import PolicyRef
 
 SHORTEST_PREFIX = 4
@@ -39,7 +39,7 @@ class PolicyRecord:
     round: str | None = None
     version: str | None = None
     config: str | None = None
-    created_at: str = field(default_factory=now)
+    created_at: str = field(default_factory=timestamp)
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def ref(self, base_path: str) -> PolicyRef:

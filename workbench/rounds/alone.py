@@ -11,49 +11,74 @@ from workbench.drift.uncertainty import Estimate, mean, share
 from workbench.items import read_items
 from workbench.rounds.plan import measuring_condition
 from workbench.rounds.run import Services
-from workbench.tasks import EvaluateJob, Plan, PolicyRef, Progress, Report, ScoreJob, Tools, VersionRef
+from workbench.tasks import EvaluateJob, Plan, PolicyRef, Progress, ScoreJob, Tools, VersionRef
 
 ONLY_PARTS = frozenset({"bytes"})
 """Metrics that are a part of another and mean nothing alone."""
 
 
-def measure_policy(
-    plan: Plan, versions: Sequence[VersionRef], against: Mapping[str, PolicyRef], tools: Tools, services: Services, /
-) -> None:
-    """Measure what is not measured yet of the plan's parent, and add it to the ledger.
+class Alone:
+    """The parent of a plan, measured as a round of that plan would.
 
     Args:
-        plan: a plan whose parent is the policy; says how and which suites.
-        versions: what retention and samples are measured on.
-        against: earlier policies to measure KL to, by digest.
+        plan: says how, and which suites.
         tools: the heavy verbs.
         services: where results are kept.
     """
-    policy, condition = plan.parent, measuring_condition(plan)
-    known = {m.suite for m in services.ledger.suites(policy.digest) if m.numerics == condition}
-    missing = tuple(v for v in versions if f"retention/{v.digest}" not in known)
-    suites = tuple(s for s in plan.evaluation.suites if not any(k.split("/")[0] == s for k in known))
-    if not missing and not suites:
-        return
-    staged = services.objects.stage()
-    report = _watched(services)
-    try:
-        tables = {v.digest: _score(plan, v, staged / v.digest, tools, services) for v in missing}
-        job = EvaluateJob(
-            policy=policy,
-            versions=missing,
-            tables=tables,
-            suites=suites,
-            against={d: p for d, p in against.items() if d != policy.digest},
-            settings=plan.evaluation,
+
+    def __init__(self, plan: Plan, tools: Tools, services: Services) -> None:
+        self._plan, self._tools, self._services = plan, tools, services
+
+    def measure(self, versions: Sequence[VersionRef], against: Mapping[str, PolicyRef]) -> None:
+        """Measure what is not measured yet, and add it to the ledger.
+
+        Args:
+            versions: what retention and samples are measured on.
+            against: earlier policies to measure KL to, by digest.
+        """
+        plan, services = self._plan, self._services
+        policy, condition = plan.parent, measuring_condition(plan)
+        known = {m.suite for m in services.ledger.suites(policy.digest) if m.numerics == condition}
+        missing = tuple(v for v in versions if f"retention/{v.digest}" not in known)
+        suites = tuple(s for s in plan.evaluation.suites if not any(k.split("/")[0] == s for k in known))
+        if not missing and not suites:
+            return
+        staged = services.objects.stage()
+        try:
+            job = EvaluateJob(
+                policy=policy,
+                versions=missing,
+                tables={v.digest: self._score(v, staged / v.digest) for v in missing},
+                suites=suites,
+                against={d: p for d, p in against.items() if d != policy.digest},
+                settings=plan.evaluation,
+                numerics=plan.numerics,
+                max_length=plan.training.max_length,
+                output=str(_made(staged / "items")),
+            )
+            self._tools.evaluate(job, self._report)
+            services.ledger.record(policy.digest, condition, read_items(staged / "items"))
+        finally:
+            services.objects.discard(staged)
+
+    def _score(self, version: VersionRef, output: Path) -> str:
+        plan = self._plan
+        job = ScoreJob(
+            policy=plan.parent,
+            version=version,
+            splits=("test",),
             numerics=plan.numerics,
             max_length=plan.training.max_length,
-            output=str(_made(staged / "items")),
+            batch_size=plan.evaluation.batch_size,
+            cache=self._services.cache,
+            output=str(_made(output)),
         )
-        tools.evaluate(job, report)
-        services.ledger.record(policy.digest, condition, read_items(staged / "items"))
-    finally:
-        services.objects.discard(staged)
+        self._tools.score(job, self._report)
+        return job.output
+
+    def _report(self, progress: Progress) -> bool:
+        self._services.watch(progress)
+        return False
 
 
 def measurements(ledger: Ledger, policy: str, condition: str) -> dict[str, dict[str, Estimate]]:
@@ -61,16 +86,19 @@ def measurements(ledger: Ledger, policy: str, condition: str) -> dict[str, dict[
     found: dict[str, dict[str, Estimate]] = {}
     for one in ledger.suites(policy):
         if one.numerics == condition and one.metric not in ONLY_PARTS:
-            read = _Rows(ledger, policy, one.suite, condition)
+            read = _Rows(ledger, (policy, one.suite, condition))
             found.setdefault(one.suite, {})[one.metric] = read.estimate(one.metric)
     return found
 
 
 class _Rows:
-    def __init__(self, ledger: Ledger, policy: str, suite: str, condition: str, /) -> None:
-        self._ledger, self._key = ledger, (policy, suite, condition)
+    """The rows of one suite."""
+
+    def __init__(self, ledger: Ledger, key: tuple[str, str, str]) -> None:
+        self._ledger, self._key = ledger, key
 
     def series(self, metric: str) -> Series:
+        """One metric, item by item."""
         policy, suite, condition = self._key
         return series(self._ledger.items(policy, suite, metric, condition))
 
@@ -87,29 +115,6 @@ class _Rows:
         return (share if between else mean)(rows.values, rows.groups)
 
 
-def _score(plan: Plan, version: VersionRef, output: Path, tools: Tools, services: Services, /) -> str:
-    job = ScoreJob(
-        policy=plan.parent,
-        version=version,
-        splits=("test",),
-        numerics=plan.numerics,
-        max_length=plan.training.max_length,
-        batch_size=plan.evaluation.batch_size,
-        cache=services.cache,
-        output=str(_made(output)),
-    )
-    tools.score(job, _watched(services))
-    return job.output
-
-
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
-
-
-def _watched(services: Services) -> Report:
-    def report(progress: Progress) -> bool:
-        services.watch(progress)
-        return False
-
-    return report

@@ -5,10 +5,15 @@ cached or measured already is not subtracted. Operations per token are the usual
 (Kaplan et al., arXiv 2001.08361); LoRA leaves out the gradients of frozen weights and needs 2 backward.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
+from preference_data.samples import choice_items
 from workbench.drift.power import smallest_share_change
+from workbench.errors import ModelError
+from workbench.policies.checkpoints import read_shapes
+from workbench.policies.records import PolicyRecord
 from workbench.rounds.plan import distinct_policies
 from workbench.tasks import Plan, Workload
 
@@ -21,6 +26,9 @@ SUITE_TOKENS = 40_000
 
 EFFICIENCY = 0.5
 """Share of the rate of plain matrix products that a whole model reaches."""
+
+MATRIX = 2
+"""Dimensions of a linear layer's weight."""
 
 PROCESS_BYTES = 700 << 20
 """Python with its libraries."""
@@ -47,6 +55,25 @@ class Shape(NamedTuple):
     width: int
     layers: int
     vocabulary: int
+
+
+def shape_of(base: PolicyRecord) -> Shape:
+    """The shape of a base, from its configuration and the headers of its weights."""
+    tensors = read_shapes(Path(base.path), ModelError)
+    embedded = {s for name, s in tensors.items() if name.endswith(("embed_tokens.weight", "wte.weight"))}
+    linear = [s for s in tensors.values() if len(s) == MATRIX and s not in embedded]
+    return Shape(
+        parameters=base.facts["parameters"],
+        adapted=sum(rows + columns for rows, columns in linear),
+        width=base.facts["hidden_size"],
+        layers=base.facts["num_hidden_layers"],
+        vocabulary=base.facts["vocab_size"],
+    )
+
+
+def suite_sizes(names: Collection[str]) -> dict[str, int]:
+    """Items of those of the suites named whose number is a share and whose size is known before they run."""
+    return {"choice": len(choice_items())} if "choice" in names else {}
 
 
 class Sight(NamedTuple):
@@ -99,9 +126,9 @@ def estimate(plan: Plan, load: Workload, shape: Shape, suites: Mapping[str, int]
     s = plan.training
     batches = -(-load.train_pairs * s.epochs // s.batch_size)
     trainable = shape.parameters if s.method == "full" else s.rank * shape.adapted
-    sights = [
-        Sight(f"accuracy/{digest}", n, smallest_share_change(n)) for digest, n in load.test_pairs.items()
-    ] + [Sight(f"tax/{name}", n, smallest_share_change(n)) for name, n in suites.items()]
+    sights = [Sight(f"accuracy/{digest}", n, smallest_share_change(n)) for digest, n in load.test_pairs.items()] + [
+        Sight(f"tax/{name}", n, smallest_share_change(n)) for name, n in suites.items()
+    ]
     return Estimated(
         workload=load,
         steps=-(-batches // s.accumulation),

@@ -23,7 +23,7 @@ from workbench.objects import Objects, disk_faults
 from workbench.rounds.claims import Claim, Claims, Done, Held
 from workbench.rounds.leases import Timing, heartbeat, this_process
 from workbench.rounds.progress import Event, Reporter, read_events, set_stop, stop_requested, unset_stop
-from workbench.schema import now, round_, step
+from workbench.schema import round_, step, timestamp
 from workbench.tasks import Report
 
 State = Literal["planned", "running", "stopped", "failed", "rejected", "promoted", "kept"]
@@ -115,7 +115,7 @@ class Journal:
             JournalError: a round of this digest is recorded with another plan.
         """
         row = {"digest": round_digest, "number": number, "plan": plan_json, "state": "planned", "message": "",
-               "started_at": now()}  # fmt: skip
+               "started_at": timestamp()}  # fmt: skip
         with writing(self._engine) as connection:
             insert_missing(connection, round_, [row])
             found = _round(connection, round_digest)
@@ -186,7 +186,7 @@ class Journal:
         Raises:
             JournalError: no such round, or it ended otherwise before.
         """
-        values = {"state": state, "child": child, "verdict": verdict, "message": message, "ended_at": now()}
+        values = {"state": state, "child": child, "verdict": verdict, "message": message, "ended_at": timestamp()}
         with writing(self._engine) as connection:
             found = _round(connection, round_digest)
             if found.state not in FINAL:

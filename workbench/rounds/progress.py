@@ -10,7 +10,7 @@ from sqlalchemy import Engine, delete, insert, select
 
 from preference_data.database import insert_missing, reading, writing
 from workbench.errors import JournalError
-from workbench.schema import event, now, stop
+from workbench.schema import event, stop, timestamp
 from workbench.tasks import Progress
 
 
@@ -69,7 +69,7 @@ class Reporter:
 def append_event(engine: Engine, round_digest: str, progress: Progress) -> None:
     """Record one progress event. Numbers that are not finite are kept as text, since JSON has no word for them."""
     facts: dict[str, Any] = {k: v if math.isfinite(v) else str(v) for k, v in progress.facts.items()}
-    row = {**progress._asdict(), "facts": facts, "round": round_digest, "at": now()}
+    row = {**progress._asdict(), "facts": facts, "round": round_digest, "at": timestamp()}
     with writing(engine) as connection:
         connection.execute(insert(event).values(row))
 
@@ -91,7 +91,7 @@ def stop_requested(engine: Engine, round_digest: str) -> bool:
 def set_stop(engine: Engine, round_digest: str, by: str) -> None:
     """Ask a round to stop; asking twice is asking once."""
     with writing(engine) as connection:
-        insert_missing(connection, stop, [{"round": round_digest, "by": by, "at": now()}])
+        insert_missing(connection, stop, [{"round": round_digest, "by": by, "at": timestamp()}])
 
 
 def unset_stop(engine: Engine, round_digest: str) -> None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, delete, select, text
 
 from preference_data.database import insert_missing, reading, writing
 from workbench.errors import NumericsError
@@ -71,3 +71,22 @@ class ScoreCache:
             insert_missing(connection, table, [{**key, "example": e, **s._asdict()} for e, s in scores.items()])
             failpoint("cache.put.before_commit")
         failpoint("cache.put.after_commit")
+
+    def clear(self) -> None:
+        """Forget all scores: the one way to remove rows of the table, for caches that do not match their policies.
+
+        The triggers that refuse it are taken away and put back in the same transaction.
+        """
+        with writing(self._engine) as connection:
+            if connection.dialect.name == "sqlite":
+                found = text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = :table")
+                triggers = connection.execute(found, {"table": table.name}).all()
+                for trigger in triggers:
+                    connection.execute(text(f"DROP TRIGGER {trigger.name}"))
+                connection.execute(delete(table))
+                for trigger in triggers:
+                    connection.execute(text(trigger.sql))
+            else:
+                connection.execute(text(f"ALTER TABLE {table.name} DISABLE TRIGGER USER"))
+                connection.execute(delete(table))
+                connection.execute(text(f"ALTER TABLE {table.name} ENABLE TRIGGER USER"))

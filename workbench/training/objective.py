@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from workbench.config import ObjectiveSettings
-from workbench.maths import LOSSES, PairLogps
+from workbench.maths import PairLogps, loss_named
 
 
 class Parts(NamedTuple):
@@ -35,7 +35,7 @@ def objective(
         weights: how much each pair counts, shape (pairs,).
         settings: which loss, beta and smoothing.
     """
-    per_pair = LOSSES[settings.loss](
+    per_pair = loss_named(settings.loss)(
         policy, reference, beta=settings.beta, label_smoothing=settings.label_smoothing, lengths=lengths
     )
     parts = {"preference": (weights * per_pair).mean()}

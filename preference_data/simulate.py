@@ -1,0 +1,174 @@
+"""Simulated annotators who follow a stated guideline that anybody can check.
+
+A guideline is one sentence and one pure function of the answer's text. The annotator prefers the answer with the
+higher score and calls a tie where the scores are closer than the guideline's margin. Scores are rates, never counts,
+so that a longer answer is not better for being longer. The two guidelines pull partly against each other: talking to
+the reader takes words from naming things, as it does in people's writing (Heylighen and Dewaele, 2002, measure formal
+language as articles and prepositions minus pronouns).
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from preference_data.errors import RowRefused
+from preference_data.records import Comparison, Judgement, Pairwise, Verdict, digest
+
+WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
+PERSONS = frozenset(
+    [
+        "i",
+        "me",
+        "my",
+        "mine",
+        "myself",
+        "we",
+        "us",
+        "our",
+        "ours",
+        "ourselves",
+        "you",
+        "your",
+        "yours",
+        "yourself",
+        "yourselves",
+        "let",
+    ]
+)
+ARTICLES = frozenset(["a", "an", "the"])
+PREPOSITIONS = frozenset(
+    ["as", "at", "between", "by", "for", "from", "in", "into", "of", "on", "over", "through", "under", "with", "within"]
+)
+
+CLEARLY = 2.0
+MUCH = 4.0
+"""Differences of that many margins make a judgement's strength 2 and 3."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guideline:
+    """What a simulated annotator goes by.
+
+    Attributes:
+        version: raised whenever the scores of any text change.
+        sentence: the rule as an annotator would read it.
+        score: higher is better; depends on the text alone.
+        margin: least difference of scores that makes one answer better, above 0.
+    """
+
+    name: str
+    version: int
+    sentence: str
+    score: Callable[[str], float]
+    margin: float
+
+    @property
+    def label(self) -> str:
+        """Name and version, as judgements record it."""
+        return f"{self.name}-{self.version}"
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case; apostrophes inside a word belong to it, numbers do not count."""
+    return WORD.findall(text.lower().replace("\u2019", "'"))
+
+
+def share_of(text: str, kinds: frozenset[str]) -> float:
+    """How many of 100 words are of some kind; a contraction counts as its first part (`you're` as `you`).
+
+    Returns:
+        Words per 100, from 0 to 100; 0 for a text without words.
+    """
+    found = words(text)
+    return 100 * sum(word.split("'")[0] in kinds for word in found) / len(found) if found else 0.0
+
+
+def personal(text: str) -> float:
+    """First- and second-person pronouns per 100 words."""
+    return share_of(text, PERSONS)
+
+
+def nominal(text: str) -> float:
+    """Articles and prepositions, the words that go with nouns, per 100 words."""
+    return share_of(text, ARTICLES | PREPOSITIONS)
+
+
+GUIDELINES: dict[str, Guideline] = {
+    g.name: g
+    for g in (
+        Guideline(
+            "personal",
+            1,
+            "Prefer the answer that talks as one person to another: more of I, we, you and their forms per 100 words.",
+            personal,
+            margin=1.5,
+        ),
+        Guideline(
+            "nominal",
+            1,
+            "Prefer the answer that describes things: more articles (a, an, the) and prepositions (of, in, on, with, "
+            "...) per 100 words.",
+            nominal,
+            margin=2.5,
+        ),
+    )
+}
+
+
+def judge(
+    guideline: Guideline,
+    comparison: Comparison,
+    *,
+    annotator: str,
+    error_rate: float = 0.0,
+    seed: int = 0,
+    at: datetime,
+) -> Judgement:
+    """What a simulated annotator says about two answers.
+
+    The same answers in the other order get the other verdict, errors included: whether an annotator errs depends on
+    the prompt, the two texts, the guideline, the annotator and the seed, not on the order or on earlier judgements.
+
+    Args:
+        guideline: what the annotator goes by.
+        comparison: a prompt with exactly two answers.
+        annotator: handle the judgement is given under.
+        error_rate: share of decided comparisons in which the worse answer is named, from 0 to below 1.
+        seed: another seed errs elsewhere.
+        at: when the judgement is given, UTC.
+
+    Raises:
+        RowRefused: the comparison does not have two answers.
+        ValueError: the error rate is out of bounds.
+    """
+    if len(comparison.completions) != 2:
+        raise RowRefused(f"comparison: {len(comparison.completions)} answers; a guideline judges exactly two")
+    if not 0 <= error_rate < 1:
+        raise ValueError(f"error_rate: got {error_rate}; expected 0 or more and less than 1")
+    first, second = (completion.text for completion in comparison.completions)
+    difference = guideline.score(first) - guideline.score(second)
+    content = [comparison.prompt.key, sorted((first, second)), guideline.label, annotator, seed]
+    if _uniform(content) < error_rate:
+        difference = -difference
+    return Judgement(
+        comparison=comparison.key,
+        annotator=annotator,
+        opinion=_opinion(difference, guideline.margin),
+        at=at,
+        shown_order=(0, 1),
+        guideline=guideline.label,
+    )
+
+
+def _opinion(difference: float, margin: float) -> Pairwise:
+    size = abs(difference) / margin
+    if size < 1:
+        return Pairwise(Verdict.TIE)
+    strength = 1 if size < CLEARLY else 2 if size < MUCH else 3
+    return Pairwise(Verdict.FIRST if difference > 0 else Verdict.SECOND, strength)
+
+
+def _uniform(content: Sequence[object]) -> float:
+    """A number in [0, 1) that depends on the content alone, on every machine."""
+    return int(digest(content)[:13], 16) / 16**13

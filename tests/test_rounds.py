@@ -1,0 +1,178 @@
+"""Whole rounds on a tiny model: killed anywhere, on Ray, in process; the child is the same."""
+
+import multiprocessing
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.rounds_kit import settings, two_versions
+from tests.tiny_model import build_tiny_model
+from workbench.config import AnchorSettings
+from workbench.errors import ArtifactError, PolicyError, StopRequested, WiringError
+from workbench.failpoints import VARIABLE
+from workbench.workspace import Workspace
+
+PRELOAD = ["workbench.scoring.score", "workbench.training.optimise", "workbench.evaluation.evaluate"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return build_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def workspace(model, tmp_path):
+    return two_versions(tmp_path / "ws", model)
+
+
+def first_round(ws, **changes):
+    """The round on the base; named as parent, because the champion moves when it ends."""
+    return ws.round(ws.plan(settings(version="polite", parent="base", **changes)))
+
+
+@pytest.fixture(scope="module")
+def expected(model, tmp_path_factory):
+    """Digest of the child of the first round, run in process without interruption."""
+    return first_round(two_versions(tmp_path_factory.mktemp("expected") / "ws", model)).run(where="here").child.digest
+
+
+def test_two_rounds_leave_lineage_champion_and_measurements(workspace):
+    first = first_round(workspace).run(where="here")
+    assert (first.state, workspace.registry.resolve("champion").digest) == ("promoted", first.child.digest)
+    anchors = (AnchorSettings(policy="parent", weight=0.5), AnchorSettings(policy="base", weight=0.5))
+    second = workspace.round(workspace.plan(settings(version="short", anchors=anchors))).run(where="here")
+    assert second.state == "promoted"
+    assert [p.digest for p in workspace.registry.lineage(second.child.digest)] == [
+        workspace.registry.resolve("base").digest,
+        first.child.digest,
+        second.child.digest,
+    ]
+    suites = {m.suite.split("/")[0] for m in workspace.ledger.suites(second.child.digest)}
+    assert suites == {"retention", "samples", "refusal"}
+    measured = {m.suite for m in workspace.ledger.suites(second.child.digest) if m.suite.startswith("retention")}
+    assert measured == {f"retention/{e.digest}" for e in workspace.version_entries()}
+    names = [c.name for c in second.verdict.criteria]
+    assert f"retention/{workspace.version('polite').digest}" in names
+
+
+def test_a_round_run_again_is_the_same_round(workspace, expected):
+    assert first_round(workspace).run(where="here").child.digest == expected
+    assert first_round(Workspace(workspace.root)).run(where="here").child.digest == expected
+    assert len(workspace.journal.rounds()) == 1
+
+
+def test_anchors_that_are_one_policy_count_together(workspace):
+    anchors = (AnchorSettings(policy="parent", weight=0.5), AnchorSettings(policy="base", weight=0.5))
+    plan = workspace.plan(settings(anchors=anchors))
+    assert [a.weight for a in plan.anchors] == [1.0]
+
+
+def run_in_child(root: str, fail_at: str) -> None:
+    """The first round in a process of its own, to be killed at a failpoint."""
+    os.environ[VARIABLE] = fail_at
+    first_round(Workspace(Path(root))).run(where="here")
+
+
+def killed(root: Path, fail_at: str) -> bool:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    process = context.Process(target=run_in_child, args=(str(root), fail_at))
+    process.start()
+    process.join(120)
+    assert process.exitcode in (0, -signal.SIGKILL), process.exitcode
+    return process.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_killed_at_every_step_and_at_random_optimizer_steps(workspace, expected):
+    """One workspace, killed again and again: before every commit of a step and at three optimizer steps."""
+    optimizer_steps = sorted(random.Random(os.environ.get("WORKBENCH_SEED", "0")).sample(range(1, 5), 3))
+    points = [f"training.step:{step}" for step in optimizer_steps]
+    points += ["training.before_seal", "objects.seal.before_rename"]
+    # A killed step was worked on but not committed; the next attempt does it and is killed one step later.
+    points += ["journal.complete.before_commit:1", "journal.complete.after_commit:1", "journal.step.after_work:1",
+               "journal.complete.after_commit:2", "registry.add.before_commit", "ledger.record.after_commit",
+               "registry.promote.before_commit", "journal.finish.before_commit"]  # fmt: skip
+    hit = [point for point in points if killed(workspace.root, point)]
+    assert hit == points, "a failpoint was not reached"
+    outcome = first_round(workspace).run(where="here")
+    assert (outcome.child.digest, outcome.state) == (expected, "promoted")
+    steps = workspace.journal.status(outcome.round).steps
+    assert all(step.state == "done" for step in steps)
+    promotions = [m for m in workspace.registry.history() if m.new == expected]
+    assert len(promotions) == 1
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_on_ray_the_child_is_the_same_and_a_killed_worker_is_replaced(workspace, expected):
+    kills = []
+
+    def kill_the_trainer_once(progress):
+        if progress.step == "optimise" and progress.done >= 2 and not kills:
+            import psutil
+
+            workers = [p for p in psutil.process_iter(["cmdline"]) if "ray::optimise" in " ".join(p.info["cmdline"] or [])]
+            kills.extend(w.pid for w in workers)
+            for pid in kills:
+                os.kill(pid, signal.SIGKILL)
+
+    outcome = first_round(workspace).run(where="ray", watch=kill_the_trainer_once)
+    assert kills, "no training worker was found to kill"
+    assert outcome.child.digest == expected
+    done = [e for e in workspace.journal.status(outcome.round).steps if e.name == "optimise"]
+    assert done[0].attempts == 1, "Ray retries the task; the journal's step is not begun again"
+
+
+def test_asked_to_stop_it_stops_and_goes_on(workspace, expected):
+    planned = first_round(workspace)
+
+    def stop(progress):
+        if progress.step == "optimise" and progress.done == 1:
+            workspace.journal.request_stop(planned.digest, by="test")
+
+    with pytest.raises(StopRequested):
+        planned.run(where="here", watch=stop)
+    assert workspace.journal.status(planned.digest).round.state == "stopped"
+    assert first_round(workspace).run(where="here").child.digest == expected
+
+
+def test_a_rejected_child_leaves_the_champion(workspace):
+    base = workspace.registry.resolve("champion").digest
+    outcome = first_round(workspace, gate={"min_gain": 0.99}).run(where="here")
+    assert outcome.state == "rejected"
+    assert [c.name for c in outcome.verdict.failures] == ["gain"]
+    assert workspace.registry.resolve("champion").digest == base
+
+
+def test_a_champion_that_moved_meanwhile_is_not_replaced(workspace):
+    first = first_round(workspace).run(where="here")
+    planned = first_round(workspace, training={"seed": 5})
+    outcome = planned.run(where="here")
+    assert outcome.state == "kept"
+    assert workspace.registry.resolve("champion").digest == first.child.digest
+
+
+def test_a_damaged_adapter_is_refused_before_anything_is_trained(workspace):
+    first = first_round(workspace).run(where="here")
+    weights = Path(first.child.path) / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises((PolicyError, ArtifactError), match="adapter_model.safetensors"):
+        workspace.round(workspace.plan(settings(version="short"))).run(where="here")
+
+
+def test_an_anchor_that_does_not_exist_is_named(workspace):
+    with pytest.raises(PolicyError, match="gone"):
+        workspace.plan(settings(anchors=(AnchorSettings(policy="gone", weight=1.0),)))
+
+
+def test_an_anchor_on_another_base_is_refused(workspace, tmp_path):
+    workspace.registry.add_base(build_tiny_model(tmp_path / "other", seed=7), "other")
+    plan = workspace.plan(settings(anchors=(AnchorSettings(policy="other", weight=1.0),)))
+    with pytest.raises(WiringError, match="anchor 1 .* sits on base"):
+        workspace.round(plan).run(where="here")

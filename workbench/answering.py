@@ -1,0 +1,85 @@
+"""A policy answers a file of prompts: completions to read, and comparisons to judge."""
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from preference_data.prompt_file import read_prompts
+from preference_data.reading import plain_name
+from preference_data.store import Entry, Store
+from workbench import assembly
+from workbench.config import GenerateSettings
+from workbench.rounds.run import Services
+from workbench.tasks import GenerateJob, PolicyRef, Progress, Report, Tools
+
+FILE = "completions.jsonl"
+
+
+class Request(NamedTuple):
+    """What is asked of which policy.
+
+    Attributes:
+        prompts: file of prompts, as `preference_data.prompt_file` reads it.
+        output: JSONL file for the answers, replaced; None to keep them in the store alone.
+    """
+
+    policy: PolicyRef
+    prompts: Path
+    output: Path | None
+    settings: GenerateSettings
+
+
+class Generated(NamedTuple):
+    """What came of it.
+
+    Attributes:
+        prompts: prompts answered.
+        comparisons: prompts whose answers were all different and not empty.
+        stored: comparisons new to the store.
+        output: where the answers were written.
+    """
+
+    prompts: int
+    comparisons: int
+    stored: int
+    output: Path | None
+
+
+def answer(request: Request, tools: Tools, services: Services, *, store: Store | None) -> Generated:
+    """Sample the answers, write them, and put comparisons into the store where one is given.
+
+    Raises:
+        InputRefused: the file of prompts cannot be read.
+        ModelError: the policy cannot be loaded.
+    """
+    prompts = read_prompts(request.prompts)
+    staged = services.objects.stage()
+    try:
+        assembly.write_prompts(staged / "prompts.jsonl", prompts)
+        job = GenerateJob(
+            policy=request.policy,
+            prompts=str(staged / "prompts.jsonl"),
+            output=str(_made(staged / "answers")),
+            **dict(request.settings),
+        )
+        tools.generate(job, _reporting(services))
+        if request.output:
+            shutil.copyfile(staged / "answers" / FILE, request.output)
+        compared = assembly.generated(staged / "answers", job, source=f"generated:{plain_name(request.prompts)}")
+    finally:
+        services.objects.discard(staged)
+    added = store.add(Entry(one, ()) for one in compared).stored if store else 0
+    return Generated(len(prompts), len(compared), added, request.output)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _reporting(services: Services) -> Report:
+    def report(progress: Progress) -> bool:
+        services.watch(progress)
+        return False
+
+    return report

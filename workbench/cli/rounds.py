@@ -1,0 +1,193 @@
+"""Verbs of a round: `plan`, `round`."""
+
+import _thread
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, get_args
+
+import typer
+from rich.console import Console
+
+from workbench.assembly import Where
+from workbench.cli import app, show
+from workbench.cli.bars import step_bars
+from workbench.cli.options import Anchor, AsJson, Parent, Set, SettingsFile, VersionName, Workers, WorkspaceDir
+from workbench.cli.settings import as_toml, round_settings
+from workbench.config import RoundSettings
+from workbench.errors import ConfigError, JournalError, StopRequested
+from workbench.rounds.estimate import Estimated
+from workbench.rounds.gate import Verdict
+from workbench.rounds.plan import plan_as_json
+from workbench.rounds.run import Outcome
+from workbench.workspace import PlannedRound, Workspace
+
+STOPPED = 130
+"""Exit status of a round that was asked to stop, as shells have it for Ctrl-C."""
+
+
+@app.command()
+def plan(
+    *,
+    write: Annotated[Path | None, typer.Option(help="Write the settings, with what each means, and stop.")] = None,
+    settings: SettingsFile = None,
+    parent: Parent = None,
+    version: VersionName = None,
+    anchor: Anchor = None,
+    set_: Set = None,
+    workspace: WorkspaceDir = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Show what a round would do and cost, or write settings to edit."""
+    chosen = round_settings(settings, parent=parent, version=version, anchors=anchor or [], assignments=set_ or [])
+    if write:
+        if write.exists():
+            raise ConfigError(f"{write}: exists; give another name, or edit it and run `workbench plan -s {write}`")
+        write.write_text(as_toml(chosen), encoding="utf-8")
+        show.result({"written": write}, as_json=as_json, render=lambda out: out.print(str(write), markup=False))
+        return
+    _dry_run(_planned(workspace, chosen), as_json=as_json)
+
+
+@app.command("round")
+def round_(
+    *,
+    settings: SettingsFile = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show plan, cost and power; change nothing.")] = False,
+    workers: Workers = "auto",
+    parent: Parent = None,
+    version: VersionName = None,
+    anchor: Anchor = None,
+    set_: Set = None,
+    workspace: WorkspaceDir = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Run a round: score, optimise, evaluate, gate, promote. Ctrl-C stops it; the same command goes on."""
+    if workers not in get_args(Where):
+        raise typer.BadParameter(f"--workers {workers}: expected one of {', '.join(get_args(Where))}")
+    chosen = round_settings(settings, parent=parent, version=version, anchors=anchor or [], assignments=set_ or [])
+    planned = _planned(workspace, chosen)
+    if dry_run:
+        _dry_run(planned, as_json=as_json)
+        return
+    try:
+        with step_bars() as watch, _stopping(planned):
+            outcome = planned.run(where=workers, watch=watch)  # pyright: ignore[reportArgumentType]
+    except StopRequested as stop:
+        typer.echo(f"stopped: {stop}", err=True)
+        raise typer.Exit(STOPPED) from stop
+    show.result(_as_json(outcome), as_json=as_json, render=lambda out: _render_outcome(out, outcome, planned))
+
+
+def _planned(workspace: Path, chosen: RoundSettings) -> PlannedRound:
+    ws = Workspace(workspace)
+    return ws.round(ws.plan(chosen))
+
+
+@contextmanager
+def _stopping(planned: PlannedRound) -> Iterator[None]:
+    """Ctrl-C asks the round to stop at its next safe point; a second one ends it at once."""
+
+    def ask() -> None:
+        try:
+            planned.workspace.journal.request_stop(planned.digest, by="keyboard")
+        except JournalError:  # not begun yet: nothing to leave tidy
+            _thread.interrupt_main()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        typer.echo("stopping at the next safe point; press Ctrl-C again to end at once", err=True)
+        # In a thread of its own: the interrupted code may hold the database.
+        threading.Thread(target=ask, daemon=True).start()
+
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _dry_run(planned: PlannedRound, *, as_json: bool) -> None:
+    cost = planned.estimate()
+    found = {"round": planned.digest, "plan": plan_as_json(planned.plan), "estimate": {
+        **show.plain(cost), "total_s": cost.total_s}}  # fmt: skip
+    show.result(found, as_json=as_json, render=lambda out: _render_dry_run(out, planned, cost))
+
+
+def _render_dry_run(out: Console, planned: PlannedRound, cost: Estimated) -> None:
+    out.print(show.table(f"round {planned.plan.number} ({show.short(planned.digest)})", ("", ""), _policies(planned)))
+    load, training = cost.workload, planned.plan.training
+    rows = [
+        ("pairs to train on", f"{load.train_pairs}, {load.train_tokens:,} tokens, the longest {load.longest}"),
+        ("pairs to test on", f"{sum(load.test_pairs.values())}, {sum(load.test_tokens.values()):,} tokens"),
+        ("left out", f"{load.left_out}, whose prompt alone has {training.max_length} tokens or more"),
+        ("optimizer steps", f"{cost.steps} ({training.epochs} x {load.train_pairs} pairs, "
+         f"{training.batch_size * training.accumulation} per step)"),
+        ("trained parameters", f"{cost.trainable:,} ({training.method})"),
+        *((f"time to {name}", _time(seconds)) for name, seconds in cost.seconds.items()),
+        ("time in all", f"{_time(cost.total_s)} at {load.flops_per_s / 1e9:.0f} GFLOP/s ({planned.plan.numerics.dtype}"
+         f", {planned.plan.numerics.threads} threads); within a factor of about two"),
+        ("memory at its peak", f"about {show.size(cost.memory_bytes)}"),
+    ]  # fmt: skip
+    out.print(show.table("what it costs", ("", ""), rows))
+    names = {e.digest: e.name for e in planned.workspace.version_entries()}
+    sights = [(_named(s.name, names), s.n, "none" if s.change is None else f"{s.change:.3f}") for s in cost.sights]
+    out.print(show.table("smallest change found four times in five", ("number", "#n", "#change"), sights))
+    out.print("taking a fifth of the items to flip between two policies; more flips hide a change better")
+
+
+def _policies(planned: PlannedRound) -> list[tuple[str, str]]:
+    p, registry = planned.plan, planned.workspace.registry
+
+    def name(digest: str) -> str:
+        return f"{registry.get(digest).name} ({show.short(digest)})"
+
+    anchors = [("anchor", f"{name(a.policy.digest)}, weight {a.weight:g}") for a in p.anchors]
+    loss = f"{p.objective.loss}, beta {p.objective.beta:g}"
+    return [("parent", name(p.parent.digest)), *anchors, ("version", show.short(p.version.digest)), ("loss", loss)]
+
+
+def _named(name: str, versions: dict[str, str]) -> str:
+    """A number's name with the version's name in place of its digest."""
+    kind, _, rest = name.partition("/")
+    return f"{kind}/{versions.get(rest, rest)}" if rest else kind
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else (
+        f"{seconds / 3600:.1f} h")  # fmt: skip
+
+
+def _as_json(outcome: Outcome) -> dict[str, object]:
+    return {
+        "round": outcome.round,
+        "state": outcome.state,
+        "child": outcome.child.digest,
+        "name": outcome.child.name,
+        "verdict": outcome.verdict.as_json(),
+    }
+
+
+def _render_outcome(out: Console, outcome: Outcome, planned: PlannedRound) -> None:
+    names = {e.digest: e.name for e in planned.workspace.version_entries()}
+    out.print(_gate(outcome.verdict, names))
+    out.print(f"{outcome.state}: {outcome.child.name} ({show.short(outcome.child.digest)})", markup=False)
+    advice = {
+        "promoted": "it is champion now; look at `workbench drift`, or go back with `workbench rollback --reason WHY`",
+        "kept": "the champion was changed meanwhile; `workbench promote` makes this policy champion by hand",
+        "rejected": "the champion stays; look at the failed lines above and `workbench drift`, then change the "
+        f"settings, or take it anyway: `workbench promote {outcome.child.name} --reason WHY`",
+    }
+    out.print(advice.get(outcome.state, ""), markup=False)
+
+
+def _gate(verdict: Verdict, names: dict[str, str]) -> object:
+    rows = [(_named(name, names), *rest) for name, *rest in verdict.rows()]
+    return show.table("gate", ("criterion", "measured", "#threshold", "verdict", "why"), rows)

@@ -1,0 +1,93 @@
+"""Settings of a round from a file and from flags, and back into a file that explains itself."""
+
+import json
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from workbench.config import RoundSettings, read_settings, settings_from
+from workbench.errors import ConfigError
+
+FLAGS = "command line"
+
+
+def round_settings(
+    file: Path | None,
+    *,
+    parent: str | None = None,
+    version: str | None = None,
+    anchors: Sequence[str] = (),
+    assignments: Sequence[str] = (),
+) -> RoundSettings:
+    """The settings of a file with those of flags over them.
+
+    Args:
+        file: TOML; None for the defaults.
+        parent: as in the settings; None to leave it.
+        version: as in the settings; None to leave it.
+        anchors: `POLICY=WEIGHT` each; replace all anchors of the file.
+        assignments: `KEY=VALUE` each, such as `training.epochs=2`; values as TOML has them, or plain text.
+
+    Raises:
+        ConfigError: a key, value or flag is wrong; names it.
+    """
+    values: dict[str, Any] = (
+        read_settings(file, RoundSettings).model_dump(mode="json", exclude_unset=True) if file else {}
+    )
+    for one in assignments:
+        _assign(values, one)
+    if anchors:
+        values["anchors"] = [_anchor(one) for one in anchors]
+    values |= {name: value for name, value in (("parent", parent), ("version", version)) if value is not None}
+    return settings_from(values, RoundSettings, where=FLAGS if file is None else f"{file.name} with {FLAGS}")
+
+
+def _anchor(given: str) -> dict[str, object]:
+    policy, _, weight = given.rpartition("=")
+    try:
+        return {"policy": policy, "weight": float(weight)}
+    except ValueError as error:
+        raise ConfigError(f"--anchor {given}: expected POLICY=WEIGHT, such as parent=0.5") from error
+
+
+def _assign(values: dict[str, Any], given: str) -> None:
+    key, separator, text = given.partition("=")
+    if not separator:
+        raise ConfigError(f"--set {given}: expected KEY=VALUE, such as training.epochs=2")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *path, last = key.split(".")
+    for part in path:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {given}: {part} is no section of the settings")
+    values[last] = value
+
+
+def as_toml(settings: RoundSettings) -> str:
+    """The settings as a file, every value with what it means."""
+    return "\n".join(_lines(settings, "")) + "\n"
+
+
+def _lines(settings: BaseModel, section: str) -> Iterator[str]:
+    tables: list[tuple[str, object]] = []
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel) or _models(value):
+            tables.append((f"{section}.{name}".lstrip("."), value))
+            continue
+        yield from (f"# {line.strip()}" for line in (field.description or "").splitlines() if line.strip())
+        yield f"{name} = {json.dumps(value, ensure_ascii=False)}"
+    for name, value in tables:
+        for one in value if isinstance(value, tuple) else (value,):
+            yield f"\n[[{name}]]" if isinstance(value, tuple) else f"\n[{name}]"
+            yield from _lines(one, name)
+
+
+def _models(value: object) -> bool:
+    return isinstance(value, tuple) and any(isinstance(one, BaseModel) for one in value)

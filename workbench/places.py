@@ -1,0 +1,106 @@
+"""Where everything of a workspace lies: its folder, databases, objects and lists, opened when first used."""
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from preference_data.store import Store
+from preference_data.version_list import VersionList
+from workbench.config import Settings, read_settings
+from workbench.drift.ledger import Ledger
+from workbench.errors import ConfigError
+from workbench.objects import Objects
+from workbench.policies.registry import Registry
+from workbench.rounds.journal import Journal
+from workbench.rounds.run import Services
+from workbench.schema import open_ledger
+from workbench.tasks import Progress
+
+CONFIG = "workbench.toml"
+
+Watch = Callable[[Progress], None]
+"""Told every progress of a step."""
+
+
+def silent(_: Progress) -> None:
+    """Nobody watches."""
+
+
+class WorkspaceSettings(Settings):
+    """`workbench.toml` of a workspace."""
+
+    base_name: str
+    """What people call policy 0."""
+    store: str = ""
+    """Database URL of the preferences; empty for a SQLite file in the workspace."""
+    ledger: str = ""
+    """Database URL of rounds, policies, measurements and scores; empty for a SQLite file in the workspace."""
+
+
+class Places:
+    """A workspace folder and what is in it."""
+
+    def __init__(self, root: Path) -> None:
+        """Open a workspace.
+
+        Raises:
+            ConfigError: the folder is none, or its settings are wrong.
+        """
+        self.root = root.absolute()
+        if not (self.root / CONFIG).exists():
+            raise ConfigError(f"{root}: no workspace here ({CONFIG} is missing); `workbench init {root}` makes one")
+        self.settings = read_settings(self.root / CONFIG, WorkspaceSettings)
+        self.versions = VersionList(self.root / "versions.jsonl", self.root / "versions")
+
+    @cached_property
+    def store(self) -> Store:
+        """What people said."""
+        return Store.open(self.settings.store or f"sqlite:///{self.root / 'preferences.db'}")
+
+    @property
+    def ledger_url(self) -> str:
+        """Database of rounds, policies, measurements and cached scores."""
+        return self.settings.ledger or f"sqlite:///{self.root / 'ledger.db'}"
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The ledger database."""
+        return open_ledger(self.ledger_url)
+
+    @cached_property
+    def objects(self) -> Objects:
+        """Content-addressed folders: policies, scores, measurements."""
+        return Objects(self.root)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Policies and the champion."""
+        return Registry(self.engine, self.objects)
+
+    @cached_property
+    def journal(self) -> Journal:
+        """Rounds and their steps."""
+        return Journal(self.engine, self.objects)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Measurements, item by item."""
+        return Ledger(self.engine)
+
+    def services(self, watch: Watch = silent) -> Services:
+        """Where a round keeps what it does."""
+        return Services(
+            journal=self.journal,
+            objects=self.objects,
+            registry=self.registry,
+            ledger=self.ledger,
+            cache=self.ledger_url,
+            scratch=self.root / "scratch",
+            watch=watch,
+        )
+
+    def rejects_of(self, path: Path) -> Path:
+        """Where the refused rows of a file lie unless another place was given."""
+        return self.root / "rejects" / f"{path.name}.jsonl"

@@ -1,0 +1,216 @@
+"""A drift report in words: what each round did, and what to do next."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from workbench.drift.metrics import Flips
+from workbench.drift.power import DISCORDANT, smallest_share_change
+from workbench.drift.uncertainty import Estimate
+from workbench.views.records import Change, DriftReport
+
+MOST_PAIRS = 100_000
+"""Beyond this many test pairs a change is too small to be worth looking for."""
+
+
+def change_lines(report: DriftReport) -> tuple[str, ...]:
+    """What each round did against its parent, one sentence per round and version it was or had been trained on."""
+    return tuple(
+        f"round {one.round} {_did(one)} on '{report.versions[one.version].name}'{_aside(one)}"
+        for one in report.changes
+        if one.kind != "untrained"
+    )
+
+
+def pairs_needed(change: float, discordant: float = DISCORDANT) -> int | None:
+    """Test pairs needed to find a change of a share four times in five.
+
+    Args:
+        change: size of the change, above 0.
+        discordant: share of pairs that flip.
+
+    Returns:
+        The smallest such number; None where it is above `MOST_PAIRS`.
+    """
+    flips = min(max(discordant, abs(change), 1 / MOST_PAIRS), 1.0)
+
+    def enough(n: int) -> bool:
+        visible = smallest_share_change(n, discordant=flips)
+        return visible is not None and visible <= abs(change)
+
+    low, high = 0, MOST_PAIRS
+    if not enough(high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def next_steps(report: DriftReport, verdict: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Two or three things to do, derived from the numbers.
+
+    Args:
+        report: the lineage.
+        verdict: what the gate said of its newest policy, as the journal keeps it; None where no gate judged it.
+    """
+    newest = report.policies[-1]
+    if report.condition is None:
+        return (f"measure what there is: `workbench evaluate {newest.name}`",)
+    if not report.rounds:
+        return _first_round(report)
+    if verdict is None:
+        return (*_unmeasured(report), _onward(report))
+    failed = [_Criterion.of(one) for one in verdict["criteria"] if not one["passed"]]
+    if failed:
+        advice = dict.fromkeys(_advice(report, one) for one in failed)
+        by_hand = f"or take it anyway: `workbench promote {newest.name} --reason WHY`"
+        return (*advice, *(() if newest.champion else (by_hand,)))
+    return (_onward(report), *_blind_spots(report, verdict), *_unmeasured(report))[:3]
+
+
+class _Criterion(NamedTuple):
+    """One line of a stored verdict."""
+
+    kind: str
+    about: str
+    threshold: float
+    value: float | None
+    n: int
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "_Criterion":
+        kind, _, about = str(row["name"]).partition("/")
+        value: Mapping[str, Any] = row["value"] or {"value": None, "n": 0}
+        return cls(kind, about, float(row["threshold"] or 0), value["value"], int(value["n"]))
+
+
+def _did(change: Change) -> str:
+    value = change.from_parent
+    if value.value is None or value.low is None or value.high is None:
+        return f"cannot be judged ({value.method})"
+    if value.low > 0:
+        return f"gained {_spread(value)}"
+    if value.high < 0:
+        return f"lost {_spread(value.scaled(-1))}"
+    return f"changed by {_spread(value, sign='+')}, which may be chance,"
+
+
+def _spread(value: Estimate, *, sign: str = "") -> str:
+    return f"{value.value:{sign}z.2f} [{value.low:{sign}z.2f}, {value.high:{sign}z.2f}]"
+
+
+def _aside(change: Change) -> str:
+    kind = {"own": "its own version", "earlier": "an earlier version", "replaced": "which it replaces"}[change.kind]
+    return f", {kind}{_flips(change.flips)}"
+
+
+def _flips(found: Flips | None) -> str:
+    if found is None:
+        return ""
+    p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
+    return f": {len(found.gained)} wrong -> right, {len(found.lost)} right -> wrong (McNemar {p})"
+
+
+def _first_round(report: DriftReport) -> tuple[str, ...]:
+    if not report.versions:
+        return ("import preferences: `workbench import FILE`", "then freeze them: `workbench freeze --name NAME`")
+    name = report.versions[-1].name
+    return (f"see what a first round would cost: `workbench plan --version {name}`",
+            f"then run it: `workbench round --version {name}`")  # fmt: skip
+
+
+def _onward(report: DriftReport) -> str:
+    newest = report.policies[-1]
+    if newest.champion:
+        return "let it answer new prompts, to judge for the next round: `workbench generate PROMPTS`"
+    return f"make it champion, if the numbers above suit you: `workbench promote {newest.name} --reason WHY`"
+
+
+def _unmeasured(report: DriftReport) -> tuple[str, ...]:
+    """Policies that miss a cell of the retention matrix, which would complete the averages."""
+    gaps = [p.name for p, row in zip(report.policies, report.cells, strict=True)
+            if any(cell.accuracy.value is None and cell.accuracy.n == 0 for cell in row)]  # fmt: skip
+    return (f"fill the gaps of the matrix: `workbench evaluate {gaps[0]}`",) if gaps else ()
+
+
+def _blind_spots(report: DriftReport, verdict: Mapping[str, Any]) -> tuple[str, ...]:
+    """How many test pairs would show the loss that the gate allows, where there are too few."""
+    for row in verdict["criteria"]:
+        visible, one = row.get("smallest_visible"), _Criterion.of(row)
+        if one.kind != "retention" or visible is None or not one.threshold or visible <= 1.5 * one.threshold:
+            continue
+        needed = pairs_needed(one.threshold, _discordant(report, one.about))
+        name = _version(report, one.about)
+        if needed is not None and needed > one.n:
+            return (f"'{name}' has {one.n} test pairs: a loss below {visible:.2f} cannot be seen; "
+                    f"{needed - one.n} more would show one of {one.threshold:g}",)  # fmt: skip
+    return ()
+
+
+def _advice(report: DriftReport, failed: _Criterion) -> str:
+    if failed.value is None and failed.kind != "finite weights":
+        return f"{_called(report, failed)} has no number: `workbench evaluate {report.policies[-1].name}`"
+    match failed.kind:
+        case "gain":
+            return _more_gain(report, failed)
+        case "retention":
+            return (
+                f"{_called(report, failed)} was lost: {_hold(report)}, or lower training.learning_rate; if the new "
+                "preference is meant to replace it, set update = true"
+            )
+        case "tax":
+            return (
+                f"{_called(report, failed)} fell: {_hold(report)}, or lower training.learning_rate or training.epochs"
+            )
+        case "kl":
+            return (
+                f"it moved too far from its {failed.about}: raise objective.beta, or lower training.learning_rate or "
+                f"training.epochs; if that far is right, raise gate.max_kl_{failed.about}"
+            )
+        case _:
+            return f"{failed.kind}: lower training.learning_rate, and check the base with `workbench policies --verify`"
+
+
+def _more_gain(report: DriftReport, failed: _Criterion) -> str:
+    newest = report.policies[-1]
+    gain = (failed.value or 0) - failed.threshold
+    if gain <= 0:
+        return (
+            "it did not learn: raise training.epochs or training.learning_rate, or lower objective.beta; if it still "
+            "does not, look at whether the judgements contradict each other"
+        )
+    needed = pairs_needed(gain, _discordant(report, newest.version))
+    more = f"{needed - failed.n} more" if needed and needed > failed.n else "more"
+    return (
+        f"the gain may be chance: collect {more} test pairs (it has {failed.n}), or raise training.epochs or "
+        "training.learning_rate"
+    )
+
+
+def _hold(report: DriftReport) -> str:
+    """How to pull the next attempt closer to what came before."""
+    base, parent, newest = report.policies[0], report.policies[-2], report.policies[-1]
+    if base == parent:
+        return "raise objective.beta"
+    if base.digest in newest.anchors:
+        weight = newest.anchors[base.digest]
+        return f"raise objective.beta or the weight of the base among the anchors (it was {weight:g})"
+    return f"anchor it to base and parent (`--anchor base=0.5 --anchor {parent.name}=0.5`)"
+
+
+def _called(report: DriftReport, criterion: _Criterion) -> str:
+    about = f"'{_version(report, criterion.about)}'" if criterion.kind == "retention" else criterion.about
+    return about or criterion.kind
+
+
+def _version(report: DriftReport, digest: str) -> str:
+    return next((v.name for v in report.versions if v.digest == digest), digest[:12])
+
+
+def _discordant(report: DriftReport, digest: str) -> float:
+    """Share of a version's pairs that flipped in the last round; the usual one where none did or nobody knows."""
+    last: Sequence[Change] = [c for c in report.changes if c.round == report.rounds]
+    for one in last:
+        if report.versions[one.version].digest == digest and one.flips is not None and one.flips.n:
+            return (len(one.flips.lost) + len(one.flips.gained)) / one.flips.n or DISCORDANT
+    return DISCORDANT
