@@ -15,11 +15,11 @@ class PreferenceDataError(Exception):
     """Anything wrong with what people said, or with where it is kept."""
 
 
-class InputRefused(PreferenceDataError, ValueError):
+class InputRefused(PreferenceDataError, ValueError):  # noqa: N818 - says what happened
     """A whole file cannot be imported."""
 
 
-class RowRefused(PreferenceDataError, ValueError):
+class RowRefused(PreferenceDataError, ValueError):  # noqa: N818 - says what happened
     """One row of a file cannot be imported."""
 
 

@@ -54,7 +54,7 @@ def _prompt(row: dict[str, Any], where: str) -> PromptRow:
     field = "prompt" if "prompt" in row else "messages"
     if field not in row:
         raise InputRefused(f"{where}: fields {', '.join(sorted(row))}; expected {EXPECTED}")
-    slices = row.get("slices") or {}
+    slices: object = row.get("slices") or {}
     if not isinstance(slices, dict):
         raise InputRefused(f"{where}: slices: got {slices!r}; expected an object of names and values")
     try:

@@ -9,10 +9,8 @@ from preference_data.store import Entry
 from workbench.config import RoundSettings
 from workbench.workspace import Workspace
 
-WORDS = (
-    "tea moon river stone paper cloud bread window garden music train letter silver winter market bridge forest "
-    "candle ocean mirror"
-).split()
+WORDS = ["tea", "moon", "river", "stone", "paper", "cloud", "bread", "window", "garden", "music", "train", "letter",
+         "silver", "winter", "market", "bridge", "forest", "candle", "ocean", "mirror"]  # fmt: skip
 
 SETTINGS = RoundSettings.model_validate(
     {

@@ -69,7 +69,9 @@ def test_a_wrong_digest_is_refused_and_leaves_nothing(tmp_path, steps, field):
     arguments, _ = steps
     expected = "0" * 64
     with pytest.raises(ModelError, match=f"expected {expected}"):
-        fetch(tmp_path / "models" / "toy", **(arguments | {"source": arguments["source"]._replace(**{field: expected})}))
+        fetch(
+            tmp_path / "models" / "toy", **(arguments | {"source": arguments["source"]._replace(**{field: expected})})
+        )
     assert list((tmp_path / "models").iterdir()) == []
 
 

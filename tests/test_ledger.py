@@ -29,7 +29,9 @@ def item(name, value=1.0, **values):
 
 def test_items_come_back_as_they_went_in(ledger, engine):
     measured = [
-        item("b", 0.1 + 0.2, slices={"language": "français"}, detail={"text": "line\n\u2028\ud800", "options": [1, None]}),
+        item(
+            "b", 0.1 + 0.2, slices={"language": "français"}, detail={"text": "line\n\u2028\ud800", "options": [1, None]}
+        ),
         item("a", -1e-300),
     ]
     assert ledger.record("p", "fp32", measured) == 2

@@ -162,11 +162,17 @@ def test_optimum_of_the_pair_loss_is_the_product_of_anchors_times_exp_of_reward(
     reward = torch.randn(answers, dtype=torch.float64, generator=generator)
     anchors = [torch.randn(answers, dtype=torch.float64, generator=generator).log_softmax(0) for _ in range(3)]
     weights = (0.5, 0.3, 0.2)
-    first, second = (index.flatten() for index in torch.meshgrid(torch.arange(answers), torch.arange(answers), indexing="ij"))
+    first, second = (
+        index.flatten() for index in torch.meshgrid(torch.arange(answers), torch.arange(answers), indexing="ij")
+    )
     chance = (reward[first] - reward[second]).sigmoid()
-    reference = geometric_reference([Weighted(PairLogps(a[first], a[second]), w) for a, w in zip(anchors, weights, strict=True)])
+    reference = geometric_reference(
+        [Weighted(PairLogps(a[first], a[second]), w) for a, w in zip(anchors, weights, strict=True)]
+    )
     logits = torch.zeros(answers, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([logits], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-15, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [logits], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-15, line_search_fn="strong_wolfe"
+    )
 
     def closure():
         optimizer.zero_grad()

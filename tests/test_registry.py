@@ -195,9 +195,7 @@ def test_an_adopted_adapter_is_the_same_wherever_it_was_trained(registry, base, 
     assert config["base_model_name_or_path"] == ""
     assert config["target_modules"] == ["q_proj", "v_proj"]
     assert (here.origin, here.parent, here.version, here.round) == ("adopted", base.digest, "v", None)
-    there = write_adapter(
-        tmp_path / "b", base_model_name_or_path="/scratch/other", target_modules=["q_proj", "v_proj"]
-    )
+    there = write_adapter(tmp_path / "b", base_model_name_or_path="/scratch/other", target_modules=["q_proj", "v_proj"])
     (there / "optimizer.pt").write_bytes(b"pickle, not copied")
     assert registry.adopt(there, parent=base.digest, name="again").digest == here.digest
     assert not (Path(here.path) / "optimizer.pt").exists()

@@ -115,7 +115,9 @@ def test_on_ray_the_child_is_the_same_and_a_killed_worker_is_replaced(workspace,
         if progress.step == "optimise" and progress.done >= 2 and not kills:
             import psutil
 
-            workers = [p for p in psutil.process_iter(["cmdline"]) if "ray::optimise" in " ".join(p.info["cmdline"] or [])]
+            workers = [
+                p for p in psutil.process_iter(["cmdline"]) if "ray::optimise" in " ".join(p.info["cmdline"] or [])
+            ]
             kills.extend(w.pid for w in workers)
             for pid in kills:
                 os.kill(pid, signal.SIGKILL)

@@ -50,7 +50,10 @@ def test_example_key_depends_on_where_the_completion_begins_and_on_the_tokenizer
 
 def test_log_probability_is_that_of_full_logits_whatever_the_padding(tiny):
     model, tokenizer = tiny
-    examples = [encode_text(tokenizer, p, c) for p, c in (("a", " b"), ("long prompt here", " and a long answer"), ("x", " y z"))]
+    examples = [
+        encode_text(tokenizer, p, c)
+        for p, c in (("a", " b"), ("long prompt here", " and a long answer"), ("x", " y z"))
+    ]
     together = completion_logps(model, collate(examples, pad_id=0))
     for example, found in zip(examples, together.tolist(), strict=True):
         ids = torch.tensor([example.prompt + example.completion])

@@ -117,7 +117,14 @@ def test_the_same_question_gets_the_same_judgement(first, second, seed):
 def test_errors_come_at_the_stated_rate_and_elsewhere_with_another_seed():
     def errors(seed):
         verdicts = [
-            judge(COUNT_X, compare("xx", "a", prompt=f"Question {i}?"), annotator="sim", error_rate=0.2, seed=seed, at=NOON)
+            judge(
+                COUNT_X,
+                compare("xx", "a", prompt=f"Question {i}?"),
+                annotator="sim",
+                error_rate=0.2,
+                seed=seed,
+                at=NOON,
+            )
             for i in range(1000)
         ]
         return [v.opinion.verdict is Verdict.SECOND for v in verdicts]

@@ -60,7 +60,9 @@ class World:
             for pair in self.pairs:
                 both = encode_pair(family.tokenizer, pair, max_length=TRAINING.max_length)
                 chosen, rejected = completion_logps(model, collate(both, pad_id=0)).tolist()
-                scores[pair.key] = PairScore(chosen, rejected, len(both.chosen.completion), len(both.rejected.completion))
+                scores[pair.key] = PairScore(
+                    chosen, rejected, len(both.chosen.completion), len(both.rejected.completion)
+                )
         folder = self.root / f"table-{policy.digest[:8]}"
         folder.mkdir(exist_ok=True)
         write_table(folder, scores)
@@ -124,7 +126,9 @@ def test_first_loss_is_ln_2_where_the_parent_is_the_only_anchor(world, first):
         facts = proof_of(world, parent=parent, anchors=(Anchor(parent, 1.0),))
         # weights 0.5 and 1 alternate in key order: the mean weight of the proof's pairs times ln 2
         assert facts["measured_loss"] == pytest.approx(facts["expected_loss"], abs=1e-3)
-        assert facts["expected_loss"] / math.log(2) == pytest.approx(round(facts["expected_loss"] / math.log(2) * 16) / 16)
+        assert facts["expected_loss"] / math.log(2) == pytest.approx(
+            round(facts["expected_loss"] / math.log(2) * 16) / 16
+        )
 
 
 def test_two_anchors_start_at_the_predicted_loss(world, first):

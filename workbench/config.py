@@ -7,7 +7,7 @@ settings are TOML; whatever the program writes is JSON.
 import tomllib
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -223,12 +223,11 @@ def settings_from(values: dict[str, object], kind: type[S], *, where: str) -> S:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(kind, dict(e), where) for e in error.errors())) from error
+        raise ConfigError("; ".join(_explain(kind, e, where) for e in error.errors())) from error
 
 
-def _explain(kind: type[Settings], problem: dict[str, object], where: str) -> str:
-    location = problem["loc"] if isinstance(problem["loc"], tuple) else ()
-    path = [str(part) for part in location]
+def _explain(kind: type[Settings], problem: Any, where: str) -> str:
+    path = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
         known = ", ".join(_known_keys(kind, path[:-1]))
         return f"{where} [{'.'.join(path[:-1]) or 'top'}]: unknown key '{path[-1]}'; known keys: {known}"
@@ -242,8 +241,9 @@ def _known_keys(kind: type[Settings], path: list[str]) -> list[str]:
     for part in path:
         if part.isdigit():
             continue
-        annotation = kind.model_fields[part].annotation
-        inner = [a for a in (annotation, *getattr(annotation, "__args__", ())) if _is_settings(a)]
+        annotation: Any = kind.model_fields[part].annotation
+        candidates: tuple[Any, ...] = (annotation, *getattr(annotation, "__args__", ()))
+        inner: list[type[Settings]] = [a for a in candidates if _is_settings(a)]
         if not inner:
             return []
         kind = inner[0]

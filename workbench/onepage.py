@@ -121,14 +121,14 @@ def trainable(base: str, parent: str, settings: TrainingSettings) -> Any:
 
 
 def margin(model: Any, tokenizer: Any, pair: Pair, max_length: int) -> Tensor:
-    """log p(chosen | prompt) - log p(rejected | prompt), nats, summed over the answers' tokens."""
-    return logp(model, tokenizer, pair.prompt, pair.chosen, max_length) - logp(
-        model, tokenizer, pair.prompt, pair.rejected, max_length
+    """Margin: log p(chosen | prompt) - log p(rejected | prompt), nats, summed over the answers' tokens."""
+    return logp(model, tokenizer, pair.prompt, pair.chosen, max_length=max_length) - logp(
+        model, tokenizer, pair.prompt, pair.rejected, max_length=max_length
     )
 
 
-def logp(model: Any, tokenizer: Any, prompt: Prompt, answer: str, max_length: int) -> Tensor:
-    """log p(answer | prompt), one sequence at a time, from full logits."""
+def logp(model: Any, tokenizer: Any, prompt: Prompt, answer: str, *, max_length: int) -> Tensor:
+    """Log-probability of an answer, one sequence at a time, from full logits."""
     turns = [{"role": m.role, "content": m.content} for m in prompt.messages]
     start = tokenizer.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
     whole = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": answer}])["input_ids"][:max_length]

@@ -75,19 +75,17 @@ def as_toml(settings: RoundSettings) -> str:
 
 
 def _lines(settings: BaseModel, section: str) -> Iterator[str]:
-    tables: list[tuple[str, object]] = []
+    tables: list[tuple[str, tuple[BaseModel, ...]]] = []
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
-        if isinstance(value, BaseModel) or _models(value):
-            tables.append((f"{section}.{name}".lstrip("."), value))
+        inner = tuple(one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, BaseModel))
+        if inner:
+            title = f"{section}.{name}".lstrip(".")
+            tables.append((f"[[{title}]]" if isinstance(value, tuple) else f"[{title}]", inner))
             continue
         yield from (f"# {line.strip()}" for line in (field.description or "").splitlines() if line.strip())
         yield f"{name} = {json.dumps(value, ensure_ascii=False)}"
-    for name, value in tables:
-        for one in value if isinstance(value, tuple) else (value,):
-            yield f"\n[[{name}]]" if isinstance(value, tuple) else f"\n[{name}]"
-            yield from _lines(one, name)
-
-
-def _models(value: object) -> bool:
-    return isinstance(value, tuple) and any(isinstance(one, BaseModel) for one in value)
+    for title, inner in tables:
+        for one in inner:
+            yield f"\n{title}"
+            yield from _lines(one, title.strip("[]"))

@@ -98,7 +98,7 @@ def _as_task(verb: Callable[[Any, Report], None], options: RayOptions) -> Callab
     remote = ray.remote(_work)
 
     def run(job: Job, report: Report) -> None:
-        relay = Relay.remote()
+        relay: Any = Relay.remote()
         task = remote.options(num_cpus=job.numerics.threads, max_retries=options.retries, name=verb.__name__).remote(
             verb, job, relay
         )

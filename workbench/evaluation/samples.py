@@ -3,16 +3,17 @@
 from collections.abc import Iterator, Sequence
 
 import torch
-from preference_data.simulate import GUIDELINES
 
 from preference_data.records import Pair, Prompt
 from preference_data.samples import refusal_prompts
+from preference_data.simulate import GUIDELINES
 from preference_data.versions import Version
 from workbench.evaluation.context import Context
 from workbench.evaluation.refusals import is_refusal
 from workbench.maths import kl_per_position
 from workbench.models.forward import batches_by_length, collate, completion_logits
 from workbench.models.sampling import Answer, Sampling, sample
+from workbench.models.tokens import pad_id
 from workbench.tasks import Item, PolicyRef
 
 KL_BATCH = 4
@@ -72,7 +73,7 @@ def _kl(context: Context, answers: Sequence[Answer], other: PolicyRef) -> list[f
     examples = [a.encoded for a in answers]
     found: dict[int, float] = {}
     for batch in batches_by_length(examples, size=KL_BATCH):
-        rows = collate([examples[k] for k in batch], pad_id=context.family.tokenizer.pad_token_id)
+        rows = collate([examples[k] for k in batch], pad_id=pad_id(context.family.tokenizer))
         with context.family.using(context.policy) as model:
             mine = completion_logits(model, rows)
         with context.family.using(other) as model:

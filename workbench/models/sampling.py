@@ -88,16 +88,17 @@ def _sample_batch(
         cut = next((k + 1 for k, token in enumerate(row) if token in ends), len(row))
         yield Answer(
             index=index,
-            text=tokenizer.decode(row[:cut], skip_special_tokens=True).strip(),
+            text=str(tokenizer.decode(row[:cut], skip_special_tokens=True)).strip(),
             encoded=Encoded(tuple(prompt), tuple(row[:cut])),
             finished=bool(cut) and row[cut - 1] in ends,
         )
 
 
 def _end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    ends = model.generation_config.eos_token_id
-    listed = ends if isinstance(ends, list) else [ends]
-    return {e for e in (*listed, tokenizer.eos_token_id) if e is not None}
+    ends: Any = model.generation_config.eos_token_id
+    listed: list[Any] = ends if isinstance(ends, list) else [ends]
+    own: Any = tokenizer.eos_token_id
+    return {e for e in (*listed, own) if e is not None}
 
 
 def _batch_seed(seed: int, prompts: dict[int, list[int]]) -> int:

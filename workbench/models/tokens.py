@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
@@ -69,10 +69,15 @@ def example_key(tokenizer_digest: str, encoded: Encoded) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Id of the token that fills rows; never attended to, so it may be the end token."""
+    return int(tokenizer.pad_token_id)  # pyright: ignore[reportArgumentType] - typed as one id or many
+
+
 def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, generation_prompt: bool) -> list[int]:
     turns = [{"role": m.role, "content": m.content} for m in messages]
     # Text people wrote must not be able to close a turn and open another: control tokens in it become plain text.
-    encoded = tokenizer.apply_chat_template(
+    encoded: Any = tokenizer.apply_chat_template(
         turns, tokenize=True, add_generation_prompt=generation_prompt, sanitize_control_tokens=True, return_dict=True
     )
     return list(encoded["input_ids"])

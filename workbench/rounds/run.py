@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from preference_data.errors import PreferenceDataError
 from preference_data.records import Split, canonical_json, digest
 from workbench.drift.ledger import Ledger
 from workbench.errors import StopRequested, WorkbenchError
@@ -75,7 +76,7 @@ def run_round(plan: Plan, tools: Tools, services: Services) -> Outcome:
     except StopRequested as stop:
         services.journal.finish(steps.round, "stopped", message=str(stop))
         raise
-    except WorkbenchError as error:
+    except (WorkbenchError, PreferenceDataError) as error:
         services.journal.finish(steps.round, "failed", message=str(error))
         raise
 

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback
-from trl import DPOConfig
+from trl.trainer.dpo_config import DPOConfig
 
 from preference_data.versions import load_version
 from workbench.errors import JournalError, StopRequested, WiringError
-from workbench.models.forward import collate
 from workbench.models.load import Family, load_tokenizer, save_adapter, trainable
 from workbench.models.numerics import apply_numerics
 from workbench.models.score_table import PairScore, read_table
+from workbench.models.tokens import pad_id
 from workbench.tasks import Anchor, Progress, Report, TrainJob
-from workbench.training.batches import PairCollator, TrainRow, as_columns, in_order, train_rows
+from workbench.training.batches import PairCollator, TrainRow, as_columns, batch_of, in_order, train_rows
 from workbench.training.checkpoints import newest_verified
 from workbench.training.proof import PROOF_PAIRS, Proof, prove_anchors, prove_reference, prove_start
 from workbench.training.trainer import AnchoredDPOTrainer, policy_logps
@@ -112,7 +112,7 @@ def _trainer(job: TrainJob, rows: Sequence[TrainRow], tokenizer: PreTrainedToken
         args=config,
         train_dataset=Dataset.from_list(as_columns(rows)),
         processing_class=tokenizer,
-        data_collator=PairCollator(tokenizer.pad_token_id),
+        data_collator=PairCollator(pad_id(tokenizer)),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.objective_settings = job.objective
@@ -120,14 +120,13 @@ def _trainer(job: TrainJob, rows: Sequence[TrainRow], tokenizer: PreTrainedToken
 
 
 def _prove_start(trainer: AnchoredDPOTrainer, rows: Sequence[TrainRow], job: TrainJob, gap: float) -> Proof:
-    inputs = PairCollator(trainer.processing_class.pad_token_id)(as_columns(rows))
+    inputs = trainer.data_collator(as_columns(rows))
     measured = policy_logps(trainer, inputs)
     return prove_start(measured, rows, job.objective, job.numerics, gap=gap)
 
 
 def _train(trainer: AnchoredDPOTrainer, job: TrainJob, probe_rows: Sequence[TrainRow], report: Report) -> None:
-    pad = trainer.processing_class.pad_token_id
-    probe = KlProbe(trainer.model, collate([r.chosen for r in probe_rows], pad_id=pad), job.numerics)
+    probe = KlProbe(trainer.model, batch_of(trainer.data_collator(as_columns(probe_rows))).rows, job.numerics)
     t = job.training
     watch = Watch(report, probe, pairs_per_step=t.batch_size * t.accumulation, plan=job.plan)
     trainer.add_callback(watch)
@@ -144,12 +143,13 @@ def _train(trainer: AnchoredDPOTrainer, job: TrainJob, probe_rows: Sequence[Trai
 
 
 def _save(trainer: AnchoredDPOTrainer, job: TrainJob) -> None:
-    require_finite_weights(trainer.model)
+    model: Any = trainer.model
+    require_finite_weights(model)
     output = Path(job.output)
     if job.training.method == "lora":
-        save_adapter(trainer.model, output)
+        save_adapter(model, output)
     else:
-        _save_full(trainer.model, output, job)
+        _save_full(model, output, job)
 
 
 def _save_full(model: Any, output: Path, job: TrainJob) -> None:

@@ -17,6 +17,7 @@ from workbench.models.forward import collate, completion_logps
 from workbench.models.load import Family
 from workbench.models.numerics import apply_numerics, loss_tolerance, tolerance
 from workbench.models.score_table import PairScore
+from workbench.models.tokens import pad_id
 from workbench.tasks import Anchor, PolicyRef
 from workbench.training.batches import TrainRow
 from workbench.training.objective import objective
@@ -63,7 +64,7 @@ def prove_anchors(
     largest = 0.0
     for name, policy, table in tables:
         with apply_numerics(numerics), family.using(policy) as model:
-            fresh = completion_logps(model, collate(examples, pad_id=family.tokenizer.pad_token_id)).tolist()
+            fresh = completion_logps(model, collate(examples, pad_id=pad_id(family.tokenizer))).tolist()
         cached = [value for r in rows for value in table[r.key][:2]]
         gap = max(abs(a - b) for a, b in zip(fresh, cached, strict=True))
         if not gap <= tolerance(numerics):

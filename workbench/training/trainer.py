@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
-from trl import DPOTrainer
+from trl.trainer.dpo_trainer import DPOTrainer
 
 from workbench.config import ObjectiveSettings
 from workbench.maths import PairLogps
@@ -36,7 +36,7 @@ class AnchoredDPOTrainer(DPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool) -> Tensor:  # noqa: FBT001
         parts, margin = self.measure(model, inputs)
-        log = self._metrics["train" if self.model.training else "eval"]
+        log = self._metrics["train" if model.training else "eval"]
         for name, value in parts.parts.items():
             log[f"objective/{name}"].append(value.item())
         log["rewards/margins"].append(margin.mean().item())

@@ -94,7 +94,7 @@ class Watch(TrainerCallback):
         """Seal the checkpoint just written, if its weights are finite."""
         require_finite_weights(kwargs["model"])
         failpoint("training.before_seal")
-        seal_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}", self._plan)
+        seal_checkpoint(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}", self._plan)
 
 
 def require_finite(value: float, what: str) -> None:

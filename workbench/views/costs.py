@@ -50,9 +50,7 @@ def answered(
 
 
 def _choice(read: Reader, policies: Sequence[PolicyView], after: int, suite: str) -> Tax:
-    base, parent, own = (
-        read.series(policies[t].digest, suite, "correct") for t in (0, max(after - 1, 0), after)
-    )
+    base, parent, own = (read.series(policies[t].digest, suite, "correct") for t in (0, max(after - 1, 0), after))
     return Tax(
         round=after,
         suite=suite,

@@ -54,10 +54,10 @@ def next_steps(report: DriftReport, verdict: Mapping[str, Any] | None) -> tuple[
         verdict: what the gate said of its newest policy, as the journal keeps it; None where no gate judged it.
     """
     newest = report.policies[-1]
-    if report.condition is None:
-        return (f"measure what there is: `workbench evaluate {newest.name}`",)
     if not report.rounds:
         return _first_round(report)
+    if report.condition is None:
+        return (f"measure what there is: `workbench evaluate {newest.name}`",)
     if verdict is None:
         return (*_unmeasured(report), _onward(report))
     failed = [_Criterion.of(one) for one in verdict["criteria"] if not one["passed"]]

@@ -1,0 +1,388 @@
+"""Drift reports: numbers worked out by hand, what they say in words, and how they print at 80 columns."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from preference_data.records import canonical_json
+from tests.small_round import write_adapter, write_base
+from workbench.cli import app
+from workbench.cli.drift import round_condition
+from workbench.cli.render import render_report
+from workbench.config import RoundSettings
+from workbench.drift.power import smallest_share_change
+from workbench.errors import PolicyError
+from workbench.rounds.gate import judge
+from workbench.rounds.measure import measured
+from workbench.rounds.plan import measuring_condition, plan_as_json, plan_digest
+from workbench.tasks import Anchor, Item, Plan, VersionRef
+from workbench.views import NamedVersion, as_json, change_lines, drift_report, next_steps
+from workbench.views.records import NOT_MEASURED
+from workbench.views.sentences import pairs_needed
+from workbench.workspace import Workspace
+
+PLAIN, POLITE, LATER = ("a" * 64, "b" * 64, "c" * 64)
+VERSIONS = (NamedVersion("plain", PLAIN), NamedVersion("polite", POLITE), NamedVersion("later", LATER))
+PAIRS, QUESTIONS, CHUNKS, PROMPTS = 20, 40, 10, 6
+
+
+def items(suite, metric, values, *, slices=None, details=None):
+    return [
+        Item(suite, f"{i:03d}", metric, float(v), f"{i:03d}", (slices or [{}] * len(values))[i],
+             (details or [{}] * len(values))[i])
+        for i, v in enumerate(values)
+    ]  # fmt: skip
+
+
+def right(count, of):
+    return [1.0] * count + [0.0] * (of - count)
+
+
+def retention(version, count, *, answers=None):
+    margins = [2 * one - 1 for one in right(count, PAIRS)]
+    slices = [{"answer": a} for a in answers] if answers else None
+    return [
+        *items(f"retention/{version}", "margin", margins, slices=slices),
+        *items(f"retention/{version}", "margin_per_token", [m / 4 for m in margins], slices=slices),
+        *items(f"retention/{version}", "logp_chosen", [m - 5 for m in margins], slices=slices),
+    ]
+
+
+def samples(version, *, tokens, texts, kl=()):
+    suite = f"samples/{version}"
+    details = [{"prompt": f"prompt {i} of {version[0]}", "answer": text} for i, text in enumerate(texts)]
+    return [
+        *items(suite, "tokens", tokens, details=details),
+        *items(suite, "finished", [1] * PROMPTS),
+        *items(suite, "refused", [0] * PROMPTS),
+        *items(suite, "compliance/nominal", [0.25 * len(text.split()) for text in texts]),
+        *(row for other, share in kl for row in items(suite, f"kl/{other}", [share * t for t in tokens])),
+    ]
+
+
+def capability(choice, bits):
+    return [
+        *items("choice", "correct", right(choice, QUESTIONS)),
+        *items("text/f00d", "bits", [bits] * CHUNKS),
+        *items("text/f00d", "bytes", [400] * CHUNKS),
+        *items("refusal", "refused", right(2, 10), slices=[{"label": "safe"}] * 5 + [{"label": "unsafe"}] * 5),
+    ]
+
+
+class World:
+    """A workspace whose policies and measurements are made up; nothing was trained."""
+
+    def __init__(self, root):
+        self.ws = Workspace.init(root / "ws", base=write_base(root / "base"), name="tiny")
+        self.base = self.ws.registry.resolve("base")
+        for version in VERSIONS:
+            self.ws.versions.add(*version)
+
+    def report(self, policy="champion", **options):
+        return drift_report(self.ws.registry, self.ws.ledger, VERSIONS, policy, **options)
+
+    def plan(self, parent, version, **settings):
+        chosen = RoundSettings(**settings)
+        registry = self.ws.registry
+        refs = [registry.ref(p) for p in registry.lineage(parent.digest)]
+        anchors = tuple(Anchor(ref, 1 / len({refs[0], refs[-1]})) for ref in dict.fromkeys((refs[0], refs[-1])))
+        history = tuple(VersionRef(p.version, "") for p in registry.lineage(parent.digest) if p.version)
+        return Plan(
+            number=len(refs), parent=refs[-1], base=refs[0], version=VersionRef(version, ""), anchors=anchors,
+            history=history, update=chosen.update, objective=chosen.objective, training=chosen.training,
+            numerics=chosen.numerics, evaluation=chosen.evaluation, gate=chosen.gate,
+        )  # fmt: skip
+
+    def child(self, plan, fill):
+        staged = self.ws.objects.stage()
+        write_adapter(staged, fill=fill, base_model_name_or_path="")
+        facts = {"anchors": {a.policy.digest: a.weight for a in plan.anchors}, "update": plan.update}
+        return self.ws.registry.commit_child(
+            self.ws.objects.publish(staged), parent=plan.parent.digest, round_digest=plan_digest(plan),
+            version=plan.version.digest, config=None, name=f"round-{plan.number}", facts=facts,
+        )  # fmt: skip
+
+    def finish(self, plan, child):
+        """Journal and champion as a round leaves them."""
+        self.ws.journal.begin(plan_digest(plan), plan.number, canonical_json(plan_as_json(plan)))
+        verdict = judge(plan.gate, measured(plan, child.digest, self.ws.ledger))
+        if verdict.passed:
+            self.ws.registry.promote(child.digest, reason="gate passed", by="test", expected=plan.parent.digest)
+        state = "promoted" if verdict.passed else "rejected"
+        self.ws.journal.finish(plan_digest(plan), state, child=child.digest, verdict=verdict.as_json())
+        return verdict
+
+    def record(self, policy, *rows, condition=None):
+        for part in rows:
+            self.ws.ledger.record(policy.digest, condition or self.condition, part)
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+@pytest.fixture
+def two_rounds(world):
+    """Round 1 learns `plain`, round 2 `polite`; the second forgets a little of the first."""
+    gate = {"max_tax": 0.5}
+    first_plan = world.plan(world.base, PLAIN, gate=gate)
+    world.condition = measuring_condition(first_plan)
+    base, first = world.base, world.child(first_plan, 1.0)
+    words = ["one two three four"] * 4 + ["five six seven eight"] * 2
+    world.record(base, retention(PLAIN, 10), retention(POLITE, 8), capability(20, 800))
+    world.record(base, samples(PLAIN, tokens=[10] * PROMPTS, texts=words))
+    world.record(base, samples(POLITE, tokens=[10] * PROMPTS, texts=words))
+    world.record(first, retention(PLAIN, 16), retention(POLITE, 6), capability(18, 820))
+    after = ["one two"] * 5 + ["five six seven eight"]
+    world.record(first, samples(PLAIN, tokens=[7, 8, 9, 7, 8, 9], texts=after, kl=[(base.digest, 0.1)]))
+    world.first_verdict = world.finish(first_plan, first)
+    second_plan = world.plan(first, POLITE, gate=gate)
+    second = world.child(second_plan, 2.0)
+    world.record(second, retention(PLAIN, 14), retention(POLITE, 15), capability(19, 810))
+    kl = [(base.digest, 0.3), (first.digest, 0.2)]
+    world.record(second, samples(PLAIN, tokens=[6] * PROMPTS, texts=["a b c"] * PROMPTS, kl=kl))
+    world.record(second, samples(POLITE, tokens=[5] * PROMPTS, texts=["a b"] * PROMPTS, kl=kl))
+    world.second_verdict = world.finish(second_plan, second)
+    world.first, world.second, world.second_plan = first, second, second_plan
+    return world
+
+
+def printed(report, verdict=None, width=80):
+    console = Console(record=True, width=width, file=io.StringIO())
+    render_report(console, report, verdict)
+    return console.export_text()
+
+
+def test_the_lineage_and_the_whole_matrix(two_rounds):
+    report = two_rounds.report()
+    assert [(p.name, p.round, p.champion) for p in report.policies] == [
+        ("tiny", 0, False), ("round-1", 1, False), ("round-2", 2, True)
+    ]  # fmt: skip
+    assert [(v.name, v.trained_in) for v in report.versions] == [("plain", 1), ("polite", 2), ("later", None)]
+    values = [[cell.accuracy.value for cell in row] for row in report.cells]
+    assert values == [[0.5, 0.4, None], [0.8, 0.3, None], [0.7, 0.75, None]]  # 10, 8; 16, 6; 14, 15 of 20
+    assert [[cell.own for cell in row] for row in report.cells] == [
+        [False] * 3, [True, False, False], [False, True, False]
+    ]  # fmt: skip
+    first = report.cells[1][0]
+    assert first.above_base.value == pytest.approx(0.65)  # 6 of 20 margins rose, 14 ties count half
+    assert first.margin.value == pytest.approx(0.6)  # (16 - 4) / 20
+    assert first.margin_per_token.value == pytest.approx(0.15)
+    assert first.chosen_change.value == pytest.approx(0.6)  # 6 of 20 rose by 2 nats
+    assert report.cells[0][0].above_base == NOT_MEASURED
+    assert first.by_answer == {}
+
+
+def test_changes_flips_and_averages_by_hand(two_rounds):
+    report = two_rounds.report()
+    found = {(c.round, report.versions[c.version].name): c for c in report.changes}
+    own = found[1, "plain"]
+    assert (own.kind, own.from_parent.value) == ("own", pytest.approx(0.3))
+    assert (len(own.flips.gained), len(own.flips.lost), own.flips.p) == (6, 0, pytest.approx(2 * 0.5**6))
+    assert (found[2, "plain"].kind, found[2, "plain"].from_parent.value) == ("earlier", pytest.approx(-0.1))
+    assert found[2, "plain"].from_base.value == pytest.approx(0.2)
+    assert found[1, "polite"].kind == found[2, "later"].kind == "untrained"
+    averages = {a.name: a.value.value for a in report.averages}
+    assert averages == {
+        "BWT": pytest.approx(-0.1),  # R[2,1] - R[1,1]
+        "forgetting": pytest.approx(0.1),
+        "FWT": pytest.approx(-0.1),  # R[1,2] - R[0,2] = 0.3 - 0.4
+        "Last": pytest.approx(0.725),
+        "AP": pytest.approx((0.8 + 0.725) / 2),
+    }
+    assert all(a.convention for a in report.averages)
+
+
+def test_taxes_by_hand(two_rounds):
+    found = {(t.name, t.round): t for t in two_rounds.report().taxes}
+    assert set(found) == {(suite, t) for suite in ("choice", "text") for t in (0, 1, 2)}
+    assert found["choice", 2].level.value == 19 / 40
+    assert found["choice", 2].tax.value == pytest.approx(1 / 40)
+    assert found["choice", 2].step_tax.value == pytest.approx(-1 / 40)  # 19 right after 18: gained
+    assert (len(found["choice", 2].flips.lost), len(found["choice", 2].flips.gained)) == (1, 0)
+    assert found["text", 1].level.value == pytest.approx(2.05)  # 820 bits over 400 bytes
+    assert found["text", 1].tax.value == pytest.approx(0.025)  # 20 of 800 bits
+    assert found["text", 2].step_tax.value == pytest.approx(-10 / 820)
+    assert found["choice", 0].tax == found["choice", 0].step_tax == NOT_MEASURED
+
+
+def test_kl_to_base_parent_and_anchors_on_new_and_old_prompts(two_rounds):
+    found = {(d.round, d.roles, d.prompts): d.value.value for d in two_rounds.report().divergences}
+    assert found == {
+        (1, ("base", "parent", "anchor 1.00"), "new"): pytest.approx(0.1),
+        (2, ("base", "anchor 0.50"), "new"): pytest.approx(0.3),
+        (2, ("base", "anchor 0.50"), "old"): pytest.approx(0.3),
+        (2, ("parent", "anchor 0.50"), "new"): pytest.approx(0.2),
+        (2, ("parent", "anchor 0.50"), "old"): pytest.approx(0.2),
+    }
+
+
+def test_answers_by_hand(two_rounds):
+    report = two_rounds.report()
+    found = {(a.round, report.versions[a.version].name): a for a in report.answers}
+    assert (0, "later") not in found
+    assert (1, "polite") not in found
+    first = found[1, "plain"]
+    assert (first.prompts, found[2, "plain"].prompts, found[0, "plain"].prompts) == ("new", "old", "untrained")
+    assert (first.length.value, first.length_change.value) == (8.0, -2.0)
+    # 5 times "one two", once three pairs of words: 4 distinct of 8
+    assert first.distinct_2.value == pytest.approx(0.5)
+    assert (first.finished.value, first.refused.value) == (1.0, 0.0)
+    [nominal] = first.compliance
+    assert nominal.guideline == "nominal"
+    assert nominal.value.value == pytest.approx((5 * 0.5 + 1.0) / 6)
+    assert nominal.change.value == pytest.approx(-2.5 / 6)  # five answers lost two words of four
+    rates = {(r.round, r.label): r.rate.value for r in report.refusals}
+    assert rates[2, "safe"] == pytest.approx(0.4)  # two of five
+    assert rates[2, "unsafe"] == 0
+
+
+def test_examples_are_the_first_whose_answers_differ(two_rounds):
+    plain = [e for e in two_rounds.report().examples if e.version == 0]
+    assert [e.item for e in plain] == ["000", "001"]
+    assert plain[0].prompt == "prompt 0 of a"
+    assert [(s.round, s.text) for s in plain[0].answers] == [(0, "one two three four"), (1, "one two"), (2, "a b c")]
+
+
+def test_accuracy_per_answer_where_answers_are_few(world):
+    answers = ["Yes"] * 10 + ["No"] * 10
+    world.record(world.base, retention(PLAIN, 10, answers=answers), condition="k")
+    assert {k: v.value for k, v in world.report().cells[0][0].by_answer.items()} == {"No": 0.0, "Yes": 1.0}
+    assert "Yes" in printed(world.report())
+
+
+def test_json_is_plain_and_has_no_nan(two_rounds):
+    text = json.dumps(as_json(two_rounds.report()), allow_nan=False)
+    assert json.loads(text)["cells"][1][0]["accuracy"]["value"] == 0.8
+    assert as_json({"a": (float("nan"), 1.5)}) == {"a": [None, 1.5]}
+
+
+def test_what_was_not_measured_has_no_number(two_rounds):
+    report = two_rounds.report(condition="another")
+    assert {cell.accuracy.value for row in report.cells for cell in row} == {None}
+    assert {average.value.value for average in report.averages} == {None}
+    assert (report.taxes, report.answers, report.examples) == ((), (), ())
+    assert {d.value for d in report.divergences} == {NOT_MEASURED}
+
+
+def test_the_condition_is_that_of_the_last_round(two_rounds):
+    two_rounds.record(two_rounds.second, items("choice", "correct", [1] * 9), condition="zzz")
+    assert two_rounds.report().condition == two_rounds.condition
+    records = {r.digest: r for r in two_rounds.ws.journal.rounds()}
+    for plan in (two_rounds.second_plan,):
+        assert round_condition(records[plan_digest(plan)]) == measuring_condition(plan) == two_rounds.condition
+
+
+def test_an_unknown_policy_is_named(world):
+    with pytest.raises(PolicyError, match="gone"):
+        world.report("gone")
+
+
+def test_sentences_say_gained_lost_or_chance(two_rounds):
+    lines = change_lines(two_rounds.report())
+    assert lines[0].startswith("round 1 gained 0.30 [")
+    assert "on 'plain', its own version: 6 wrong -> right, 0 right -> wrong (McNemar p = 0.031)" in lines[0]
+    assert lines[1].startswith("round 2 changed by -0.10 [")
+    assert "which may be chance, on 'plain', an earlier version: 0 wrong -> right, 2 right -> wrong" in lines[1]
+    assert len(lines) == 3
+
+
+def test_pairs_needed_is_where_the_change_becomes_visible():
+    needed = pairs_needed(0.1)
+    assert smallest_share_change(needed) <= 0.1 < smallest_share_change(needed - 1)
+    assert pairs_needed(1e-4) is None
+
+
+def test_a_promoted_policy_goes_on_to_generate(two_rounds):
+    assert two_rounds.second_verdict.passed
+    steps = next_steps(two_rounds.report(), two_rounds.second_verdict.as_json())
+    assert "workbench generate" in steps[0]
+    assert any("'plain' has 20 test pairs" in step for step in steps)
+    assert next_steps(two_rounds.report(), None)[0] == "fill the gaps of the matrix: `workbench evaluate tiny`"
+
+
+@pytest.fixture
+def rejected(two_rounds):
+    """A third round that learns nothing, forgets, and pays."""
+    plan = two_rounds.plan(two_rounds.second, LATER, gate={"max_tax": 0.01})
+    child = two_rounds.child(plan, 3.0)
+    two_rounds.record(two_rounds.second, retention(LATER, 10))
+    two_rounds.record(child, retention(PLAIN, 2), retention(POLITE, 15), retention(LATER, 10), capability(5, 900))
+    kl = [(two_rounds.base.digest, 3.0), (two_rounds.second.digest, 0.2)]
+    two_rounds.record(child, samples(LATER, tokens=[5] * PROMPTS, texts=["a b"] * PROMPTS, kl=kl))
+    two_rounds.verdict = two_rounds.finish(plan, child)
+    two_rounds.third = child
+    return two_rounds
+
+
+def test_a_rejected_round_has_its_own_lineage_and_advice(rejected):
+    assert {c.name.partition("/")[0] for c in rejected.verdict.failures} == {"gain", "retention", "tax", "kl"}
+    report = rejected.report("round-3")
+    assert [p.name for p in report.policies] == ["tiny", "round-1", "round-2", "round-3"]
+    steps = next_steps(report, rejected.verdict.as_json())
+    text = "\n".join(steps)
+    assert "it did not learn" in text
+    assert "'plain' was lost" in text
+    assert "choice fell" in text
+    assert "raise gate.max_kl_base" in text
+    assert steps[-1].startswith("or take it anyway: `workbench promote round-3")
+    assert [p.name for p in rejected.report().policies][-1] == "round-2"
+
+
+def test_it_prints_within_80_columns(rejected):
+    text = printed(rejected.report("round-3"), rejected.verdict)
+    lines = [line.rstrip() for line in text.splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert "Drift of round-3 over 3 rounds" in lines
+    assert any(
+        line.startswith("round 1") and line.split()[2:] == ["0.80*", "0.30", "not", "measured"] for line in lines
+    )
+    assert any(line.startswith("FAIL") and "gain: no gain seen" in line for line in lines)
+    assert any("-20 +5" not in line and line.startswith("choice") for line in lines)
+    wide = printed(rejected.report("round-3"), rejected.verdict.as_json(), width=160)
+    assert any(line.startswith("- round 3 lost 0.60 [") for line in wide.splitlines())
+
+
+def test_many_versions_continue_below(two_rounds):
+    more = [NamedVersion(f"v{i}", f"{i:064d}") for i in range(9)]
+    report = drift_report(two_rounds.ws.registry, two_rounds.ws.ledger, [*VERSIONS, *more])
+    lines = printed(report).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum(line.startswith("policy") and "prompts" not in line for line in lines) >= 3
+
+
+def run(ws, *arguments):
+    return CliRunner().invoke(app, ["drift", *arguments, "-w", str(ws.root)], env={"COLUMNS": "80"})
+
+
+def test_the_verb_prints_the_report_and_its_rows(rejected):
+    shown = run(rejected.ws)
+    assert shown.exit_code == 0, shown.output
+    assert "Drift of round-2 over 2 rounds" in shown.output
+    assert "Gate: round-2 passed" in shown.output
+    assert "workbench drift round-3" in " ".join(shown.output.split())
+    found = json.loads(run(rejected.ws, "round-3", "--json").output)
+    assert found["verdict"]["passed"] is False
+    assert found["report"]["policies"][-1]["name"] == "round-3"
+    rows = [json.loads(line) for line in run(rejected.ws, "--rows", "retention/plain/margin").output.splitlines()]
+    assert [r["value"] for r in rows] == [1.0] * 14 + [-1.0] * 6
+    again = run(rejected.ws, "--rows", f"samples/{PLAIN}/kl/{rejected.base.digest}").output
+    assert again == run(rejected.ws, "--rows", "samples/plain/kl/tiny").output
+    assert [json.loads(line)["value"] for line in again.splitlines()] == pytest.approx([1.8] * 6)
+    wrong = run(rejected.ws, "--rows", "nothing/here")
+    assert wrong.exit_code == 1
+    assert "text/bits" in wrong.output
+
+
+def test_a_workspace_without_rounds_says_what_to_do(world, tmp_path):
+    shown = run(world.ws)
+    assert shown.exit_code == 0
+    assert "Nothing has been measured" in shown.output
+    assert "workbench plan --version later" in " ".join(shown.output.split())
+    empty = Workspace.init(tmp_path / "empty", base=write_base(tmp_path / "other"), name="bare")
+    assert "workbench import FILE" in run(empty).output
+    assert json.loads(run(empty, "--json").output)["report"]["cells"] == [[]]
