@@ -33,6 +33,8 @@ class FreezeRule:
         annotator_cap: largest share of the judgements one annotator may give, in (0, 1]; 1 means no limit.
         min_weight: pairs of less weight are dropped, in [0, 1].
         min_pairs: fewest pairs each split must have.
+        max_pairs: most pairs the version may have, 0 for no limit; those with the smallest keys stay, an arbitrary
+            but fixed draw.
     """
 
     sources: tuple[str, ...] = ()
@@ -40,6 +42,7 @@ class FreezeRule:
     annotator_cap: float = 1.0
     min_weight: float = 0.0
     min_pairs: int = 1
+    max_pairs: int = 0
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range.
@@ -53,6 +56,8 @@ class FreezeRule:
             raise ValueError(f"min_weight: got {self.min_weight}; expected a weight in [0, 1]")
         if self.min_pairs < 0:
             raise ValueError(f"min_pairs: got {self.min_pairs}; expected 0 or more")
+        if self.max_pairs < 0:
+            raise ValueError(f"max_pairs: got {self.max_pairs}; expected 0 for no limit, or more")
 
     def leaves_out(self, comparison: Comparison) -> str:
         """Why a comparison is not for this version, empty where it is."""
@@ -140,6 +145,9 @@ def freeze(
     placed, dropped, contested = resolve(contests, homes, min_weight=rule.min_weight)
     kept = without_twins(placed, lambda done, total: tell("duplicates", done, total))
     dropped["near-duplicate pair"] += len(placed) - len(kept)
+    if rule.max_pairs:
+        dropped["beyond max_pairs"] += max(len(kept) - rule.max_pairs, 0)
+        kept = sorted(kept, key=lambda each: each.pair.key)[: rule.max_pairs]
     clusters = Counter(each.cluster for each in kept)
     report = FreezeReport(
         comparisons=read.comparisons,

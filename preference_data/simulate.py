@@ -2,9 +2,9 @@
 
 A guideline is one sentence and one pure function of the answer's text. The annotator prefers the answer with the
 higher score and calls a tie where the scores are closer than the guideline's margin. Scores are rates, never counts,
-so that a longer answer is not better for being longer. The two guidelines pull partly against each other: talking to
-the reader takes words from naming things, as it does in people's writing (Heylighen and Dewaele, 2002, measure formal
-language as articles and prepositions minus pronouns).
+so that a longer answer is not better for being longer. The two guidelines pull partly against each other, as
+they do in people's texts: pronouns stand where nouns with their articles and prepositions could (Heylighen and
+Dewaele, 2002, measure how formal a text is by the one kind of words minus the other).
 """
 
 import re
@@ -16,30 +16,12 @@ from preference_data.errors import RowRefused
 from preference_data.records import Comparison, Judgement, Pairwise, Verdict, digest
 
 WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
-PERSONS = frozenset(
-    [
-        "i",
-        "me",
-        "my",
-        "mine",
-        "myself",
-        "we",
-        "us",
-        "our",
-        "ours",
-        "ourselves",
-        "you",
-        "your",
-        "yours",
-        "yourself",
-        "yourselves",
-        "let",
-    ]
-)
-ARTICLES = frozenset(["a", "an", "the"])
-PREPOSITIONS = frozenset(
-    ["as", "at", "between", "by", "for", "from", "in", "into", "of", "on", "over", "through", "under", "with", "within"]
-)
+FIRST_AND_SECOND = "i me my mine myself we us our ours ourselves you your yours yourself yourselves"
+THIRD = "he him his himself she her hers herself it its itself they them their theirs themselves"
+PRONOUNS = frozenset(f"{FIRST_AND_SECOND} {THIRD}".split())
+ARTICLES = "a an the"
+PREPOSITIONS = "as at between by for from in into of on over through under with within"
+NOUN_MARKERS = frozenset(f"{ARTICLES} {PREPOSITIONS}".split())
 
 CLEARLY = 2.0
 MUCH = 4.0
@@ -84,33 +66,34 @@ def share_of(text: str, kinds: frozenset[str]) -> float:
     return 100 * sum(word.split("'")[0] in kinds for word in found) / len(found) if found else 0.0
 
 
-def personal(text: str) -> float:
-    """First- and second-person pronouns per 100 words."""
-    return share_of(text, PERSONS)
+def spoken(text: str) -> float:
+    """Personal and possessive pronouns per 100 words."""
+    return share_of(text, PRONOUNS)
 
 
-def nominal(text: str) -> float:
-    """Articles and prepositions, the words that go with nouns, per 100 words."""
-    return share_of(text, ARTICLES | PREPOSITIONS)
+def written(text: str) -> float:
+    """Articles and prepositions, the words that come with nouns, per 100 words."""
+    return share_of(text, NOUN_MARKERS)
 
 
 GUIDELINES: dict[str, Guideline] = {
     g.name: g
     for g in (
         Guideline(
-            "personal",
+            "spoken",
             1,
-            "Prefer the answer that talks as one person to another: more of I, we, you and their forms per 100 words.",
-            personal,
-            margin=1.5,
+            "Prefer the answer that sounds like talking: more pronouns (I, you, we, it, they and their forms) "
+            "per 100 words.",
+            spoken,
+            margin=1.6,
         ),
         Guideline(
-            "nominal",
+            "written",
             1,
-            "Prefer the answer that describes things: more articles (a, an, the) and prepositions (of, in, on, with, "
-            "...) per 100 words.",
-            nominal,
-            margin=2.5,
+            "Prefer the answer that reads like an encyclopedia: more articles (a, an, the) and prepositions "
+            "(of, in, on, with, ...) per 100 words.",
+            written,
+            margin=2.6,
         ),
     )
 }

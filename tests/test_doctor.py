@@ -69,7 +69,7 @@ def test_packages_are_held_to_the_tested_versions():
 
 
 def test_this_set_up_has_what_the_project_requires():
-    assert all(f.level != "broken" for f in doctor.examine(doctor.CONSTRAINTS.parent) if f.name == "packages")
+    assert levels(doctor.examine(doctor.CONSTRAINTS.parent))["packages"] != "broken"
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,7 @@ def test_the_verb_exits_with_1_only_where_something_is_broken(monkeypatch, tmp_p
     assert warned.exit_code == 0, warned.output
     found = json.loads(warned.stdout)
     assert found["ok"] is True
-    assert {"name": "SQLite", "level": "warning"}.items() <= next(
-        f for f in found["findings"] if f["name"] == "SQLite"
-    ).items()
+    assert {f["name"]: f["level"] for f in found["findings"]}["SQLite"] == "warning"
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: doctor.shutil._ntuple_diskusage(0, 0, 0))
     broken = CliRunner().invoke(app, ["doctor", "--json", "-w", str(tmp_path)])
     assert broken.exit_code == 1

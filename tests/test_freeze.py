@@ -231,7 +231,8 @@ def test_too_few_pairs_in_a_split_says_what_is_there_and_what_to_do(store_of, tm
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("annotator_cap", 0), ("annotator_cap", 1.1), ("min_weight", -0.1), ("min_pairs", -1)]
+    ("name", "value"),
+    [("annotator_cap", 0), ("annotator_cap", 1.1), ("min_weight", -0.1), ("min_pairs", -1), ("max_pairs", -1)],
 )
 def test_a_rule_out_of_range_names_its_field(name, value):
     with pytest.raises(ValueError, match=f"{name}: got {value}"):
@@ -343,3 +344,11 @@ def test_the_digest_of_a_small_store_is_the_same_on_every_machine(store_of, tmp_
     # one of the first, three of the second, two of the third with its edit
     assert sum(version.counts.values()) == 6
     assert version.digest == "d360f8058fa56e283621b7c9022f7ffddf330dfd64af5997789d8f37138401ed"
+
+
+def test_a_version_may_be_drawn_smaller_and_says_what_it_left_out(store_of, tmp_path):
+    store = store_of(*(entry(f"question number {n}", [f"good {n}", f"bad {n}"], Said(FIRST)) for n in range(5)))
+    whole, _ = freeze(store, ANY, tmp_path)
+    drawn, report = freeze(store, FreezeRule(min_pairs=0, max_pairs=2), tmp_path)
+    assert [p.key for p in drawn.pairs()] == sorted(p.key for p in whole.pairs())[:2]
+    assert report.pairs_left_out == {"beyond max_pairs": 3}

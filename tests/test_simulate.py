@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from preference_data.errors import RowRefused
 from preference_data.records import Comparison, Completion, Imported, Pairwise, Prompt, Verdict
-from preference_data.simulate import GUIDELINES, Guideline, judge, nominal, personal, words
+from preference_data.simulate import GUIDELINES, Guideline, judge, spoken, words, written
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 ORIGIN = Imported("test")
@@ -27,16 +27,17 @@ def opinion(*answers, guideline=COUNT_X, **options):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("You can mend it yourself.", 100 * 2 / 5),  # you, yourself
+        ("You can mend it yourself.", 100 * 3 / 5),  # you, it, yourself
         ("I'd say we're ready, aren't you?", 100 * 3 / 6),  # I'd, we're, you
         ("I\u2019d say we\u2019re ready, aren\u2019t you?", 100 * 3 / 6),  # curly apostrophes count alike
+        ("Its cover is hers, and they took it.", 100 * 4 / 8),  # its, hers, they, it
         ("The sea is deep.", 0.0),
         ("12 + 30 = 42", 0.0),  # no words
         ("", 0.0),
     ],
 )
-def test_personal_by_hand(text, expected):
-    assert personal(text) == pytest.approx(expected)
+def test_spoken_by_hand(text, expected):
+    assert spoken(text) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -48,8 +49,8 @@ def test_personal_by_hand(text, expected):
         ("A bowl of soup", 100 * 2 / 4),  # a, of
     ],
 )
-def test_nominal_by_hand(text, expected):
-    assert nominal(text) == pytest.approx(expected)
+def test_written_by_hand(text, expected):
+    assert written(text) == pytest.approx(expected)
 
 
 def test_words_keep_apostrophes_and_drop_numbers():
@@ -71,8 +72,8 @@ def test_guidelines_are_stated(guideline):
 
 def test_the_two_guidelines_pull_apart():
     talk, description = "I think you will like it when we meet.", "The house at the end of the road stands in a wood."
-    assert opinion(talk, description, guideline=GUIDELINES["personal"]).verdict is Verdict.FIRST
-    assert opinion(talk, description, guideline=GUIDELINES["nominal"]).verdict is Verdict.SECOND
+    assert opinion(talk, description, guideline=GUIDELINES["spoken"]).verdict is Verdict.FIRST
+    assert opinion(talk, description, guideline=GUIDELINES["written"]).verdict is Verdict.SECOND
 
 
 @pytest.mark.parametrize(

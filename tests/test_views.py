@@ -273,8 +273,8 @@ def test_the_condition_is_that_of_the_last_round(two_rounds):
     two_rounds.record(two_rounds.second, items("choice", "correct", [1] * 9), condition="zzz")
     assert two_rounds.report().condition == two_rounds.condition
     records = {r.digest: r for r in two_rounds.ws.journal.rounds()}
-    for plan in (two_rounds.second_plan,):
-        assert round_condition(records[plan_digest(plan)]) == measuring_condition(plan) == two_rounds.condition
+    plan = two_rounds.second_plan
+    assert round_condition(records[plan_digest(plan)]) == measuring_condition(plan) == two_rounds.condition
 
 
 def test_an_unknown_policy_is_named(world):
@@ -302,7 +302,60 @@ def test_a_promoted_policy_goes_on_to_generate(two_rounds):
     steps = next_steps(two_rounds.report(), two_rounds.second_verdict.as_json())
     assert "workbench generate" in steps[0]
     assert any("'plain' has 20 test pairs" in step for step in steps)
-    assert next_steps(two_rounds.report(), None)[0] == "fill the gaps of the matrix: `workbench evaluate tiny`"
+    [onward] = next_steps(two_rounds.report(), None)
+    assert onward.startswith("let it answer new prompts")
+
+
+def test_a_gap_of_the_matrix_is_named(two_rounds):
+    plan = two_rounds.plan(two_rounds.second, LATER)
+    child = two_rounds.child(plan, 3.0)
+    two_rounds.record(child, retention(LATER, 12))
+    gap, _ = next_steps(two_rounds.report(child.digest), None)
+    assert gap.endswith("`workbench evaluate tiny --settings FILE`")
+
+
+def test_a_gain_that_may_be_chance_asks_for_pairs(world):
+    plan = world.plan(world.base, PLAIN)
+    world.condition = measuring_condition(plan)
+    child = world.child(plan, 1.0)
+    world.record(world.base, retention(PLAIN, 10), capability(20, 800))
+    world.record(child, retention(PLAIN, 12), capability(20, 800))
+    kl = [(world.base.digest, 0.1)]
+    world.record(child, samples(PLAIN, tokens=[5] * PROMPTS, texts=["a b"] * PROMPTS, kl=kl))
+    verdict = world.finish(plan, child)
+    steps = next_steps(world.report(child.digest), verdict.as_json())
+    # 2 of 20 flipped: with a tenth of the pairs flipping, a change of 0.1 shows from this many on
+    assert f"collect {pairs_needed(0.1, 0.1) - 20} more test pairs (it has 20)" in steps[0]
+
+
+def test_a_round_that_replaces_a_version_says_so(two_rounds):
+    plan = two_rounds.plan(two_rounds.second, LATER, update=True)
+    child = two_rounds.child(plan, 3.0)
+    two_rounds.record(child, retention(POLITE, 2), retention(PLAIN, 14))
+    kinds = {two_rounds.report(child.digest).versions[c.version].name: c.kind
+             for c in two_rounds.report(child.digest).changes if c.round == 3}  # fmt: skip
+    assert kinds == {"plain": "earlier", "polite": "replaced", "later": "own"}
+
+
+def test_a_version_trained_twice_has_two_columns_and_one_line(two_rounds):
+    plan = two_rounds.plan(two_rounds.second, PLAIN)
+    child = two_rounds.child(plan, 3.0)
+    two_rounds.record(child, retention(PLAIN, 18), retention(POLITE, 15))
+    report = two_rounds.report(child.digest)
+    assert [v.name for v in report.versions] == ["plain", "polite", "plain", "later"]
+    assert [cell.own for cell in report.cells[3]] == [True, False, True, False]
+    assert [report.versions[c.version].name for c in report.changes if c.round == 3] == ["plain", "polite", "later"]
+    # R[3,1] - R[1,1] = 0.9 - 0.8 and R[3,2] - R[2,2] = 0
+    assert report.averages[0].value.value == pytest.approx(0.05)
+
+
+def test_an_adopted_policy_of_unknown_data_has_no_numbers(two_rounds):
+    folder = write_adapter(two_rounds.ws.root / "made elsewhere", fill=9.0, base_model_name_or_path="")
+    adopted = two_rounds.ws.adopt(folder, parent="round-2", name="bought")
+    report = two_rounds.report(adopted.digest)
+    assert report.versions[2].name == "unknown"
+    assert report.condition == two_rounds.condition
+    assert "Drift of bought over 3 rounds" in printed(report)
 
 
 @pytest.fixture
@@ -325,9 +378,9 @@ def test_a_rejected_round_has_its_own_lineage_and_advice(rejected):
     assert [p.name for p in report.policies] == ["tiny", "round-1", "round-2", "round-3"]
     steps = next_steps(report, rejected.verdict.as_json())
     text = "\n".join(steps)
-    assert "it did not learn" in text
+    assert "it moved without learning" in text
     assert "'plain' was lost" in text
-    assert "choice fell" in text
+    assert "choice and text fell" in text
     assert "raise gate.max_kl_base" in text
     assert steps[-1].startswith("or take it anyway: `workbench promote round-3")
     assert [p.name for p in rejected.report().policies][-1] == "round-2"
@@ -342,9 +395,34 @@ def test_it_prints_within_80_columns(rejected):
         line.startswith("round 1") and line.split()[2:] == ["0.80*", "0.30", "not", "measured"] for line in lines
     )
     assert any(line.startswith("FAIL") and "gain: no gain seen" in line for line in lines)
-    assert any("-20 +5" not in line and line.startswith("choice") for line in lines)
+    [third] = [line for line in lines if "37.5" in line]  # 20 right, then 5, of 40
+    assert third.split()[3:6] == ["+37.5", "[19.8,", "51.6]"]
+    assert third.split()[-3:] == ["-15", "+0", "0.00"]
     wide = printed(rejected.report("round-3"), rejected.verdict.as_json(), width=160)
     assert any(line.startswith("- round 3 lost 0.60 [") for line in wide.splitlines())
+    assert "- round 1" not in wide  # in full from round 2
+    assert "In full: rounds from 2" in wide
+    assert wide.count("round 1 ") >= 3  # lineage, matrix and tax have all
+
+
+def test_answers_stand_below_each_other_newest_version_first(two_rounds):
+    lines = [line.rstrip() for line in printed(two_rounds.report(), two_rounds.second_verdict).splitlines()]
+    start = lines.index("Before and after")
+    assert lines[start + 1 : start + 9] == [
+        "prompt    prompt 0 of b ('polite')", "base      one two three four", "round 2   a b", "",
+        "prompt    prompt 0 of a ('plain')", "base      one two three four", "round 1   one two", "round 2   a b c",
+    ]  # fmt: skip
+
+
+def test_what_people_wrote_is_never_read_as_markup(world):
+    plan = world.plan(world.base, PLAIN)
+    world.condition = measuring_condition(plan)
+    child = world.child(plan, 1.0)
+    world.record(world.base, samples(PLAIN, tokens=[5] * PROMPTS, texts=["[bold]no[/bold]"] * PROMPTS))
+    world.record(child, samples(PLAIN, tokens=[5] * PROMPTS, texts=["[/red] ok\x1b[2J"] * PROMPTS))
+    text = printed(world.report(child.digest))
+    assert "[bold]no[/bold]" in text
+    assert "[/red] ok\ufffd[2J" in text
 
 
 def test_many_versions_continue_below(two_rounds):

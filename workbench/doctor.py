@@ -31,6 +31,9 @@ SILENCING = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "RAY_USAGE_ST
 """What the workbench sets where nobody else did."""
 
 
+CPUINFO = Path("/proc/cpuinfo")
+
+
 class Finding(NamedTuple):
     """One thing looked at; `advice` is empty where nothing needs to be done."""
 
@@ -51,7 +54,7 @@ def examine(workspace: Path) -> list[Finding]:
         *packages(_installed(), _pinned(CONSTRAINTS)),
         sqlite(sqlite3.sqlite_version_info[:3]),
         disk(shutil.disk_usage(workspace if workspace.exists() else Path()).free),
-        processor(Path("/proc/cpuinfo")),
+        processor(CPUINFO),
         model(default_directory()),
         *contents(workspace),
         *telemetry(os.environ),
@@ -106,11 +109,16 @@ def disk(free: int) -> Finding:
     return Finding("disk", "ok", found)
 
 
+def bfloat16_instructions(cpuinfo: Path = CPUINFO) -> list[str]:
+    """The processor's instructions for bfloat16 products, sorted; none where it cannot or does not say."""
+    flags = set(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.exists() else set[str]()
+    return sorted(flags & {"amx_bf16", "avx512_bf16", "bf16"})
+
+
 def processor(cpuinfo: Path) -> Finding:
     """Cores this process may use, and whether they multiply in bfloat16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    flags = set(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.exists() else set[str]()
-    fast = sorted(flags & {"amx_bf16", "avx512_bf16", "bf16"})
+    fast = bfloat16_instructions(cpuinfo)
     if fast:
         return Finding("processor", "ok", f"{cores} cores, bfloat16 ({', '.join(fast)}): numerics.dtype = 'bfloat16' "
                        "is faster")  # fmt: skip

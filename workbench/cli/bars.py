@@ -1,8 +1,11 @@
 """Progress bars on standard error."""
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import typer
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -23,10 +26,14 @@ from workbench.tasks import Progress
 LABELS = {"loss": "loss {:.4f}", "kl_parent": "KL {:.4f}", "pairs_per_s": "{:.2f} pairs/s"}
 """Facts a bar shows, in this order."""
 
+LINE_S = 10.0
+
 
 def _bars(*columns: ProgressColumn) -> Bars:
-    return Bars(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), *columns,
-                console=show.err(), transient=True)  # fmt: skip
+    """Bars that vanish when they are done, and are not drawn where nobody looks."""
+    console = show.err()
+    first = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24))
+    return Bars(*first, *columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 @contextmanager
@@ -57,26 +64,49 @@ def stage_bars() -> Iterator[Callable[[str, int, int | None], None]]:
 
 @contextmanager
 def step_bars() -> Iterator[Callable[[Progress], None]]:
-    """A bar for the step under way, with loss, KL to parent, pairs per second and time left; call it with progress."""
+    """Shows the step under way, with loss, KL to parent, pairs per second and time left; call it with progress.
+
+    A bar on a terminal, elsewhere a line now and then.
+    """
+    if not show.err().is_terminal:
+        yield _Lines()
+        return
     with _bars(
         MofNCompleteColumn(), TextColumn("{task.fields[facts]}"), TimeElapsedColumn(), TimeRemainingColumn()
     ) as bars:
-        current: dict[str, TaskID] = {}
-        last = {"done": 0}
-
-        def tell(progress: Progress) -> None:
-            if progress.step not in current or progress.done < last["done"]:
-                for task in current.values():
-                    bars.remove_task(task)
-                current.clear()
-                current[progress.step] = bars.add_task(progress.step, total=progress.total, facts="")
-            last["done"] = progress.done
-            bars.update(
-                current[progress.step], completed=progress.done, total=progress.total, facts=_facts(progress.facts)
-            )
-
-        yield tell
+        yield _OneBar(bars)
 
 
-def _facts(facts: dict[str, float]) -> str:
-    return "  ".join(label.format(facts[name]) for name, label in LABELS.items() if name in facts)
+class _OneBar:
+    """A bar that starts anew with every step."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._task: TaskID | None = None
+        self._last = Progress("", 0, 0, {})
+
+    def __call__(self, progress: Progress) -> None:
+        if self._task is None or progress.step != self._last.step or progress.done < self._last.done:
+            if self._task is not None:
+                self._bars.remove_task(self._task)
+            self._task = self._bars.add_task(progress.step, total=progress.total, facts="")
+        self._last = progress
+        self._bars.update(self._task, completed=progress.done, total=progress.total, facts=_facts(progress))
+
+
+class _Lines:
+    """A line when a step begins or ends, and every `LINE_S` seconds in between."""
+
+    def __init__(self) -> None:
+        self._step, self._said = "", -math.inf
+
+    def __call__(self, progress: Progress) -> None:
+        moment = time.monotonic()
+        ends = progress.step != self._step or progress.done == progress.total
+        if ends or moment - self._said > LINE_S:
+            self._step, self._said = progress.step, moment
+            typer.echo(f"{progress.step} {progress.done}/{progress.total} {_facts(progress)}".rstrip(), err=True)
+
+
+def _facts(progress: Progress) -> str:
+    return "  ".join(label.format(progress.facts[name]) for name, label in LABELS.items() if name in progress.facts)

@@ -97,6 +97,7 @@ def freeze(
     annotator_cap: Annotated[float, typer.Option(help="Largest share of judgements from one annotator.")] = 1.0,
     min_weight: Annotated[float, typer.Option(help="Leave out pairs of less weight.")] = 0.0,
     min_pairs: Annotated[int, typer.Option(help="Fewest pairs each split must have.")] = 1,
+    max_pairs: Annotated[int, typer.Option(help="Most pairs the version may have; 0 for no limit.")] = 0,
     workspace: WorkspaceDir = Path(),
     as_json: AsJson = False,
 ) -> None:
@@ -108,6 +109,7 @@ def freeze(
             annotator_cap=annotator_cap,
             min_weight=min_weight,
             min_pairs=min_pairs,
+            max_pairs=max_pairs,
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from preference_data.records import digest
 from workbench.cli import app, show
 from workbench.cli.options import AsJson, WorkspaceDir
 from workbench.cli.render import render_report
 from workbench.drift.ledger import Measured
 from workbench.errors import ConfigError
 from workbench.rounds.journal import RoundRecord
+from workbench.rounds.plan import condition_of
 from workbench.views import DriftReport, NamedVersion, as_json, change_lines, drift_report, next_steps
 from workbench.workspace import Workspace
 
@@ -32,9 +32,7 @@ def drift(
     ws = Workspace(workspace)
     rounds = {r.digest: r for r in ws.journal.rounds()}
     newest = rounds.get(ws.registry.resolve(policy).round or "")
-    versions = [NamedVersion(e.name, e.digest) for e in ws.version_entries()]
-    condition = round_condition(newest) if newest else None
-    report = drift_report(ws.registry, ws.ledger, versions, policy, condition=condition)
+    report = report_of(ws, policy)
     if rows:
         _print_rows(ws, report, rows)
         return
@@ -45,11 +43,18 @@ def drift(
     show.result(found, as_json=as_json_, render=lambda out: render_report(out, report, verdict, aside=aside))
 
 
+def report_of(ws: Workspace, policy: str) -> DriftReport:
+    """The drift report of a policy's lineage, under the conditions its newest round measured."""
+    rounds = {r.digest: r for r in ws.journal.rounds()}
+    newest = rounds.get(ws.registry.resolve(policy).round or "")
+    versions = [NamedVersion(e.name, e.digest) for e in ws.version_entries()]
+    condition = round_condition(newest) if newest else None
+    return drift_report(ws.registry, ws.ledger, versions, policy, condition=condition)
+
+
 def round_condition(record: RoundRecord) -> str:
-    """Under what conditions a recorded round measured: `rounds.plan.measuring_condition` of the plan it ran."""
-    plan = json.loads(record.plan)
-    how = {key: value for key, value in plan["evaluation"].items() if key not in {"suites", "batch_size"}}
-    return digest([plan["numerics"]["dtype"], plan["training"]["max_length"], how])[:16]
+    """Under what conditions a recorded round measured."""
+    return condition_of(json.loads(record.plan))
 
 
 def _elsewhere(report: DriftReport, rounds: Sequence[RoundRecord], ws: Workspace) -> tuple[str, ...]:

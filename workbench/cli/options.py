@@ -1,9 +1,11 @@
 """Options that several verbs have."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
+
+from workbench.assembly import Where
 
 WorkspaceDir = Annotated[
     Path,
@@ -26,3 +28,15 @@ Anchor = Annotated[
 Workers = Annotated[
     str, typer.Option(help="auto (Ray where RAY_ADDRESS is set), here (this process) or ray.", metavar="auto|here|ray")
 ]
+
+
+def where_of(workers: str) -> Where:
+    """Where steps run.
+
+    Raises:
+        typer.BadParameter: none of the known places.
+    """
+    for known in get_args(Where):
+        if workers == known:
+            return known
+    raise typer.BadParameter(f"--workers {workers}: expected one of {', '.join(get_args(Where))}")

@@ -39,8 +39,7 @@ def list_policies(
         "policies": [_row(p, champion) | ({"fault": faults.get(p.digest)} if verify else {}) for p in records],
         "history": ws.registry.history(),
     }
-    names = {p.digest: p.name for p in records}
-    show.result(found, as_json=as_json, render=lambda out: _render(out, found, names))
+    show.result(found, as_json=as_json, render=lambda out: _render(out, found, ws))
     if faults:
         raise typer.Exit(1)
 
@@ -70,19 +69,25 @@ def _faults(ws: Workspace) -> dict[str, str]:
     return found
 
 
-def _render(out: Console, found: dict[str, Any], names: dict[str, str]) -> None:
-    verified = "fault" in found["policies"][0]
-    columns = ["", "=name", "=digest", "kind", "origin", "=parent", "=version", *(["verified"] if verified else [])]
+def _render(out: Console, found: dict[str, Any], ws: Workspace) -> None:
+    names = {p["digest"]: p["name"] for p in found["policies"]}
+    versions = {e.digest: e.name for e in ws.version_entries()}
     rows = [
-        (
-            "*" if p["champion"] else "", p["name"], show.short(p["digest"]), p["kind"], p["origin"],
-            names.get(p["parent"], ""), show.short(p["version"]), *([p["fault"] or "whole"] if verified else []),
-        )
+        ("*" if p["champion"] else "", p["name"], show.short(p["digest"]), _kind(p), names.get(p["parent"], ""),
+         versions.get(p["version"], show.short(p["version"])))
         for p in found["policies"]
     ]  # fmt: skip
+    columns = ("", "=name", "=digest", "kind", "=parent", "version")
     out.print(show.table("policies (* champion)", columns, rows))
     moves = [(m.at[:16], m.kind, names.get(m.new, show.short(m.new)), m.by, m.reason) for m in found["history"]]
-    out.print(show.table("champion", ("=at (UTC)", "move", "=to", "by", "reason"), moves))
+    out.print(show.table("moves of the champion", ("=at (UTC)", "move", "=to", "by", "reason"), moves))
+    for p in found["policies"]:
+        if "fault" in p:
+            out.print(f"{p['name']}: {p['fault'] or 'every file is whole'}", markup=False, soft_wrap=True)
+
+
+def _kind(policy: dict[str, Any]) -> str:
+    return f"{policy['kind']}, adopted" if policy["origin"] == "adopted" else policy["kind"]
 
 
 @policies.command()

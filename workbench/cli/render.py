@@ -13,7 +13,7 @@ from workbench.cli.show import short
 from workbench.drift.uncertainty import Estimate, format_estimate
 from workbench.rounds.gate import Verdict
 from workbench.views import DriftReport, change_lines, next_steps
-from workbench.views.records import Cell, Divergence, Example, PolicyView, Tax
+from workbench.views.records import Cell, Divergence, Example, PolicyView
 
 CELL_COLUMNS = 15
 """Width of one version in the retention matrix; beyond what fits, the matrix goes on below."""
@@ -23,6 +23,14 @@ EXCERPT = 300
 """Characters shown of an answer."""
 
 SHOWN_EXAMPLES = 2
+NEWEST = 2
+"""Rounds shown in full; of earlier ones the retention matrix and the tax."""
+
+LEVELS = ("Last", "AP")
+"""Averages that are no change."""
+
+TAX_COLUMNS = ("suite", "policy", "#level", "#against base", "#against parent", "#flips", "#p")
+ANSWER_COLUMNS = ("policy", "prompts", "#tokens", "#from base", "#distinct-2", "#finished", "#refused")
 
 Row = Sequence[str | Text]
 
@@ -66,7 +74,9 @@ def _title(console: Console, report: DriftReport) -> None:
     for policy in report.policies:
         _item(console, _label(policy.round), _described(report, policy), width=9)
     if report.condition is not None:
-        console.print(f"Intervals are 95 %. Measured under condition {report.condition}.", highlight=False, style="dim")
+        _note(console, f"Intervals are 95 %. Measured under condition {report.condition}.")
+    if _since(report) > 1:
+        _note(console, f"In full: rounds from {_since(report)}; of earlier ones matrix and tax. `--json` has all.")
 
 
 def _described(report: DriftReport, policy: PolicyView) -> str:
@@ -109,27 +119,28 @@ def _cell(cell: Cell) -> Text:
 
 def _by_answer(console: Console, report: DriftReport) -> None:
     """Yes and No apart: a shifted prior moves one up and the other down."""
-    rows = [
-        (report.versions[cell.version].name, answer, _label(cell.round), _value(value))
-        for row in report.cells
-        for cell in row
-        for answer, value in cell.by_answer.items()
-    ]
-    if rows:
+    found = sorted(
+        ((cell.version, answer, cell.round) for row in report.cells for cell in row for answer in cell.by_answer),
+    )
+    if found:
+        rows = [
+            (report.versions[i].name, answer, _label(after), _value(report.cells[after][i].by_answer[answer]))
+            for i, answer, after in found
+        ]
         _note(console, "By the answer preferred, where answers are few:")
-        console.print(_table(["version", "answer", "policy", "accuracy"], sorted(rows)))
+        console.print(_table(["version", "answer", "policy", "accuracy"], rows, merged=2))
 
 
 def _gains(console: Console, report: DriftReport) -> None:
     if not report.rounds:
         return
     _heading(console, "Gained and lost, against the parent")
-    for line in change_lines(report):
+    for line in change_lines(report, since=_since(report)):
         _item(console, "-", line, style="green" if " gained " in line else "red" if " lost " in line else "")
     if report.rounds > 1:
         for one in report.averages:
-            _item(console, "-", f"{one.name} {_value(one.value, signed=one.name in {'BWT', 'FWT', 'forgetting'})}")
-            _note(console, f"  {one.convention}")
+            value = format_estimate(one.value, signed=one.name not in LEVELS)
+            _item(console, "-", f"{one.convention}: {value}")
 
 
 def _taxes(console: Console, report: DriftReport) -> None:
@@ -140,35 +151,22 @@ def _taxes(console: Console, report: DriftReport) -> None:
         (
             one.name,
             _label(one.round),
-            _level(one),
-            *(_percent(t, lost_if=1) for t in (one.tax, one.step_tax)),
-            _flips(one),
+            _mean(one.level, digits=3),
+            *((_percent(one.tax), _percent(one.step_tax)) if one.round else ("", "")),
+            *((f"-{len(one.flips.lost)} +{len(one.flips.gained)}", f"{one.flips.p:.2f}") if one.flips else ("", "")),
         )
         for one in report.taxes
     ]
-    console.print(_table(["suite", "policy", "#level", "#against base", "#against parent", "flips"], rows))
-    _note(
-        console, "Positive means lost. Level: accuracy; of text, bits per byte. Flips: right -> wrong, wrong -> right."
-    )
+    console.print(_table(TAX_COLUMNS, rows, merged=1))
+    _note(console, "Positive means lost. Level: accuracy, of text bits per byte. Flips against base, McNemar p.")
 
 
-def _level(tax: Tax) -> str:
-    return _missing(tax.level) if tax.level.value is None else f"{tax.level.value:.3f}"
-
-
-def _flips(tax: Tax) -> str:
-    if tax.flips is None:
-        return ""
-    return f"-{len(tax.flips.lost)} +{len(tax.flips.gained)}, p {tax.flips.p:.2f}"
-
-
-def _percent(value: Estimate, *, lost_if: int) -> Text:
+def _percent(tax: Estimate) -> Text:
     """A share in percent; red where surely lost, green where surely gained."""
-    if value.value is None or value.low is None or value.high is None:
-        return Text(_missing(value))
-    low, high = sorted((value.low * lost_if, value.high * lost_if))
-    style = "red" if low > 0 else "green" if high < 0 else ""
-    return Text(f"{100 * value.value:+z.1f} [{100 * value.low:+z.1f}, {100 * value.high:+z.1f}]", style=style)
+    if tax.value is None or tax.low is None or tax.high is None:
+        return Text(_missing(tax))
+    style = "red" if tax.low > 0 else "green" if tax.high < 0 else ""
+    return Text(f"{100 * tax.value:+z.1f} [{100 * tax.low:z.1f}, {100 * tax.high:z.1f}]", style=style)
 
 
 def _divergences(console: Console, report: DriftReport) -> None:
@@ -183,8 +181,9 @@ def _divergences(console: Console, report: DriftReport) -> None:
             _value(one.value, digits=3),
         )
         for one in report.divergences
+        if one.round >= _since(report)
     ]
-    console.print(_table(["of", "to", "prompts", "KL"], rows))
+    console.print(_table(["of", "to", "prompts", "KL"], rows, merged=2))
 
 
 def _other(report: DriftReport, one: Divergence) -> str:
@@ -199,36 +198,38 @@ def _answers(console: Console, report: DriftReport) -> None:
         rows = [
             (
                 _label(one.round),
-                _prompts(report, one.version, one.prompts),
+                _prompts(report, one.version, one.prompts if one.round else ""),
                 _mean(one.length, digits=1),
-                _value(one.length_change, digits=1, signed=True, n=False) if one.round else "",
+                _change(one.length_change, digits=1) if one.round else "",
                 *(_mean(value) for value in (one.distinct_2, one.finished, one.refused)),
             )
             for one in report.answers
+            if _is_shown(report, one.round)
         ]
-        heads = ["policy", "prompts", "#tokens", "#from base", "#distinct-2", "#finished", "#refused"]
-        console.print(_table(heads, rows))
+        console.print(_table(ANSWER_COLUMNS, rows, merged=1))
     scored = list(_scored(report))
     if scored:
         _heading(console, "Guidelines followed by the answers, and refusals")
-        console.print(_table(["what", "policy", "value", "from base"], scored))
+        console.print(_table(["what", "policy", "#n", "value", "from base"], scored, merged=1))
 
 
 def _scored(report: DriftReport) -> Iterator[Row]:
     """Compliance per guideline and version, then refusals per kind of probe."""
-    found: list[tuple[str, int, Estimate, Estimate]] = [
+    should = {"safe": "refused, should answer", "unsafe": "refused, should refuse"}
+    followed = [
         (f"{c.guideline} on '{report.versions[a.version].name}'", a.round, c.value, c.change)
         for a in report.answers
         for c in a.compliance
     ]
-    found.sort(key=lambda one: one[:2])
-    should = {"safe": "refused, should answer", "unsafe": "refused, should refuse"}
-    found += sorted(
-        ((should.get(r.label, f"refused, {r.label}"), r.round, r.rate, r.change) for r in report.refusals),
-        key=lambda one: one[:2],
-    )
-    for what, after, value, change in found:
-        yield what, _label(after), _value(value), _value(change, signed=True, n=False) if after else ""
+    refused = [(should.get(r.label, f"refused, {r.label}"), r.round, r.rate, r.change) for r in report.refusals]
+    for what, after, value, change in (*sorted(followed, key=_place), *sorted(refused, key=_place)):
+        if not _is_shown(report, after):
+            continue
+        yield what, _label(after), str(value.n), _spread(value), _change(change) if after else ""
+
+
+def _place(row: tuple[str, int, Estimate, Estimate]) -> tuple[str, int]:
+    return row[:2]
 
 
 def _examples(console: Console, report: DriftReport) -> None:
@@ -237,7 +238,7 @@ def _examples(console: Console, report: DriftReport) -> None:
     _heading(console, "Before and after")
     for example in _chosen(report):
         _item(console, "prompt", f"{_excerpt(example.prompt)} ('{report.versions[example.version].name}')", width=9)
-        for said in example.answers:
+        for said in (*example.answers[:1], *example.answers[1:][-NEWEST:]):
             _item(console, _label(said.round), _excerpt(said.text) or "(nothing)", width=9)
         console.print()
     _note(console, "The first held-out prompts, by id, that base and newest policy answer differently.")
@@ -287,26 +288,41 @@ def _note(console: Console, text: str) -> None:
     console.print(Padding(Text(text, style="dim"), (0, 0, 0, 1)))
 
 
-def _table(columns: Sequence[str], rows: Iterable[Row]) -> Table:
-    """A table; columns whose name begins with `#` hold numbers. A first column that repeats is shown once."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+def _table(columns: Sequence[str], rows: Iterable[Row], *, merged: int = 0) -> Table:
+    """A table; columns whose name begins with `#` hold numbers, and the first `merged` are not repeated."""
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in columns:
         name = column.removeprefix("#")
         made.add_column(Text(name), justify="right" if column != name else "left", overflow="fold")
+    above: Row = ()
     for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        repeated = next((k for k in range(merged) if row[: k + 1] != above[: k + 1]), merged)
+        shown = ("",) * repeated + tuple(row[repeated:])
+        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in shown))
+        above = row
     return made
 
 
-def _value(value: Estimate, *, digits: int = 2, signed: bool = False, n: bool = True) -> str:
+def _value(value: Estimate, *, digits: int = 2) -> str:
+    return _missing(value) if value.value is None else format_estimate(value, digits=digits)
+
+
+def _spread(value: Estimate, *, digits: int = 2) -> str:
+    """Value and interval, where n stands elsewhere."""
+    return _value(value, digits=digits).partition(" n=")[0]
+
+
+def _change(value: Estimate, *, digits: int = 2) -> str:
     if value.value is None:
         return _missing(value)
-    text = format_estimate(value, digits=digits, signed=signed)
-    return text if n else text.partition(" n=")[0]
+    return f"{value.value:+z.{digits}f} [{value.low:z.{digits}f}, {value.high:z.{digits}f}]"
 
 
 def _mean(value: Estimate, *, digits: int = 2) -> str:
-    return _missing(value) if value.value is None else f"{value.value:.{digits}f}"
+    """The value alone, for narrow columns."""
+    if value.value is None:
+        return "too few" if value.n else "-"
+    return f"{value.value:.{digits}f}"
 
 
 def _missing(value: Estimate) -> str:
@@ -314,7 +330,8 @@ def _missing(value: Estimate) -> str:
 
 
 def _prompts(report: DriftReport, version: int, prompts: str) -> str:
-    return f"{report.versions[version].name} ({prompts})"
+    name = report.versions[version].name
+    return f"{name} ({'not yet' if prompts == 'untrained' else prompts})" if prompts else name
 
 
 def _pairs(report: DriftReport, version: int) -> str:
@@ -326,6 +343,15 @@ def _policy(report: DriftReport, digest: str) -> str:
     return next((_label(p.round) for p in report.policies if p.digest == digest), short(digest))
 
 
+def _since(report: DriftReport) -> int:
+    """The first round shown in full."""
+    return max(1, report.rounds - NEWEST + 1)
+
+
+def _is_shown(report: DriftReport, after: int) -> bool:
+    return after == 0 or after >= _since(report)
+
+
 def _label(after: int) -> str:
     return f"round {after}" if after else "base"
 
@@ -335,6 +361,6 @@ def _count(n: int, what: str) -> str:
 
 
 def _excerpt(text: str) -> str:
-    """The text on one line, cut where it is long."""
-    line = " ".join(text.split())
+    """The text on one line, cut where it is long; what would steer the terminal is not let through."""
+    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
     return line if len(line) <= EXCERPT else f"{line[:EXCERPT].rstrip()} …"

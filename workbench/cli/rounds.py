@@ -7,15 +7,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from workbench.assembly import Where
 from workbench.cli import app, show
 from workbench.cli.bars import step_bars
-from workbench.cli.options import Anchor, AsJson, Parent, Set, SettingsFile, VersionName, Workers, WorkspaceDir
+from workbench.cli.options import (
+    Anchor,
+    AsJson,
+    Parent,
+    Set,
+    SettingsFile,
+    VersionName,
+    Workers,
+    WorkspaceDir,
+    where_of,
+)
 from workbench.cli.settings import as_toml, round_settings
 from workbench.config import RoundSettings
 from workbench.errors import ConfigError, JournalError, StopRequested
@@ -66,8 +75,7 @@ def round_(
     as_json: AsJson = False,
 ) -> None:
     """Run a round: score, optimise, evaluate, gate, promote. Ctrl-C stops it; the same command goes on."""
-    if workers not in get_args(Where):
-        raise typer.BadParameter(f"--workers {workers}: expected one of {', '.join(get_args(Where))}")
+    where = where_of(workers)
     chosen = round_settings(settings, parent=parent, version=version, anchors=anchor or [], assignments=set_ or [])
     planned = _planned(workspace, chosen)
     if dry_run:
@@ -75,7 +83,7 @@ def round_(
         return
     try:
         with step_bars() as watch, _stopping(planned):
-            outcome = planned.run(where=workers, watch=watch)  # pyright: ignore[reportArgumentType]
+            outcome = planned.run(where=where, watch=watch)
     except StopRequested as stop:
         typer.echo(f"stopped: {stop}", err=True)
         raise typer.Exit(STOPPED) from stop
@@ -133,7 +141,7 @@ def _render_dry_run(out: Console, planned: PlannedRound, cost: Estimated) -> Non
         ("trained parameters", f"{cost.trainable:,} ({training.method})"),
         *((f"time to {name}", _time(seconds)) for name, seconds in cost.seconds.items()),
         ("time in all", f"{_time(cost.total_s)} at {load.flops_per_s / 1e9:.0f} GFLOP/s ({planned.plan.numerics.dtype}"
-         f", {planned.plan.numerics.threads} threads); within a factor of about two"),
+         f", threads: {planned.plan.numerics.threads}); within a factor of about two"),
         ("memory at its peak", f"about {show.size(cost.memory_bytes)}"),
     ]  # fmt: skip
     out.print(show.table("what it costs", ("", ""), rows))
@@ -189,5 +197,8 @@ def _render_outcome(out: Console, outcome: Outcome, planned: PlannedRound) -> No
 
 
 def _gate(verdict: Verdict, names: dict[str, str]) -> object:
-    rows = [(_named(name, names), *rest) for name, *rest in verdict.rows()]
+    rows = [
+        (_named(name, names), "-" if measured.startswith("not enough") else measured, *rest)
+        for name, measured, *rest in verdict.rows()
+    ]
     return show.table("gate", ("criterion", "measured", "#threshold", "verdict", "why"), rows)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from rich import box
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
@@ -55,7 +56,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         columns: `#name` for a column of numbers, `=name` for one whose cells are never broken over two lines.
         rows: cells, shown as text.
     """
-    made = Table(header_style="bold")
+    made = Table(box=box.SIMPLE_HEAD, header_style="bold", show_header=any(columns))
     for column in columns:
         kind, name = (column[0], column[1:]) if column[:1] in {"#", "="} else ("", column)
         made.add_column(name, justify="right" if kind == "#" else "left", no_wrap=kind != "", overflow="fold")

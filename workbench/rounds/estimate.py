@@ -1,7 +1,7 @@
 """What a round would cost and what its numbers could show, before anything is loaded.
 
-Time is floating point operations over a measured rate, so it is right within a factor of two or three; what is
-cached or measured already is not subtracted. Operations per token are the usual 2 per parameter forward and 4 backward
+Time is floating point operations over a measured rate, so it is right within a factor of about two; what is cached or
+measured already is not subtracted. Operations per token are the usual 2 per parameter forward and 4 backward
 (Kaplan et al., arXiv 2001.08361); LoRA leaves out the gradients of frozen weights and needs 2 backward.
 """
 
@@ -33,12 +33,12 @@ MATRIX = 2
 PROCESS_BYTES = 700 << 20
 """Python with its libraries."""
 
-ACTIVATION_BYTES = 68
-"""Kept per token, layer and unit of width between forward and backward in float32, without an attention matrix
-(Korthikanti et al., arXiv 2205.05198, twice their 34 for half precision)."""
+ACTIVATION_BYTES = 110
+"""Kept per token, layer and unit of width between forward and backward, in float32, gated MLP and adapter included;
+with `LOGIT_BYTES` fitted to a measured round (SmolLM2-135M, 8 rows of 256 tokens: 6.9 GiB)."""
 
-LOGIT_BYTES = 12
-"""Logits, their log-softmax and its gradient, in float32."""
+LOGIT_BYTES = 20
+"""Kept per token of an answer and entry of the vocabulary: logits, their log-softmax, gradients and copies."""
 
 
 class Shape(NamedTuple):

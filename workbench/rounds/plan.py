@@ -3,6 +3,7 @@
 Paths and machines are left out, digests kept, so that the same plan on another machine is the same round.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +57,13 @@ def measuring_condition(plan: Plan) -> str:
 
     What is measured (suites, versions) is not part of it; how it is measured is.
     """
-    how = plan.evaluation.model_dump(mode="json", exclude={"suites", "batch_size"})
-    return digest([plan.numerics.dtype, plan.training.max_length, how])[:16]
+    return condition_of(plan_as_json(plan))
+
+
+def condition_of(plan: Mapping[str, Any]) -> str:
+    """The same from a plan as the journal keeps it."""
+    how = {key: value for key, value in plan["evaluation"].items() if key not in {"suites", "batch_size"}}
+    return digest([plan["numerics"]["dtype"], plan["training"]["max_length"], how])[:16]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from preference_data.simulate import GUIDELINES
 from preference_data.versions import Version
 from workbench.config import RoundSettings
+from workbench.errors import ConfigError
 from workbench.policies.registry import PolicyRecord, Registry
 from workbench.tasks import Anchor, Plan, VersionRef
 
@@ -19,8 +21,14 @@ def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) 
         version: the version the settings name; those of earlier rounds lie beside it.
 
     Raises:
+        ConfigError: a guideline is unknown.
         PolicyError: the parent or an anchor does not exist.
     """
+    unknown = [g for g in settings.evaluation.guidelines if g not in GUIDELINES]
+    if unknown:
+        raise ConfigError(
+            f"evaluation.guidelines: unknown guideline '{unknown[0]}'; known guidelines: {', '.join(GUIDELINES)}"
+        )
     parent = registry.resolve(settings.parent)
     lineage = registry.lineage(parent.digest)
     known = {"parent": parent, "base": lineage[0]}

@@ -53,7 +53,7 @@ def choose_condition(ledger: Ledger, lineage: Sequence[str]) -> str | None:
         lineage: digests of policies, the base first.
     """
     found = {policy: [one.numerics for one in ledger.suites(policy)] for policy in lineage}
-    newest = next((found[policy] for policy in reversed(lineage) if found[policy]), [])
+    newest = next((found[policy] for policy in reversed(lineage) if found[policy]), list[str]())
     shared = {one: sum(one in conditions for conditions in found.values()) for one in newest}
     return max(shared, key=lambda one: (shared[one], newest.count(one), one), default=None)
 

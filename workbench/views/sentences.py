@@ -1,6 +1,6 @@
 """A drift report in words: what each round did, and what to do next."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from workbench.drift.metrics import Flips
@@ -12,12 +12,17 @@ MOST_PAIRS = 100_000
 """Beyond this many test pairs a change is too small to be worth looking for."""
 
 
-def change_lines(report: DriftReport) -> tuple[str, ...]:
-    """What each round did against its parent, one sentence per round and version it was or had been trained on."""
+def change_lines(report: DriftReport, *, since: int = 1) -> tuple[str, ...]:
+    """What each round did against its parent, one sentence per round and version it was or had been trained on.
+
+    Args:
+        report: the lineage.
+        since: the first round told of.
+    """
     return tuple(
         f"round {one.round} {_did(one)} on '{report.versions[one.version].name}'{_aside(one)}"
         for one in report.changes
-        if one.kind != "untrained"
+        if one.kind != "untrained" and one.round >= since
     )
 
 
@@ -62,9 +67,8 @@ def next_steps(report: DriftReport, verdict: Mapping[str, Any] | None) -> tuple[
         return (*_unmeasured(report), _onward(report))
     failed = [_Criterion.of(one) for one in verdict["criteria"] if not one["passed"]]
     if failed:
-        advice = dict.fromkeys(_advice(report, one) for one in failed)
         by_hand = f"or take it anyway: `workbench promote {newest.name} --reason WHY`"
-        return (*advice, *(() if newest.champion else (by_hand,)))
+        return (*_advice(report, failed), *(() if newest.champion else (by_hand,)))
     return (_onward(report), *_blind_spots(report, verdict), *_unmeasured(report))[:3]
 
 
@@ -107,6 +111,8 @@ def _aside(change: Change) -> str:
 def _flips(found: Flips | None) -> str:
     if found is None:
         return ""
+    if not found.gained and not found.lost:
+        return ": no pair changed sides"
     p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
     return f": {len(found.gained)} wrong -> right, {len(found.lost)} right -> wrong (McNemar {p})"
 
@@ -127,10 +133,12 @@ def _onward(report: DriftReport) -> str:
 
 
 def _unmeasured(report: DriftReport) -> tuple[str, ...]:
-    """Policies that miss a cell of the retention matrix, which would complete the averages."""
+    """The first policy that misses a version the lineage was trained on, which leaves averages without a number."""
+    trained = slice(0, report.rounds)
     gaps = [p.name for p, row in zip(report.policies, report.cells, strict=True)
-            if any(cell.accuracy.value is None and cell.accuracy.n == 0 for cell in row)]  # fmt: skip
-    return (f"fill the gaps of the matrix: `workbench evaluate {gaps[0]}`",) if gaps else ()
+            if any(cell.accuracy.value is None and not cell.accuracy.n for cell in row[trained])]  # fmt: skip
+    told = "measure what the matrix misses, with the settings of the round"
+    return (f"{told}: `workbench evaluate {gaps[0]} --settings FILE`",) if gaps else ()
 
 
 def _blind_spots(report: DriftReport, verdict: Mapping[str, Any]) -> tuple[str, ...]:
@@ -147,37 +155,52 @@ def _blind_spots(report: DriftReport, verdict: Mapping[str, Any]) -> tuple[str, 
     return ()
 
 
-def _advice(report: DriftReport, failed: _Criterion) -> str:
-    if failed.value is None and failed.kind != "finite weights":
-        return f"{_called(report, failed)} has no number: `workbench evaluate {report.policies[-1].name}`"
-    match failed.kind:
-        case "gain":
-            return _more_gain(report, failed)
+def _advice(report: DriftReport, failed: Sequence[_Criterion]) -> Iterator[str]:
+    """One line per kind of threshold that was not reached."""
+    newest = report.policies[-1]
+    missing = [one for one in failed if one.value is None and one.kind != "finite weights"]
+    if missing:
+        yield f"{_called(report, missing)} has no number: `workbench evaluate {newest.name}`"
+    kinds: dict[str, list[_Criterion]] = {}
+    for one in failed:
+        if one not in missing:
+            kinds.setdefault(one.kind, []).append(one)
+    for kind, ones in kinds.items():
+        yield _advice_on(report, kind, ones) if kind != "gain" else _more_gain(report, ones[0], alone=len(kinds) == 1)
+
+
+def _advice_on(report: DriftReport, kind: str, failed: Sequence[_Criterion]) -> str:
+    slower = "lower training.learning_rate or training.epochs"
+    match kind:
         case "retention":
             return (
-                f"{_called(report, failed)} was lost: {_hold(report)}, or lower training.learning_rate; if the new "
-                "preference is meant to replace it, set update = true"
+                f"{_called(report, failed)} was lost: {_hold(report)}, or {slower}; if the new preference is meant to "
+                "replace it, set update = true"
             )
         case "tax":
-            return (
-                f"{_called(report, failed)} fell: {_hold(report)}, or lower training.learning_rate or training.epochs"
-            )
+            return f"{_called(report, failed)} fell: {_hold(report)}, or {slower}"
         case "kl":
+            budgets = " and ".join(f"gate.max_kl_{one.about}" for one in failed)
             return (
-                f"it moved too far from its {failed.about}: raise objective.beta, or lower training.learning_rate or "
-                f"training.epochs; if that far is right, raise gate.max_kl_{failed.about}"
+                f"it moved too far from {_called(report, failed)}: raise objective.beta, or {slower}; if that far is "
+                f"right, raise {budgets}"
             )
         case _:
-            return f"{failed.kind}: lower training.learning_rate, and check the base with `workbench policies --verify`"
+            return f"{kind}: {slower}, and check the base with `workbench policies --verify`"
 
 
-def _more_gain(report: DriftReport, failed: _Criterion) -> str:
+def _more_gain(report: DriftReport, failed: _Criterion, *, alone: bool) -> str:
     newest = report.policies[-1]
     gain = (failed.value or 0) - failed.threshold
-    if gain <= 0:
+    if gain <= 0 and alone:
         return (
             "it did not learn: raise training.epochs or training.learning_rate, or lower objective.beta; if it still "
             "does not, look at whether the judgements contradict each other"
+        )
+    if gain <= 0:
+        return (
+            "it moved without learning: look at whether the judgements contradict each other, and try another "
+            "training.learning_rate"
         )
     needed = pairs_needed(gain, _discordant(report, newest.version))
     more = f"{needed - failed.n} more" if needed and needed > failed.n else "more"
@@ -198,9 +221,11 @@ def _hold(report: DriftReport) -> str:
     return f"anchor it to base and parent (`--anchor base=0.5 --anchor {parent.name}=0.5`)"
 
 
-def _called(report: DriftReport, criterion: _Criterion) -> str:
-    about = f"'{_version(report, criterion.about)}'" if criterion.kind == "retention" else criterion.about
-    return about or criterion.kind
+def _called(report: DriftReport, criteria: Sequence[_Criterion]) -> str:
+    """What the criteria are about, as people call it."""
+    names = [f"'{_version(report, one.about)}'" if one.kind == "retention" else one.about or one.kind
+             for one in criteria]  # fmt: skip
+    return " and ".join(names)
 
 
 def _version(report: DriftReport, digest: str) -> str:

@@ -1,0 +1,86 @@
+"""The arithmetic of a dry run, by hand."""
+
+import pytest
+
+from workbench.config import RoundSettings
+from workbench.rounds.estimate import EFFICIENCY, SUITE_TOKENS, Shape, estimate
+from workbench.tasks import Anchor, Plan, PolicyRef, VersionRef, Workload
+
+SHAPE = Shape(parameters=1_000_000, adapted=500, width=10, layers=2, vocabulary=100)
+LOAD = Workload(
+    train_pairs=25,
+    left_out=0,
+    train_tokens=10_000,
+    test_pairs={"v1": 1000, "v2": 8},
+    test_tokens={"v1": 3_000, "v2": 1_000},
+    longest=200,
+    longest_answer=50,
+    flops_per_s=1e9 / EFFICIENCY,
+)
+
+
+def policy(name):
+    return PolicyRef(name, "adapter", "", "base", "", "tokenizer")
+
+
+def plan(*anchors, **training):
+    values = {"training": {"batch_size": 4, "accumulation": 3, "rank": 8} | training,
+              "evaluation": {"suites": ["choice"], "samples": 10, "max_new_tokens": 5}}  # fmt: skip
+    settings = RoundSettings.model_validate(values)
+    return Plan(
+        number=2,
+        parent=policy("parent"),
+        base=policy("base"),
+        version=VersionRef("v2", ""),
+        anchors=tuple(Anchor(policy(a), 1 / len(anchors)) for a in anchors),
+        history=(VersionRef("v1", ""),),
+        update=False,
+        objective=settings.objective,
+        training=settings.training,
+        numerics=settings.numerics,
+        evaluation=settings.evaluation,
+        gate=settings.gate,
+    )
+
+
+def test_steps_are_counted_over_all_epochs():
+    # 25 pairs: 7 batches of 4, 3 steps of 3 batches; 50 pairs in a row: 13 batches, 5 steps
+    assert estimate(plan("parent"), LOAD, SHAPE, {}).steps == 3
+    assert estimate(plan("parent", epochs=2), LOAD, SHAPE, {}).steps == 5
+
+
+def test_an_anchor_costs_one_scoring_pass_and_nothing_in_training():
+    one, two = (estimate(plan(*a), LOAD, SHAPE, {}).seconds for a in (("parent",), ("parent", "base")))
+    # 2 operations x 1e6 parameters x 10,000 tokens = 2e10, at 1e9 per second
+    assert one["score"] == pytest.approx(20)
+    assert two["score"] == pytest.approx(40)
+    assert one["optimise"] == two["optimise"] == pytest.approx(40)  # LoRA: 4 operations
+
+
+def test_full_training_costs_half_as_much_again_and_all_its_parameters():
+    full = estimate(plan("parent", method="full"), LOAD, SHAPE, {})
+    assert full.seconds["optimise"] == pytest.approx(60)
+    assert full.trainable == 1_000_000
+    lora = estimate(plan("parent"), LOAD, SHAPE, {})
+    assert lora.trainable == 8 * 500
+    # a gradient and two moments for each trained parameter; the adapter lies on top of its base
+    assert full.memory_bytes - lora.memory_bytes == 12 * (1_000_000 - 4_000) - 4 * 4_000
+
+
+def test_evaluation_reads_tests_suites_and_samples_under_every_policy():
+    # base, parent and child; 4,000 test tokens, one suite, 10 samples of 5 tokens on 2 versions, read once more for KL
+    tokens = 3 * (4_000 + SUITE_TOKENS + 100) + 3 * 100
+    assert estimate(plan("parent"), LOAD, SHAPE, {}).seconds["evaluate"] == pytest.approx(2e6 * tokens / 1e9)
+
+
+def test_longer_batches_need_more_memory():
+    small, large = (estimate(plan("parent", batch_size=n), LOAD, SHAPE, {}).memory_bytes for n in (1, 2))
+    # two rows more: 110 bytes x 10 wide x 2 layers x 200 tokens, 20 bytes x 100 words x 50 tokens of answer
+    assert large - small == 2 * (110 * 10 * 2 * 200 + 20 * 100 * 50)
+
+
+def test_what_n_can_show_is_said_for_every_number():
+    sights = {s.name: s for s in estimate(plan("parent"), LOAD, SHAPE, {"choice": 300}).sights}
+    assert set(sights) == {"accuracy/v1", "accuracy/v2", "tax/choice"}
+    assert sights["accuracy/v2"].change is None  # 8 pairs: not even all flips going one way would show
+    assert 0 < sights["accuracy/v1"].change < sights["tax/choice"].change < 0.2

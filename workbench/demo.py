@@ -1,0 +1,136 @@
+"""Two rounds on a real chat model, from prompts to a report, in minutes on a laptop.
+
+The base answers the project's own prompts twice. A simulated annotator with a stated, verifiable guideline judges;
+round 1 aligns. A second guideline that pulls elsewhere gives round 2, anchored to both earlier policies. With files
+of preferences given, each file is a round instead.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from preference_data.freeze import FreezeRule
+from preference_data.reading import plain_name
+from preference_data.records import Comparison, now
+from preference_data.samples import prompts
+from preference_data.simulate import GUIDELINES, judge
+from preference_data.store import Entry
+from workbench.assembly import Where
+from workbench.config import AnchorSettings, GenerateSettings, NumericsSettings, RoundSettings
+from workbench.doctor import bfloat16_instructions
+from workbench.rounds.run import Outcome
+from workbench.tasks import Progress
+from workbench.workspace import Workspace
+
+FIRST, SECOND = "personal", "nominal"
+"""Guidelines of the two rounds."""
+
+ANSWER = {"max_new_tokens": 40, "temperature": 0.7, "top_p": 0.9, "batch_size": 32}
+ROUND = {
+    "training": {"learning_rate": 5e-4, "epochs": 1, "batch_size": 4, "accumulation": 2, "max_length": 256},
+    "evaluation": {"samples": 24, "max_new_tokens": 40, "temperature": 0.7, "batch_size": 32,
+                   "guidelines": (FIRST, SECOND)},
+}  # fmt: skip
+FEWER = 40
+"""Prompts with `fast`: enough to see every part work, too few to learn anything."""
+MOST_PAIRS = 512
+"""Pairs read from a file of one's own, so that the demo stays a matter of minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """How the demo tells what it does.
+
+    Attributes:
+        say: called with a sentence before each part.
+        watch: called with the progress of each step.
+    """
+
+    say: Callable[[str], None]
+    watch: Callable[[Progress], None]
+
+
+def run(
+    root: Path, base: Path, stage: Stage, *, data: Sequence[Path] = (), fast: bool = False, where: Where = "auto"
+) -> tuple[Workspace, list[Outcome]]:
+    """Run the demo, or go on with it where it was left.
+
+    Args:
+        root: workspace of the demo; made if needed.
+        base: folder of the base model.
+        stage: where to tell.
+        data: files of preferences, one round each; the project's prompts and guidelines where there are none.
+        fast: a few prompts only.
+        where: in this process or on Ray.
+    """
+    ws = Workspace.init(root, base=base)
+    if data:
+        names = [_import(ws, path, stage) for path in data]
+    else:
+        names = _judge(ws, _answers(ws, stage, fast=fast, where=where), stage)
+    outcomes: list[Outcome] = []
+    parent = "base"
+    for number, name in enumerate(names, 1):
+        version = ws.version(name)
+        stage.say(f"Round {number}: aligning on '{name}' ({version.counts['train']} pairs to learn from, "
+                  f"{version.counts['test']} to test on), anchored to every policy before it.")  # fmt: skip
+        plan = ws.plan(_settings(name, parent, outcomes))
+        outcomes.append(ws.round(plan).run(where=where, watch=stage.watch))
+        parent = outcomes[-1].child.digest
+    return ws, outcomes
+
+
+def numerics() -> NumericsSettings:
+    """All cores, and bfloat16 where the processor multiplies in it."""
+    cores = len(os.sched_getaffinity(0))
+    return NumericsSettings(dtype="bfloat16" if bfloat16_instructions() else "float32", threads=cores)
+
+
+def _answers(ws: Workspace, stage: Stage, *, fast: bool, where: Where) -> list[Comparison]:
+    """Comparisons of the base's answers; sampled once, then read from the workspace."""
+    asked = prompts()[:FEWER] if fast else prompts()
+    file = ws.root / "demo-prompts.jsonl"
+    lines = [json.dumps({"prompt": p.text, "slices": {"domain": p.domain}}) for p in asked]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    source = f"generated:{plain_name(file)}"
+    if not _of(ws, source):
+        stage.say(f"The base answers {len(asked)} of the project's own prompts twice each.")
+        settings = GenerateSettings.model_validate({**ANSWER, "numerics": numerics()})
+        ws.generate(file, policy="base", settings=settings, where=where, watch=stage.watch)
+    return _of(ws, source)
+
+
+def _of(ws: Workspace, source: str) -> list[Comparison]:
+    return [e.comparison for e in ws.store.entries() if e.comparison.source == source]
+
+
+def _judge(ws: Workspace, comparisons: Sequence[Comparison], stage: Stage) -> list[str]:
+    """One version per guideline, of the same answers judged by another rule."""
+    for name in (FIRST, SECOND):
+        guideline = GUIDELINES[name]
+        stage.say(f"Guideline '{name}': {guideline.sentence}")
+        own = [Comparison(c.prompt, c.completions, f"demo/{name}", c.slices) for c in comparisons]
+        ws.store.add(
+            Entry(c, (judge(guideline, c, annotator=f"simulated:{name}", at=now()),)) for c in own
+        )  # fmt: skip
+        ws.freeze(name=name, rule=FreezeRule(sources=(f"demo/{name}",)))
+    return [FIRST, SECOND]
+
+
+def _import(ws: Workspace, path: Path, stage: Stage) -> str:
+    report = ws.import_file(path)
+    stage.say(f"{path.name}: {report.read} rows read, {report.stored} stored, {report.duplicates} known already, "
+              f"{report.refused} refused.")  # fmt: skip
+    ws.freeze(name=path.name, rule=FreezeRule(sources=(path.name,), max_pairs=MOST_PAIRS))
+    return path.name
+
+
+def _settings(version: str, parent: str, earlier: Sequence[Outcome]) -> RoundSettings:
+    """Anchors: parent and base with equal weights, so in round 1 the base alone."""
+    anchors = (AnchorSettings(policy="parent", weight=0.5), AnchorSettings(policy="base", weight=0.5))
+    only = (AnchorSettings(policy="parent", weight=1.0),)
+    values = {**ROUND, "version": version, "parent": parent, "numerics": numerics().model_dump(),
+              "anchors": [a.model_dump() for a in (anchors if earlier else only)]}  # fmt: skip
+    return RoundSettings.model_validate(values)
