@@ -2,9 +2,11 @@
 
 A guideline is one sentence and one pure function of the answer's text. The annotator prefers the answer with the
 higher score and calls a tie where the scores are closer than the guideline's margin. Scores are rates, never counts,
-so that a longer answer is not better for being longer. The two guidelines pull partly against each other, as
-they do in people's texts: pronouns stand where nouns with their articles and prepositions could (Heylighen and
-Dewaele, 2002, measure how formal a text is by the one kind of words minus the other).
+so that a longer answer is not better for being longer.
+
+Both guidelines ask for less of something, because that is what few pairs can teach: a word an answer already has can
+become likelier by little, but a word to be avoided can become unlikely without end. They pull partly against each
+other: where an article is avoided, a pronoun often takes its place (`the` key, `your` key).
 """
 
 import re
@@ -15,13 +17,11 @@ from datetime import datetime
 from preference_data.errors import RowRefused
 from preference_data.records import Comparison, Judgement, Pairwise, Verdict, digest
 
-WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
+WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 FIRST_AND_SECOND = "i me my mine myself we us our ours ourselves you your yours yourself yourselves"
 THIRD = "he him his himself she her hers herself it its itself they them their theirs themselves"
 PRONOUNS = frozenset(f"{FIRST_AND_SECOND} {THIRD}".split())
-ARTICLES = "a an the"
-PREPOSITIONS = "as at between by for from in into of on over through under with within"
-NOUN_MARKERS = frozenset(f"{ARTICLES} {PREPOSITIONS}".split())
+ARTICLES = frozenset(["a", "an", "the"])
 
 CLEARLY = 2.0
 MUCH = 4.0
@@ -60,40 +60,39 @@ def share_of(text: str, kinds: frozenset[str]) -> float:
     """How many of 100 words are of some kind; a contraction counts as its first part (`you're` as `you`).
 
     Returns:
-        Words per 100, from 0 to 100; 0 for a text without words.
+        Words per 100, from 0 to 100; 100 for a text without words, so that saying nothing never wins.
     """
     found = words(text)
-    return 100 * sum(word.split("'")[0] in kinds for word in found) / len(found) if found else 0.0
+    return 100 * sum(word.split("'")[0] in kinds for word in found) / len(found) if found else 100.0
 
 
-def spoken(text: str) -> float:
-    """Personal and possessive pronouns per 100 words."""
-    return share_of(text, PRONOUNS)
+def telegram(text: str) -> float:
+    """Articles per 100 words, negated: from -100 to 0."""
+    return -share_of(text, ARTICLES)
 
 
-def written(text: str) -> float:
-    """Articles and prepositions, the words that come with nouns, per 100 words."""
-    return share_of(text, NOUN_MARKERS)
+def impersonal(text: str) -> float:
+    """Personal and possessive pronouns per 100 words, negated: from -100 to 0."""
+    return -share_of(text, PRONOUNS)
 
 
 GUIDELINES: dict[str, Guideline] = {
     g.name: g
     for g in (
         Guideline(
-            "spoken",
+            "telegram",
             1,
-            "Prefer the answer that sounds like talking: more pronouns (I, you, we, it, they and their forms) "
-            "per 100 words.",
-            spoken,
-            margin=1.6,
+            "Prefer the answer closer to telegram style: fewer articles (a, an, the) per 100 words.",
+            telegram,
+            margin=1.8,
         ),
         Guideline(
-            "written",
+            "impersonal",
             1,
-            "Prefer the answer that reads like an encyclopedia: more articles (a, an, the) and prepositions "
-            "(of, in, on, with, ...) per 100 words.",
-            written,
-            margin=2.6,
+            "Prefer the answer that stays impersonal: fewer pronouns (I, you, we, it, they and their forms) "
+            "per 100 words.",
+            impersonal,
+            margin=1.6,
         ),
     )
 }

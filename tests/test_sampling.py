@@ -66,6 +66,8 @@ def test_log_probability_is_that_of_full_logits_whatever_the_padding(tiny):
 def test_batches_hold_every_example_once_longest_first():
     examples = [Encoded((1,) * n, (2,)) for n in (3, 9, 1, 9, 5)]
     assert list(batches_by_length(examples, size=2)) == [[1, 3], [4, 0], [2]]
+    # lengths 10, 10, 6, 4, 2 with at most 13 tokens: one of 10, one of 10, two of 6 at most, then the rest
+    assert list(batches_by_length(examples, size=9, tokens=13)) == [[1], [3], [4, 0], [2]]
 
 
 def test_the_same_seed_gives_the_same_answers_and_another_seed_others(tiny):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from preference_data.errors import RowRefused
 from preference_data.records import Comparison, Completion, Imported, Pairwise, Prompt, Verdict
-from preference_data.simulate import GUIDELINES, Guideline, judge, spoken, words, written
+from preference_data.simulate import GUIDELINES, Guideline, impersonal, judge, telegram, words
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 ORIGIN = Imported("test")
@@ -27,30 +27,33 @@ def opinion(*answers, guideline=COUNT_X, **options):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("You can mend it yourself.", 100 * 3 / 5),  # you, it, yourself
-        ("I'd say we're ready, aren't you?", 100 * 3 / 6),  # I'd, we're, you
-        ("I\u2019d say we\u2019re ready, aren\u2019t you?", 100 * 3 / 6),  # curly apostrophes count alike
-        ("Its cover is hers, and they took it.", 100 * 4 / 8),  # its, hers, they, it
+        ("You can mend it yourself.", -100 * 3 / 5),  # you, it, yourself
+        ("I'd say we're ready, aren't you?", -100 * 3 / 6),  # I'd, we're, you
+        ("I\u2019d say we\u2019re ready, aren\u2019t you?", -100 * 3 / 6),  # curly apostrophes count alike
+        ("Its cover is hers, and they took it.", -100 * 4 / 8),  # its, hers, they, it
         ("The sea is deep.", 0.0),
-        ("12 + 30 = 42", 0.0),  # no words
-        ("", 0.0),
     ],
 )
-def test_spoken_by_hand(text, expected):
-    assert spoken(text) == pytest.approx(expected)
+def test_impersonal_by_hand(text, expected):
+    assert impersonal(text) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("The cat sat on a mat in the sun.", 100 * 5 / 9),  # the, on, a, in, the
+        ("The cat sat on a mat in the sun.", -100 * 3 / 9),  # the, a, the
+        ("An apple, THE apple", -100 * 2 / 4),
         ("Cats sleep.", 0.0),
-        ("Wait!", 0.0),
-        ("A bowl of soup", 100 * 2 / 4),  # a, of
+        ("Theatre and anthem", 0.0),  # words that begin like articles
     ],
 )
-def test_written_by_hand(text, expected):
-    assert written(text) == pytest.approx(expected)
+def test_telegram_by_hand(text, expected):
+    assert telegram(text) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("text", ["", "12 + 30 = 42", "..."])
+def test_saying_nothing_is_the_worst_answer(text):
+    assert telegram(text) == impersonal(text) == -100
 
 
 def test_words_keep_apostrophes_and_drop_numbers():
@@ -70,10 +73,10 @@ def test_guidelines_are_stated(guideline):
     assert GUIDELINES[guideline.name] is guideline
 
 
-def test_the_two_guidelines_pull_apart():
-    talk, description = "I think you will like it when we meet.", "The house at the end of the road stands in a wood."
-    assert opinion(talk, description, guideline=GUIDELINES["spoken"]).verdict is Verdict.FIRST
-    assert opinion(talk, description, guideline=GUIDELINES["written"]).verdict is Verdict.SECOND
+def test_the_two_guidelines_can_disagree():
+    without_articles, without_pronouns = "Take your key and put it in your lock.", "The key goes into the lock of the door."
+    assert opinion(without_articles, without_pronouns, guideline=GUIDELINES["telegram"]).verdict is Verdict.FIRST
+    assert opinion(without_articles, without_pronouns, guideline=GUIDELINES["impersonal"]).verdict is Verdict.SECOND
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def _judge(ws: Workspace, comparisons: Sequence[Comparison], stage: Stage) -> li
         ws.store.add(
             Entry(c, (judge(guideline, c, annotator=f"simulated:{name}", at=now()),)) for c in own
         )  # fmt: skip
-        ws.freeze(name=name, rule=FreezeRule(sources=(f"demo/{name}",)))
+        ws.freeze(name=name, rule=FreezeRule(sources=(f"demo/{name}",), min_pairs=0))
     return [FIRST, SECOND]
 
 
@@ -123,8 +123,9 @@ def _import(ws: Workspace, path: Path, stage: Stage) -> str:
     report = ws.import_file(path)
     stage.say(f"{path.name}: {report.read} rows read, {report.stored} stored, {report.duplicates} known already, "
               f"{report.refused} refused.")  # fmt: skip
-    ws.freeze(name=path.name, rule=FreezeRule(sources=(path.name,), max_pairs=MOST_PAIRS))
-    return path.name
+    name = plain_name(path)
+    ws.freeze(name=name, rule=FreezeRule(sources=(name,), max_pairs=MOST_PAIRS))
+    return name
 
 
 def _settings(version: str, parent: str, earlier: Sequence[Outcome]) -> RoundSettings:

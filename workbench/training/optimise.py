@@ -1,5 +1,6 @@
 """From a job to a child: load the parent, prove the wiring, train, save."""
 
+import gc
 import math
 import shutil
 from collections.abc import Sequence
@@ -74,7 +75,9 @@ def _prove_scores(
 ) -> float:
     named = [("parent", job.parent, tables[job.parent.digest])]
     named += [(f"anchor {i + 1}", a.policy, table) for i, (a, table) in enumerate(anchors)]
-    return prove_anchors(Family(job.parent), rows, named, job.numerics)
+    gap = prove_anchors(Family(job.parent), rows, named, job.numerics)
+    gc.collect()  # adapters hold cycles; the frozen models must be gone before the one to train is loaded
+    return gap
 
 
 def _trainer(job: TrainJob, rows: Sequence[TrainRow], tokenizer: PreTrainedTokenizerBase) -> AnchoredDPOTrainer:

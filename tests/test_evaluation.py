@@ -1,0 +1,127 @@
+"""Suites on a tiny model: what is measured, item by item."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from preference_data.samples import choice_items
+from preference_data.simulate import GUIDELINES
+from tests.rounds_kit import settings, two_versions
+from tests.tiny_model import build_tiny_model
+from workbench.config import EvaluationSettings, NumericsSettings
+from workbench.errors import ConfigError
+from workbench.evaluation.choice import choice
+from workbench.evaluation.context import Context
+from workbench.evaluation.evaluate import suite_named
+from workbench.evaluation.retention import answer_slice, retention
+from workbench.evaluation.samples import samples
+from workbench.evaluation.text import reference_text, text
+from workbench.models.load import Family
+from workbench.models.score_table import PairScore
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A workspace after one round, so that there are two policies."""
+    root = tmp_path_factory.mktemp("evaluation")
+    ws = two_versions(root / "ws", build_tiny_model(root / "model"))
+    child = ws.round(ws.plan(settings(version="polite", training={"learning_rate": 5e-2}))).run(where="here").child
+    return ws, ws.registry.ref(child), ws.registry.ref(ws.registry.resolve("base"))
+
+
+def context(policy, **changes):
+    chosen = EvaluationSettings(samples=5, max_new_tokens=6, **changes)
+    return Context(Family(policy), policy, chosen, NumericsSettings(), lambda done, total: None)
+
+
+def test_text_is_at_least_50_kb_and_bits_are_those_of_the_model(world):
+    _, _, base = world
+    assert sum(len(c.encode()) for c in reference_text()) >= 50_000
+    here = context(base)
+    items = list(text(here))
+    bits = {i.item: i.value for i in items if i.metric == "bits"}
+    chunk = reference_text()[3]
+    ids = torch.tensor([here.family.tokenizer(chunk, add_special_tokens=False)["input_ids"]])
+    with here.family.using(base) as model:
+        nats = torch.nn.functional.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:], reduction="sum")
+    assert bits["0003"] == pytest.approx(float(nats) / math.log(2), rel=1e-4)
+    assert {i.metric: i.value for i in items if i.item == "0003"}["bytes"] == len(chunk.encode())
+
+
+def test_choice_has_300_items_and_takes_the_likeliest_option(world):
+    _, _, base = world
+    items = {i.item: i for i in choice(context(base))}
+    assert len(items) == len(choice_items()) >= 300
+    question = choice_items()[7]
+    here = context(base)
+    scores = []
+    for option in question.options:
+        ids = here.family.tokenizer(f"{question.question} {option}", add_special_tokens=False)["input_ids"]
+        start = len(here.family.tokenizer(question.question, add_special_tokens=False)["input_ids"])
+        with here.family.using(base) as model:
+            log_probs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        scores.append(sum(float(log_probs[t - 1, ids[t]]) for t in range(start, len(ids))))
+    best = max(range(4), key=scores.__getitem__)
+    assert items[question.key].value == float(best == question.answer)
+    assert items[question.key].detail["chose"] == question.options[best]
+
+
+def test_samples_measure_kl_to_other_policies_on_the_policys_own_answers(world):
+    ws, child, base = world
+    version = ws.version("polite")
+    found = list(samples(context(child), version, {base.digest: base, child.digest: child}))
+    metrics = {i.metric for i in found}
+    assert metrics == {"tokens", "finished", "refused", f"kl/{base.digest}", f"kl/{child.digest}"}
+    own = [i.value for i in found if i.metric == f"kl/{child.digest}"]
+    other = [i.value for i in found if i.metric == f"kl/{base.digest}"]
+    assert own == pytest.approx([0.0] * 5, abs=1e-4)
+    assert min(other) > 1e-3
+    texts = [i.detail["answer"] for i in found if i.metric == "tokens"]
+    assert len(texts) == 5
+    test_prompts = {p.prompt.key for p in version.pairs("test")}
+    assert {i.item for i in found} <= test_prompts
+
+
+def test_samples_score_compliance_with_every_guideline_asked_for(world):
+    ws, child, _ = world
+    names = tuple(GUIDELINES)
+    found = list(samples(context(child, guidelines=names), ws.version("polite"), {}))
+    texts = {i.item: i.detail["answer"] for i in found if i.metric == "tokens"}
+    for name in names:
+        for item in (i for i in found if i.metric == f"compliance/{name}"):
+            assert item.value == GUIDELINES[name].score(texts[item.item])
+
+
+def test_retention_by_hand(world):
+    version = world[0].version("polite")
+    pair = version.pairs("test")[0]
+    # -6 over 3 tokens against -10 over 4: margin 4, per token -2 - (-2.5) = 0.5
+    found = {i.metric: i for i in retention(version, {pair.key: PairScore(-6.0, -10.0, 3, 4)})}
+    assert {name: i.value for name, i in found.items()} == {"margin": 4.0, "margin_per_token": 0.5, "logp_chosen": -6.0}
+    assert found["margin"].item == pair.key
+
+
+@pytest.mark.parametrize(("answer", "expected"), [(" Yes", "Yes"), ("No", "No"), ("a longer answer", "long")])
+def test_short_answers_are_a_slice_of_their_own(answer, expected):
+    assert answer_slice(answer) == expected
+
+
+def test_an_unknown_suite_is_named_with_the_known_ones():
+    with pytest.raises(ConfigError, match="unknown suite 'chess'; known suites: choice, text, refusal"):
+        suite_named("chess")
+
+
+def test_an_unknown_guideline_is_refused_before_anything_is_loaded(world):
+    with pytest.raises(ConfigError, match="unknown guideline 'kind'; known guidelines"):
+        world[0].plan(settings(evaluation={"guidelines": ["kind"]}))
+
+
+def test_items_hold_no_number_that_json_has_no_word_for(world):
+    ws, child, _ = world
+    rows = [i for m in ws.ledger.suites(child.digest) for i in ws.ledger.items(child.digest, m.suite, m.metric, m.numerics)]
+    assert rows
+    json.dumps([r._asdict() for r in rows], allow_nan=False)
+    assert Path(child.path).exists()

@@ -1,0 +1,102 @@
+"""The score cache: each example is computed at most once per policy, whatever is asked for afterwards."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from preference_data.versions import write_version
+from tests.rounds_kit import SETTINGS, two_versions
+from tests.tiny_model import build_tiny_model
+from workbench.config import NumericsSettings
+from workbench.errors import StopRequested
+from workbench.models.load import load_tokenizer
+from workbench.models.score_table import read_table
+from workbench.models.tokens import encode_pair
+from workbench.scoring.score import score
+from workbench.tasks import ScoreJob, VersionRef
+
+
+@pytest.fixture
+def job(tmp_path):
+    ws = two_versions(tmp_path / "ws", build_tiny_model(tmp_path / "model"))
+    plan = ws.plan(SETTINGS)
+    output = tmp_path / "out"
+    output.mkdir()
+    return ScoreJob(
+        policy=plan.base,
+        version=plan.version,
+        splits=("train",),
+        numerics=NumericsSettings(),
+        max_length=128,
+        batch_size=8,
+        cache=ws.ledger_url,
+        output=str(output),
+    )
+
+
+def computed(job):
+    """How many sequences had to be computed."""
+    seen = [0]
+
+    def report(progress):
+        seen.append(progress.total)
+        return False
+
+    score(job, report)
+    return seen[-1]
+
+
+def smaller(job, keep, directory):
+    """The same version with its first `keep` training pairs only."""
+    pairs = [p for p in _pairs(job) if p.split == "train"][:keep]
+    version = write_version(pairs, directory, rule={}, watermark=0, head="")
+    return replace(job, version=VersionRef(version.digest, str(version.path)))
+
+
+def _pairs(job):
+    from preference_data.versions import load_version
+
+    return load_version(Path(job.version.path)).pairs()
+
+
+def test_adding_pairs_scores_only_those_and_nothing_twice(job, tmp_path):
+    pairs = [p for p in _pairs(job) if p.split == "train"]
+    few = smaller(job, 5, tmp_path / "few")
+    first = {text for p in pairs[:5] for text in ((p.prompt.key, p.chosen), (p.prompt.key, p.rejected))}
+    every = {text for p in pairs for text in ((p.prompt.key, p.chosen), (p.prompt.key, p.rejected))}
+    assert computed(few) == len(first)
+    assert computed(job) == len(every) - len(first)
+    assert computed(job) == 0
+    assert len(read_table(Path(job.output))) == len(pairs)
+
+
+def test_another_precision_is_scored_anew(job):
+    computed(job)
+    assert computed(replace(job, numerics=NumericsSettings(dtype="bfloat16"))) > 0
+
+
+def test_another_length_limit_is_scored_anew_only_where_it_cuts(job):
+    count = computed(job)
+    assert computed(replace(job, max_length=127)) == 0
+    tokenizer = load_tokenizer(job.policy.base_path)
+    pairs = [encode_pair(tokenizer, p, max_length=128) for p in _pairs(job) if p.split == "train"]
+    lengths = sorted(len(side.prompt) + len(side.completion) for both in pairs for side in both)
+    limit = lengths[len(lengths) // 2]
+    cut = {side for both in pairs for side in both if len(side.prompt) + len(side.completion) > limit}
+    assert 0 < computed(replace(job, max_length=limit)) == len(cut) < count
+
+
+def test_batch_size_changes_rounding_only(job, tmp_path):
+    score(job, lambda _: False)
+    one = read_table(Path(job.output))
+    other_cache = replace(job, cache=f"sqlite:///{tmp_path / 'other.db'}", batch_size=1)
+    score(other_cache, lambda _: False)
+    for key, alone in read_table(Path(job.output)).items():
+        assert alone[:2] == pytest.approx(one[key][:2], abs=1e-4)
+
+
+def test_what_was_scored_before_a_stop_is_kept(job):
+    with pytest.raises(StopRequested):
+        score(job, lambda progress: progress.done >= 8)
+    assert computed(job) <= computed(replace(job, cache=job.cache + ".fresh")) - 8
