@@ -24,7 +24,7 @@ from workbench.rounds.run import Outcome
 from workbench.tasks import Progress
 from workbench.workspace import Workspace
 
-FIRST, SECOND = "personal", "nominal"
+FIRST, SECOND = "telegram", "impersonal"
 """Guidelines of the two rounds."""
 
 ANSWER = {"max_new_tokens": 40, "temperature": 0.7, "top_p": 0.9, "batch_size": 32}
