@@ -111,7 +111,7 @@ class Workspace(Places):
         )
 
     def export(self, name: str, path: Path) -> ExportReport:
-        """Write all judgements as `name` (`trl`, `trl-unpaired`, `openai`), the rest into a sidecar file."""
+        """Write all judgements as `name` (`trl-preference`, `trl-unpaired`, `openai`), the rest into a sidecar file."""
         return export(name, self.store.entries(), path)
 
     def freeze(

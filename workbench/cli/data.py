@@ -1,6 +1,7 @@
 """Verbs about what people said: `import`, `export`, `freeze`, `simulate`."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,10 @@ from workbench.workspace import Workspace
 
 REASON_CHARACTERS = 60
 """Refusals that begin alike are counted together."""
+
+
+QUOTED = re.compile(r"(?<= begins ).*")
+"""What a reason quotes of its row: different in every row, so left out where rows are counted."""
 
 
 @app.command("import")
@@ -47,7 +52,7 @@ def import_(
 def _reasons(rejects: Path) -> dict[str, int]:
     """Refused rows by what their reasons have in common, most frequent first."""
     with rejects.open(encoding="utf-8") as file:
-        reasons = (json.loads(line)["reason"].partition(";")[0] for line in file)
+        reasons = (QUOTED.sub("…", json.loads(line)["reason"].partition(";")[0]) for line in file)
         found = Counter(r if len(r) <= REASON_CHARACTERS else f"{r[:REASON_CHARACTERS]}…" for r in reasons)
     return dict(found.most_common())
 
