@@ -34,7 +34,7 @@ def small(monkeypatch):
     """A model that writes noise cannot follow guidelines about words, so these count letters."""
     for which, name in (("a", demo.FIRST), ("e", demo.SECOND)):
         monkeypatch.setitem(GUIDELINES, name, letters(which))
-    monkeypatch.setattr(demo, "numerics", NumericsSettings)
+    monkeypatch.setattr(demo, "numerics", lambda root: NumericsSettings())
     monkeypatch.setattr(demo, "FEWER", 60)
     monkeypatch.setitem(demo.ROUND, "evaluation", demo.ROUND["evaluation"] | {"samples": 5, "suites": ("refusal",)})
 
@@ -54,7 +54,9 @@ def test_a_file_of_ones_own_is_a_round(small, base, tmp_path):
     paths = []
     for name, better in (("one", "yes"), ("two", "well")):
         path = tmp_path / f"{name}.jsonl"
-        rows = [{"prompt": f"{name} {w} {i}", "chosen": f"{better} {w}", "rejected": "no"} for i in range(2) for w in WORDS]
+        rows = [
+            {"prompt": f"{name} {w} {i}", "chosen": f"{better} {w}", "rejected": "no"} for i in range(2) for w in WORDS
+        ]
         path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
         paths += ["--data", path]
     found = run("--base", base, "-w", tmp_path / "ws", *paths)

@@ -20,6 +20,7 @@ from tests.rounds_kit import WORDS
 from tests.tiny_model import build_tiny_model
 from workbench.cli import VERBS, app
 from workbench.config import APPROXIMATE_LOSSES, EXACT_LOSSES, GateSettings
+from workbench.drift.power import smallest_share_change
 from workbench.drift.retention import Matrix
 from workbench.views.preferences import AVERAGES
 
@@ -105,8 +106,9 @@ def run(arguments: list[str], base: Path) -> str:
     """Output of a command that the README shows, on the tiny model and at a size for tests."""
     given = [str(base) if word == BASE else word for word in arguments]
     result = CliRunner().invoke(app, given + SMALL * (given[0] in SETTABLE))
-    allowed = {0, 1} if given[0] == "doctor" else {0}  # what doctor finds is up to the machine
-    assert result.exit_code in allowed, (arguments, result.output, result.exception)
+    # What doctor finds is up to the machine; that it found something has exit status 1.
+    ended = result.exit_code == 0 or (given[0] == "doctor" and "broken" in result.output)
+    assert ended, (arguments, result.output, result.exception)
     return result.output
 
 
@@ -125,11 +127,11 @@ def test_every_command_of_the_readme_runs_in_order(folder, base):
 
 def test_the_python_of_the_readme_runs(folder, base, capsys):
     (code,) = blocks(README, "python")
-    assert len(code.splitlines()) <= 13
+    assert len([line for line in code.splitlines() if line]) <= 10
     run(["plan", "--write", "round.toml"], base)
     exec(compile(code.replace(BASE, str(base)), "README.md", "exec"), {})
     said = capsys.readouterr().out
-    assert said.startswith("76 judgements\n")  # 4 partners each for 16 words, then 4 + 3 + 2 + 1 - 4 more: see below
+    assert said.startswith("70 judgements\n")  # of 20 words 16 are paired with the next 4, the last with 3, 2, 1 and 0
     assert "promoted round-1-" in said
 
 
@@ -154,7 +156,9 @@ def command_of(words: list[str]):
     return command
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "workbench" / "DESIGN.md"], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "workbench" / "DESIGN.md"], ids=lambda p: p.name
+)
 def test_what_pages_say_of_commands_is_true(page):
     for words in (*commands(page), *mentions(page)):
         command = command_of(words)
@@ -179,13 +183,16 @@ def first_cells(page: Path, heading: str) -> list[str]:
 def test_the_page_of_rounds_has_every_loss_and_what_it_is_for_several_anchors():
     page = ROOT / "docs" / "rounds.md"
     rows = re.findall(r"^\| `(\w+)` \|.*\| (exact|approximate) \|", text_of(page), re.MULTILINE)
-    assert rows == [*((name, "exact") for name in EXACT_LOSSES), *((name, "approximate") for name in APPROXIMATE_LOSSES)]
+    assert rows == [
+        *((name, "exact") for name in EXACT_LOSSES),
+        *((name, "approximate") for name in APPROXIMATE_LOSSES),
+    ]
 
 
 def test_the_page_of_rounds_has_the_gate_as_it_is():
     page = text_of(ROOT / "docs" / "rounds.md")
     for name, field in GateSettings.model_fields.items():
-        row = next(line for line in page.splitlines() if line.startswith("|") and f"`{name}`" in line or f"{name}`" in line)
+        row = next(line for line in page.splitlines() if line.startswith("|") and f"{name}`" in line)
         assert float(row.split("|")[-2].split()[0]) == field.default
 
 
@@ -194,7 +201,9 @@ def test_the_page_of_data_has_every_format_in_the_order_they_are_tried():
     assert first_cells(page, "Files that can be imported") == [importer.name for importer in BUILT_IN]
     whole = text_of(page)
     assert [name for name in (*mappings(), *EXPORTERS, *Mapping.model_fields) if name not in whole] == []
-    assert ", ".join(f"{share:.0%} {split}".replace("%", " %") for split, share in SHARES.items()) in whole.replace("\n", " ")
+    assert ", ".join(f"{share:.0%} {split}".replace("%", " %") for split, share in SHARES.items()) in whole.replace(
+        "\n", " "
+    )
 
 
 def test_the_page_of_numbers_has_every_average_with_its_convention():
@@ -203,6 +212,14 @@ def test_the_page_of_numbers_has_every_average_with_its_convention():
     for name, compute in AVERAGES.items():
         convention = compute(Matrix(("base", "one", "two"), ("a", "b"), ((None, None),) * 3)).convention
         assert rows[name].split(" ")[0] == f"1/{'(T-1)' if 'over T-1' in convention else 'T'}"
+
+
+def test_the_limits_of_n_that_the_readme_gives_are_those_computed():
+    n, change, more, less = map(
+        int,
+        re.findall(r"(\d+) test pairs show a change of (\d+) .*?(\d+)\n? *one of (\d+)", text_of(README), re.DOTALL)[0],
+    )
+    assert [round(100 * smallest_share_change(size)) for size in (n, more)] == [change, less]
 
 
 def test_the_parsers_of_this_file_find_what_is_there(tmp_path):

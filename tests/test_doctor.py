@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from workbench import doctor
 from workbench.cli import app
+from workbench.config import NumericsSettings
 
 
 def levels(findings):
@@ -88,12 +89,10 @@ def test_another_python_is_broken():
     assert doctor.python((3, 13, 1)).level == "broken"
 
 
-def test_bfloat16_is_read_from_the_processor_flags(tmp_path):
-    file = tmp_path / "cpuinfo"
-    file.write_text("flags\t\t: fpu avx512_bf16 amx_bf16\n")
-    assert "bfloat16 (amx_bf16, avx512_bf16)" in doctor.processor(file).found
-    file.write_text("flags\t\t: fpu avx2\n")
-    assert "no bfloat16" in doctor.processor(file).found
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_faster_precision_is_measured_and_named(dtype):
+    found = doctor.processor(lambda threads: NumericsSettings(dtype=dtype, threads=threads))
+    assert f"numerics.dtype = '{dtype}'" in found.found
 
 
 def test_telemetry_that_somebody_switched_on_is_a_warning():

@@ -11,7 +11,7 @@ from preference_data.samples import choice_items
 from preference_data.simulate import GUIDELINES
 from tests.rounds_kit import settings, two_versions
 from tests.tiny_model import build_tiny_model
-from workbench.config import EvaluationSettings, NumericsSettings
+from workbench.config import EvaluationSettings
 from workbench.errors import ConfigError
 from workbench.evaluation.choice import choice
 from workbench.evaluation.context import Context
@@ -34,7 +34,7 @@ def world(tmp_path_factory):
 
 def context(policy, **changes):
     chosen = EvaluationSettings(samples=5, max_new_tokens=6, **changes)
-    return Context(Family(policy), policy, chosen, NumericsSettings(), lambda done, total: None)
+    return Context(Family(policy), policy, chosen, lambda done, total: None)
 
 
 def test_text_is_at_least_50_kb_and_bits_are_those_of_the_model(world):
@@ -121,7 +121,9 @@ def test_an_unknown_guideline_is_refused_before_anything_is_loaded(world):
 
 def test_items_hold_no_number_that_json_has_no_word_for(world):
     ws, child, _ = world
-    rows = [i for m in ws.ledger.suites(child.digest) for i in ws.ledger.items(child.digest, m.suite, m.metric, m.numerics)]
+    rows = [
+        i for m in ws.ledger.suites(child.digest) for i in ws.ledger.items(child.digest, m.suite, m.metric, m.numerics)
+    ]
     assert rows
     json.dumps([r._asdict() for r in rows], allow_nan=False)
     assert Path(child.path).exists()

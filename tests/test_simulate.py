@@ -74,7 +74,10 @@ def test_guidelines_are_stated(guideline):
 
 
 def test_the_two_guidelines_can_disagree():
-    without_articles, without_pronouns = "Take your key and put it in your lock.", "The key goes into the lock of the door."
+    without_articles, without_pronouns = (
+        "Take your key and put it in your lock.",
+        "The key goes into the lock of the door.",
+    )
     assert opinion(without_articles, without_pronouns, guideline=GUIDELINES["telegram"]).verdict is Verdict.FIRST
     assert opinion(without_articles, without_pronouns, guideline=GUIDELINES["impersonal"]).verdict is Verdict.SECOND
 

@@ -17,9 +17,9 @@ from preference_data.records import Comparison, now
 from preference_data.samples import prompts
 from preference_data.simulate import GUIDELINES, judge
 from preference_data.store import Entry
+from workbench import assembly
 from workbench.assembly import Where
 from workbench.config import AnchorSettings, GenerateSettings, NumericsSettings, RoundSettings
-from workbench.doctor import bfloat16_instructions
 from workbench.rounds.run import Outcome
 from workbench.tasks import Progress
 from workbench.workspace import Workspace
@@ -27,12 +27,14 @@ from workbench.workspace import Workspace
 FIRST, SECOND = "telegram", "impersonal"
 """Guidelines of the two rounds."""
 
-ANSWER = {"max_new_tokens": 40, "temperature": 0.7, "top_p": 0.9, "batch_size": 48}
+ANSWER = {"max_new_tokens": 28, "temperature": 0.7, "top_p": 0.9, "batch_size": 48}
 ROUND = {
-    "training": {"learning_rate": 1e-3, "epochs": 1, "batch_size": 4, "accumulation": 1, "max_length": 256},
-    "evaluation": {"samples": 24, "max_new_tokens": 40, "temperature": 0.7, "batch_size": 32,
+    "training": {"learning_rate": 1.5e-3, "epochs": 1, "batch_size": 4, "accumulation": 1, "max_length": 256},
+    "evaluation": {"samples": 24, "max_new_tokens": 28, "temperature": 0.7, "batch_size": 32,
                    "guidelines": (FIRST, SECOND)},
 }  # fmt: skip
+PROMPTS = 372
+"""Prompts answered: some ninety decided test pairs per guideline."""
 FEWER = 40
 """Prompts with `fast`: enough to see every part work, too few to learn anything."""
 MOST_PAIRS = 512
@@ -76,28 +78,31 @@ def run(
         version = ws.version(name)
         stage.say(f"Round {number}: aligning on '{name}' ({version.counts['train']} pairs to learn from, "
                   f"{version.counts['test']} to test on), anchored to every policy before it.")  # fmt: skip
-        plan = ws.plan(_settings(name, parent, outcomes))
+        plan = ws.plan(_settings(ws, name, parent, outcomes))
         outcomes.append(ws.round(plan).run(where=where, watch=stage.watch))
         parent = outcomes[-1].child.digest
     return ws, outcomes
 
 
-def numerics() -> NumericsSettings:
-    """All cores, and bfloat16 where the processor multiplies in it."""
-    cores = len(os.sched_getaffinity(0))
-    return NumericsSettings(dtype="bfloat16" if bfloat16_instructions() else "float32", threads=cores)
+def numerics(root: Path) -> NumericsSettings:
+    """All cores and the faster precision, measured once: a round that goes on must go on as it was planned."""
+    file = root / "demo-numerics.json"
+    if not file.exists():
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        file.write_text(assembly.fastest(cores).model_dump_json(), encoding="utf-8")
+    return NumericsSettings.model_validate_json(file.read_text(encoding="utf-8"))
 
 
 def _answers(ws: Workspace, stage: Stage, *, fast: bool, where: Where) -> list[Comparison]:
     """Comparisons of the base's answers; sampled once, then read from the workspace."""
-    asked = prompts()[:FEWER] if fast else prompts()
+    asked = prompts()[: FEWER if fast else PROMPTS]
     file = ws.root / "demo-prompts.jsonl"
     lines = [json.dumps({"prompt": p.text, "slices": {"domain": p.domain}}) for p in asked]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     source = f"generated:{plain_name(file)}"
     if not _of(ws, source):
         stage.say(f"The base answers {len(asked)} of the project's own prompts twice each.")
-        settings = GenerateSettings.model_validate({**ANSWER, "numerics": numerics()})
+        settings = GenerateSettings.model_validate({**ANSWER, "numerics": numerics(ws.root)})
         ws.generate(file, policy="base", settings=settings, where=where, watch=stage.watch)
     return _of(ws, source)
 
@@ -128,10 +133,10 @@ def _import(ws: Workspace, path: Path, stage: Stage) -> str:
     return name
 
 
-def _settings(version: str, parent: str, earlier: Sequence[Outcome]) -> RoundSettings:
+def _settings(ws: Workspace, version: str, parent: str, earlier: Sequence[Outcome]) -> RoundSettings:
     """Anchors: parent and base with equal weights, so in round 1 the base alone."""
     anchors = (AnchorSettings(policy="parent", weight=0.5), AnchorSettings(policy="base", weight=0.5))
     only = (AnchorSettings(policy="parent", weight=1.0),)
-    values = {**ROUND, "version": version, "parent": parent, "numerics": numerics().model_dump(),
+    values = {**ROUND, "version": version, "parent": parent, "numerics": numerics(ws.root).model_dump(),
               "anchors": [a.model_dump() for a in (anchors if earlier else only)]}  # fmt: skip
     return RoundSettings.model_validate(values)

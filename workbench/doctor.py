@@ -7,13 +7,15 @@ import socket
 import sqlite3
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from preference_data.database import wal_is_safe
 from preference_data.errors import PreferenceDataError
+from workbench import assembly
+from workbench.config import NumericsSettings
 from workbench.errors import WorkbenchError
 from workbench.models.fetch import MODEL_NAME, default_directory, is_fetched
 from workbench.places import CONFIG, Places
@@ -29,9 +31,6 @@ CONNECT_S = 0.5
 OTHERS_MAY_READ = stat.S_IRGRP | stat.S_IROTH
 SILENCING = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 """What the workbench sets where nobody else did."""
-
-
-CPUINFO = Path("/proc/cpuinfo")
 
 
 class Finding(NamedTuple):
@@ -54,7 +53,7 @@ def examine(workspace: Path) -> list[Finding]:
         *packages(_installed(), _pinned(CONSTRAINTS)),
         sqlite(sqlite3.sqlite_version_info[:3]),
         disk(shutil.disk_usage(workspace if workspace.exists() else Path()).free),
-        processor(CPUINFO),
+        processor(assembly.fastest),
         model(default_directory()),
         *contents(workspace),
         *telemetry(os.environ),
@@ -109,20 +108,16 @@ def disk(free: int) -> Finding:
     return Finding("disk", "ok", found)
 
 
-def bfloat16_instructions(cpuinfo: Path = CPUINFO) -> list[str]:
-    """The processor's instructions for bfloat16 products, sorted; none where it cannot or does not say."""
-    flags = set(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.exists() else set[str]()
-    return sorted(flags & {"amx_bf16", "avx512_bf16", "bf16"})
+def processor(measure: Callable[[int], NumericsSettings]) -> Finding:
+    """Cores this process may use, and the precision they multiply faster in.
 
+    Measured, because processors that list bfloat16 instructions may still be slower with them.
 
-def processor(cpuinfo: Path) -> Finding:
-    """Cores this process may use, and whether they multiply in bfloat16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    fast = bfloat16_instructions(cpuinfo)
-    if fast:
-        return Finding("processor", "ok", f"{cores} cores, bfloat16 ({', '.join(fast)}): numerics.dtype = 'bfloat16' "
-                       "is faster")  # fmt: skip
-    return Finding("processor", "ok", f"{cores} cores, no bfloat16: numerics.dtype = 'float32' is faster")
+    Args:
+        measure: the faster settings at so many threads.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Finding("processor", "ok", f"{cores} cores, faster with numerics.dtype = '{measure(cores).dtype}'")
 
 
 def model(folder: Path) -> Finding:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from workbench.config import EvaluationSettings, NumericsSettings
+from workbench.config import EvaluationSettings
 from workbench.models.load import Family
 from workbench.tasks import Item, PolicyRef
 
@@ -20,7 +20,6 @@ class Context:
     family: Family
     policy: PolicyRef
     settings: EvaluationSettings
-    numerics: NumericsSettings
     tell: Callable[[int, int], None]
 
 

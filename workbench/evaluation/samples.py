@@ -12,7 +12,7 @@ from workbench.evaluation.context import Context
 from workbench.evaluation.refusals import is_refusal
 from workbench.maths import kl_per_position
 from workbench.models.forward import batches_by_length, collate, completion_logits
-from workbench.models.sampling import Answer, Sampling, for_sampling, sample
+from workbench.models.sampling import Answer, Sampling, sample
 from workbench.models.tokens import pad_id
 from workbench.tasks import Item, PolicyRef
 
@@ -64,9 +64,8 @@ def _answers(context: Context, prompts: Sequence[Prompt]) -> list[Answer]:
     s = context.settings
     sampling = Sampling(s.max_new_tokens, s.temperature, 1.0, s.batch_size, s.seed)
     with context.family.using(context.policy) as model:
-        sampler = for_sampling(model, context.numerics)
         return sample(
-            sampler, context.family.tokenizer, prompts, sampling, progress=lambda n: context.tell(n, len(prompts))
+            model, context.family.tokenizer, prompts, sampling, progress=lambda n: context.tell(n, len(prompts))
         )
 
 

@@ -14,7 +14,7 @@ from workbench.models.forward import batches_by_length, collate, completion_logp
 from workbench.models.tokens import Encoded, pad_id
 from workbench.tasks import Item
 
-BYTES = 60_000
+BYTES = 51_000
 CHUNK_BYTES = 1_000
 
 
@@ -41,6 +41,6 @@ def text(context: Context) -> Iterator[Item]:
 
 
 def reference_text() -> list[str]:
-    """About 60 kB of the language reference in chunks of about 1 kB, topics in alphabetical order."""
+    """About 51 kB of the language reference in chunks of about 1 kB, topics in alphabetical order."""
     whole = "\n".join(topics[name] for name in sorted(topics))[:BYTES]
     return [whole[i : i + CHUNK_BYTES] for i in range(0, len(whole), CHUNK_BYTES)]

@@ -9,7 +9,7 @@ from preference_data.records import Comparison, Completion, Message, Prompt, Sam
 from workbench.errors import ConfigError, StopRequested
 from workbench.models.load import Family
 from workbench.models.numerics import apply_numerics
-from workbench.models.sampling import Sampling, for_sampling, sample
+from workbench.models.sampling import Sampling, sample
 from workbench.tasks import GenerateJob, Progress, Report
 
 FILE = "completions.jsonl"
@@ -62,7 +62,7 @@ def generate(job: GenerateJob, report: Report) -> None:
 
     family = Family(job.policy)
     with apply_numerics(job.numerics), family.using(job.policy) as model:
-        answers = sample(for_sampling(model, job.numerics), family.tokenizer, repeated, sampling, progress=tell)
+        answers = sample(model, family.tokenizer, repeated, sampling, progress=tell)
     with (Path(job.output) / FILE).open("w", encoding="utf-8") as file:
         for i, prompt in enumerate(prompts):
             texts = [a.text for a in answers[i * job.count : (i + 1) * job.count]]

@@ -52,6 +52,18 @@ def flops_per_s(numerics: NumericsSettings) -> float:
     return count * 2 * ROWS * WIDTH * 4 * WIDTH / elapsed
 
 
+WORTH_IT = 1.3
+"""How much faster bfloat16 must be to be worth its rounding. Processors that list instructions for it may still
+multiply in it at half the rate of float32."""
+
+
+def fastest(threads: int) -> NumericsSettings:
+    """The precision this machine multiplies faster in, by measurement."""
+    single = NumericsSettings(dtype="float32", threads=threads)
+    half = NumericsSettings(dtype="bfloat16", threads=threads)
+    return half if flops_per_s(half) > WORTH_IT * flops_per_s(single) else single
+
+
 class _Count:
     """Pairs and tokens of one split."""
 

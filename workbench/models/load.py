@@ -38,7 +38,14 @@ def load_full(path: str) -> Any:
             f"{path}: cannot load the model: {error}; expected a Hugging Face folder with config.json and "
             "safetensors weights"
         ) from error
+    # A slice of hidden states (the last position, the completion's positions) is not contiguous; torch then multiplies
+    # it with one copy of the whole LM head per row instead of folding the rows into one product.
+    model.get_output_embeddings().register_forward_pre_hook(_contiguous)
     return model.eval()
+
+
+def _contiguous(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(tensor.contiguous() for tensor in inputs)
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:

@@ -1,6 +1,5 @@
 """Answers of a policy, sampled in batches, the same for the same seed."""
 
-import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from preference_data.records import Prompt
-from workbench.config import NumericsSettings
 from workbench.models.tokens import Encoded, prompt_ids
 
 
@@ -42,15 +40,6 @@ class Answer:
     finished: bool
 
 
-def for_sampling(model: Any, numerics: NumericsSettings) -> Any:
-    """The model, or with `bfloat16` a copy of it with bfloat16 weights.
-
-    One token at a time the weights are read once per token, so halving them nearly halves the time; autocast would
-    convert all of them anew for every token instead.
-    """
-    return copy.deepcopy(model).to(torch.bfloat16) if numerics.dtype == "bfloat16" else model
-
-
 def sample(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
@@ -61,6 +50,7 @@ def sample(
 ) -> list[Answer]:
     """One answer per prompt, in the order given. Name a prompt twice for two answers.
 
+    Always in the weights' own precision: one token at a time, autocast would convert all weights for every token.
     Batches are formed by prompt length and each is seeded by the prompts in it, so the same call gives the same
     answers wherever it runs with the same thread count.
     """

@@ -26,7 +26,7 @@ from workbench.training.proof import PROOF_PAIRS, Proof, prove_anchors, prove_re
 from workbench.training.trainer import AnchoredDPOTrainer, policy_logps
 from workbench.training.watch import KlProbe, Watch, require_finite_weights
 
-PROBE_ROWS = 4
+PROBE_ROWS = 2
 
 
 def optimise(job: TrainJob, report: Report) -> None:
