@@ -11,7 +11,7 @@ import pytest
 from tests.rounds_kit import settings, two_versions
 from tests.tiny_model import build_tiny_model
 from workbench.config import AnchorSettings
-from workbench.errors import ArtifactError, PolicyError, StopRequested, WiringError
+from workbench.errors import ArtifactError, JournalError, PolicyError, StopRequested, WiringError
 from workbench.failpoints import VARIABLE
 from workbench.workspace import Workspace
 
@@ -166,6 +166,18 @@ def test_a_damaged_adapter_is_refused_before_anything_is_trained(workspace):
     weights.write_bytes(content)
     with pytest.raises((PolicyError, ArtifactError), match="adapter_model.safetensors"):
         workspace.round(workspace.plan(settings(version="short"))).run(where="here")
+
+
+def test_a_second_round_in_the_same_workspace_waits_its_turn(workspace):
+    planned = first_round(workspace)
+    with (
+        workspace.held("running round 1"),
+        pytest.raises(JournalError, match="is running round 1 in this workspace; wait"),
+    ):
+        planned.run(where="here")
+    assert workspace.journal.rounds() == ()
+    with workspace.held("freezing a version"), pytest.raises(JournalError, match="is freezing a version"):
+        workspace.freeze(name="again")
 
 
 def test_an_anchor_that_does_not_exist_is_named(workspace):

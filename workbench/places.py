@@ -1,6 +1,9 @@
 """Where everything of a workspace lies: its folder, databases, objects and lists, opened when first used."""
 
-from collections.abc import Callable
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from preference_data.store import Store
 from preference_data.version_list import VersionList
 from workbench.config import Settings, read_settings
 from workbench.drift.ledger import Ledger
-from workbench.errors import ConfigError
+from workbench.errors import ConfigError, JournalError
 from workbench.objects import Objects
 from workbench.policies.registry import Registry
 from workbench.rounds.journal import Journal
@@ -53,6 +56,30 @@ class Places:
             raise ConfigError(f"{root}: no workspace here ({CONFIG} is missing); `workbench init {root}` makes one")
         self.settings = read_settings(self.root / CONFIG, WorkspaceSettings)
         self.versions = VersionList(self.root / "versions.jsonl", self.root / "versions")
+
+    @contextmanager
+    def held(self, what: str) -> Iterator[None]:
+        """Hold the workspace, so that no second round or freeze runs in it meanwhile. A killed process lets go.
+
+        Args:
+            what: what is being done; told to whoever comes second.
+
+        Raises:
+            JournalError: another process holds it; says what it does and what to do.
+        """
+        with (self.root / "lock").open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise JournalError(
+                    f"{self.root}: {file.read() or 'another process'} in this workspace; wait for it to end, or stop "
+                    "it (a round goes on when run again), then run the same command"
+                ) from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()} is {what}")
+            file.flush()
+            yield
 
     @cached_property
     def store(self) -> Store:

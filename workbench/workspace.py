@@ -62,7 +62,7 @@ class PlannedRound:
 
     def run(self, *, where: Where = "auto", watch: Watch = silent) -> Outcome:
         """Run the round to its end, or go on with it; see `workbench.rounds.run.run_round` for what it raises."""
-        with assembly.tools(where) as tools:
+        with self.workspace.held(f"running round {self.plan.number}"), assembly.tools(where) as tools:
             return run_round(self.plan, tools, self.workspace.services(watch))
 
 
@@ -128,8 +128,9 @@ class Workspace(Places):
         """
         entries = self.versions.entries()
         parent = entries[-1].digest if entries else ""
-        frozen = freeze(self.store, rule or FreezeRule(), self.versions.directory, parent=parent, progress=progress)
-        self.versions.add(name, frozen.version.digest)
+        with self.held("freezing a version"):
+            frozen = freeze(self.store, rule or FreezeRule(), self.versions.directory, parent=parent, progress=progress)
+            self.versions.add(name, frozen.version.digest)
         return frozen
 
     def version_entries(self) -> list[VersionEntry]:

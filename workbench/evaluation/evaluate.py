@@ -12,7 +12,7 @@ from workbench.evaluation.retention import retention
 from workbench.evaluation.samples import refusal, samples
 from workbench.evaluation.text import text
 from workbench.items import write_items
-from workbench.models.load import Family
+from workbench.models.load import family_of
 from workbench.models.numerics import apply_numerics
 from workbench.models.score_table import read_table
 from workbench.tasks import EvaluateJob, Item, Progress, Report
@@ -48,7 +48,7 @@ def _items(job: EvaluateJob, suites: list[Suite], report: Report) -> Iterator[It
         if report(Progress("evaluate", done, total, {})):
             raise StopRequested("the round was asked to stop while measuring; run the same round again to go on")
 
-    context = Context(family=Family(job.policy), policy=job.policy, settings=job.settings, tell=tell)
+    context = Context(family=family_of(job.policy), policy=job.policy, settings=job.settings, tell=tell)
     for reference in job.versions:
         version = load_version(Path(reference.path))
         yield from retention(version, read_table(Path(job.tables[reference.digest])))

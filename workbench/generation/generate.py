@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from preference_data.records import Comparison, Completion, Message, Prompt, Sampled
 from workbench.errors import ConfigError, StopRequested
-from workbench.models.load import Family
+from workbench.models.load import family_of
 from workbench.models.numerics import apply_numerics
 from workbench.models.sampling import Sampling, sample
 from workbench.tasks import GenerateJob, Progress, Report
@@ -60,7 +60,7 @@ def generate(job: GenerateJob, report: Report) -> None:
         if report(Progress("generate", done, len(repeated), {})):
             raise StopRequested("generation was asked to stop; run it again to start over")
 
-    family = Family(job.policy)
+    family = family_of(job.policy)
     with apply_numerics(job.numerics), family.using(job.policy) as model:
         answers = sample(model, family.tokenizer, repeated, sampling, progress=tell)
     with (Path(job.output) / FILE).open("w", encoding="utf-8") as file:

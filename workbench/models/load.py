@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from preference_data.records import digest
 from workbench.config import TrainingSettings
 from workbench.errors import ModelError, PolicyError
 from workbench.policies.checkpoints import normalise_adapter
@@ -137,13 +139,13 @@ class Family:
                 yield self._adapted(policy)
 
     def _full_model(self, policy: PolicyRef) -> Any:
-        if self._full is None or self._full[0] != policy.digest:
+        if self._full is None or self._full[0] != policy.path:
             self._full = None
-            self._full = (policy.digest, load_full(policy.path))
+            self._full = (policy.path, load_full(policy.path))
         return self._full[1]
 
     def _adapted(self, policy: PolicyRef) -> Any:
-        name = policy.digest[:16]
+        name = digest([policy.digest, policy.path])[:16]
         if self._peft is None:
             self._peft = _with_adapter(self._model, policy, name, train=False)
         elif name not in self._peft.peft_config:
@@ -151,6 +153,17 @@ class Family:
                 self._peft.load_adapter(policy.path, adapter_name=name, is_trainable=False)
         self._peft.set_adapter(name, inference_mode=True)
         return self._peft.eval()
+
+
+def family_of(policy: PolicyRef) -> Family:
+    """The family of a policy's lineage; the last one stays loaded, because the steps of a round follow each other."""
+    root = policy._replace(digest=policy.base, kind="full", path=policy.base_path)
+    return _family(root)
+
+
+@lru_cache(maxsize=1)
+def _family(root: PolicyRef) -> Family:
+    return Family(root)
 
 
 def _with_adapter(model: Any, policy: PolicyRef, name: str, *, train: bool) -> Any:

@@ -8,7 +8,7 @@ from preference_data.records import Pair
 from preference_data.versions import load_version
 from workbench.errors import StopRequested
 from workbench.models.forward import batches_by_length, collate, completion_logps
-from workbench.models.load import Family
+from workbench.models.load import Family, family_of
 from workbench.models.numerics import apply_numerics, numerics_key
 from workbench.models.score_table import PairScore, write_table
 from workbench.models.tokens import Encoded, EncodedPair, encode_pair, example_key, pad_id
@@ -24,7 +24,7 @@ def score(job: ScoreJob, report: Report) -> None:
     """Write `scores.parquet` for the splits asked for. Pairs whose prompt fills `max_length` are left out."""
     version = load_version(Path(job.version.path))
     pairs = [p for split in job.splits for p in version.pairs(split)]
-    family = Family(job.policy)
+    family = family_of(job.policy)
     scorer = Scorer(family, job, ScoreCache(open_ledger(job.cache)), report)
     write_table(Path(job.output), scorer.pairs(pairs))
 

@@ -1,6 +1,5 @@
 """From a job to a child: load the parent, prove the wiring, train, save."""
 
-import gc
 import math
 import shutil
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from trl.trainer.dpo_config import DPOConfig
 
 from preference_data.versions import load_version
 from workbench.errors import JournalError, StopRequested, WiringError
-from workbench.models.load import Family, load_tokenizer, save_adapter, trainable
+from workbench.models.load import family_of, load_tokenizer, save_adapter, trainable
 from workbench.models.numerics import apply_numerics
 from workbench.models.score_table import PairScore, read_table
 from workbench.models.tokens import pad_id
@@ -75,9 +74,7 @@ def _prove_scores(
 ) -> float:
     named = [("parent", job.parent, tables[job.parent.digest])]
     named += [(f"anchor {i + 1}", a.policy, table) for i, (a, table) in enumerate(anchors)]
-    gap = prove_anchors(Family(job.parent), rows, named, job.numerics)
-    gc.collect()  # adapters hold cycles; the frozen models must be gone before the one to train is loaded
-    return gap
+    return prove_anchors(family_of(job.parent), rows, named, job.numerics)
 
 
 def _trainer(job: TrainJob, rows: Sequence[TrainRow], tokenizer: PreTrainedTokenizerBase) -> AnchoredDPOTrainer:
