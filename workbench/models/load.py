@@ -42,7 +42,8 @@ def load_full(path: str) -> Any:
         ) from error
     # A slice of hidden states (the last position, the completion's positions) is not contiguous; torch then multiplies
     # it with one copy of the whole LM head per row instead of folding the rows into one product.
-    model.get_output_embeddings().register_forward_pre_hook(_contiguous)
+    head: Any = model.get_output_embeddings()
+    head.register_forward_pre_hook(_contiguous)
     return model.eval()
 
 
