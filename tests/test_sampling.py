@@ -7,7 +7,7 @@ from preference_data.records import Message, Pair, Prompt
 from tests.tiny_model import build_tiny_model
 from workbench.models.forward import batches_by_length, collate, completion_logps
 from workbench.models.load import load_full, load_tokenizer
-from workbench.models.sampling import Sampling, sample
+from workbench.models.sampling import Nucleus, Sampling, sample
 from workbench.models.tokens import Encoded, encode_pair, encode_text, example_key
 
 
@@ -84,3 +84,11 @@ def test_greedy_answers_are_the_likeliest_tokens(tiny):
     ids = torch.tensor([answer.encoded.prompt + answer.encoded.completion])
     likeliest = model(ids).logits[0, len(answer.encoded.prompt) - 1 : -1].argmax(-1)
     assert tuple(likeliest.tolist()) == answer.encoded.completion
+
+
+def test_the_nucleus_by_hand():
+    # chances 0.5, 0.3, 0.15, 0.05: with top_p 0.6 the second is needed to reach it, the third is not
+    scores = torch.tensor([[0.05, 0.5, 0.15, 0.3]]).log()
+    assert Nucleus(1.0, 0.6)(torch.zeros(1, 1), scores).exp().tolist() == [pytest.approx([0, 0.5, 0, 0.3])]
+    assert Nucleus(1.0, 0.1)(torch.zeros(1, 1), scores).isfinite().tolist() == [[False, True, False, False]]
+    assert torch.equal(Nucleus(0.5, 1.0)(torch.zeros(1, 1), scores), scores * 2)

@@ -27,10 +27,11 @@ from workbench.workspace import Workspace
 FIRST, SECOND = "telegram", "impersonal"
 """Guidelines of the two rounds."""
 
-ANSWER = {"max_new_tokens": 24, "temperature": 0.6, "top_p": 1.0, "batch_size": 48}
+ANSWER = {"max_new_tokens": 28, "temperature": 0.7, "top_p": 0.9, "batch_size": 48}
 ROUND = {
-    "training": {"learning_rate": 1.3e-3, "epochs": 1, "batch_size": 4, "accumulation": 1, "max_length": 256},
-    "evaluation": {"samples": 24, "max_new_tokens": 24, "temperature": 0.6, "batch_size": 32,
+    "objective": {"beta": 0.15},
+    "training": {"learning_rate": 9e-4, "epochs": 1, "batch_size": 4, "accumulation": 1, "max_length": 256},
+    "evaluation": {"samples": 20, "max_new_tokens": 28, "temperature": 0.7, "batch_size": 32,
                    "guidelines": (FIRST, SECOND)},
 }  # fmt: skip
 PROMPTS = 372

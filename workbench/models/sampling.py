@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 
 from preference_data.records import Prompt
 from workbench.models.tokens import Encoded, prompt_ids
@@ -38,6 +38,31 @@ class Answer:
     text: str
     encoded: Encoded
     finished: bool
+
+
+NUCLEUS_AT_MOST = 256
+
+
+class Nucleus(LogitsProcessor):
+    """Temperature and top-p sampling (Holtzman et al., arXiv 1904.09751) within the 256 likeliest tokens.
+
+    Sorting a vocabulary of 50,000 for every token costs a quarter of a small model's forward pass; a nucleus larger
+    than 256 tokens is cut to them.
+    """
+
+    def __init__(self, temperature: float, top_p: float) -> None:
+        self._temperature, self._top_p = temperature, top_p
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores over temperature, everything outside the nucleus at minus infinity; shape (rows, vocabulary)."""
+        scores = scores / self._temperature
+        if self._top_p == 1:
+            return scores
+        top, index = scores.topk(min(NUCLEUS_AT_MOST, scores.shape[-1]), dim=-1)
+        chance = (top - scores.logsumexp(-1, keepdim=True)).exp()
+        # A token is kept while those likelier than it do not yet reach top_p together; the likeliest always is.
+        kept = top.masked_fill(chance.cumsum(-1) - chance >= self._top_p, -torch.inf)
+        return torch.full_like(scores, -torch.inf).scatter(-1, index, kept)
 
 
 def sample(
@@ -75,15 +100,19 @@ def _sample_batch(
     config = GenerationConfig(
         max_new_tokens=sampling.max_new_tokens,
         do_sample=not greedy,
-        temperature=None if greedy else sampling.temperature,
-        top_p=None if greedy else sampling.top_p,
         top_k=0 if not greedy else None,
         pad_token_id=pad,
         eos_token_id=model.generation_config.eos_token_id,
     )
     with torch.random.fork_rng(devices=[]), torch.autocast("cpu", enabled=False):
         torch.manual_seed(_batch_seed(sampling.seed, prompts))
-        out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        nucleus = [] if greedy else [Nucleus(sampling.temperature, sampling.top_p)]
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=config,
+            logits_processor=LogitsProcessorList(nucleus),
+        )
     ends = _end_tokens(model, tokenizer)
     for (index, prompt), row in zip(prompts.items(), out[:, width:].tolist(), strict=True):
         cut = next((k + 1 for k, token in enumerate(row) if token in ends), len(row))
