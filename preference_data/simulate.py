@@ -4,9 +4,9 @@ A guideline is one sentence and one pure function of the answer's text. The anno
 higher score and calls a tie where the scores are closer than the guideline's margin. Scores are rates, never counts,
 so that a longer answer is not better for being longer.
 
-Both guidelines ask for less of something, because that is what few pairs can teach: a word an answer already has can
-become likelier by little, but a word to be avoided can become unlikely without end. They pull partly against each
-other: where an article is avoided, a pronoun often takes its place (`the` key, `your` key).
+Both guidelines ask for less of something: of six tried, those that asked for more moved held-out accuracy least. A
+likely reason is that a word an answer already has can become likelier by little only. They pull partly against each
+other: on sampled answers the differences of their scores correlate at -0.4.
 """
 
 import re

@@ -29,9 +29,9 @@ FIRST, SECOND = "telegram", "impersonal"
 
 ANSWER = {"max_new_tokens": 28, "temperature": 0.7, "top_p": 0.9, "batch_size": 48}
 ROUND = {
-    "objective": {"beta": 0.15},
-    "training": {"learning_rate": 9e-4, "epochs": 1, "batch_size": 4, "accumulation": 1, "max_length": 256},
-    "evaluation": {"samples": 20, "max_new_tokens": 28, "temperature": 0.7, "batch_size": 32,
+    "objective": {"beta": 0.1},
+    "training": {"learning_rate": 1.2e-3, "epochs": 1, "batch_size": 4, "accumulation": 1, "max_length": 256},
+    "evaluation": {"samples": 16, "max_new_tokens": 28, "temperature": 0.7, "batch_size": 32,
                    "guidelines": (FIRST, SECOND)},
 }  # fmt: skip
 PROMPTS = 372
