@@ -4,9 +4,8 @@ A guideline is one sentence and one pure function of the answer's text. The anno
 higher score and calls a tie where the scores are closer than the guideline's margin. Scores are rates, never counts,
 so that a longer answer is not better for being longer.
 
-Both guidelines ask for less of something: of six tried, those that asked for more moved held-out accuracy least. A
-likely reason is that a word an answer already has can become likelier by little only. They pull partly against each
-other: on sampled answers the differences of their scores correlate at -0.4.
+All guidelines ask for less of something: of six tried, those that asked for more moved held-out accuracy least. A
+likely reason is that a word an answer already has can become likelier by little only.
 """
 
 import re
@@ -17,6 +16,7 @@ from datetime import datetime
 from preference_data.errors import RowRefused
 from preference_data.records import Comparison, Judgement, Pairwise, Verdict, digest
 
+MARK = re.compile(r"[^\w\s]|_")
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 FIRST_AND_SECOND = "i me my mine myself we us our ours ourselves you your yours yourself yourselves"
 THIRD = "he him his himself she her hers herself it its itself they them their theirs themselves"
@@ -66,6 +66,12 @@ def share_of(text: str, kinds: frozenset[str]) -> float:
     return 100 * sum(word.split("'")[0] in kinds for word in found) / len(found) if found else 100.0
 
 
+def plain(text: str) -> float:
+    """Marks that are neither letter nor digit per 100 characters without white space, negated: from -100 to 0."""
+    characters = "".join(text.split())
+    return -100 * len(MARK.findall(characters)) / len(characters) if characters else -100.0
+
+
 def telegram(text: str) -> float:
     """Articles per 100 words, negated: from -100 to 0."""
     return -share_of(text, ARTICLES)
@@ -79,6 +85,13 @@ def impersonal(text: str) -> float:
 GUIDELINES: dict[str, Guideline] = {
     g.name: g
     for g in (
+        Guideline(
+            "plain",
+            1,
+            "Prefer the answer in plainer writing: fewer punctuation marks and symbols per 100 characters.",
+            plain,
+            margin=0.5,
+        ),
         Guideline(
             "telegram",
             1,

@@ -75,8 +75,8 @@ def test_evaluation_reads_tests_suites_and_samples_under_every_policy():
 
 def test_longer_batches_need_more_memory():
     small, large = (estimate(plan("parent", batch_size=n), LOAD, SHAPE, {}).memory_bytes for n in (1, 2))
-    # two rows more: 110 bytes x 10 wide x 2 layers x 200 tokens, 20 bytes x 100 words x 50 tokens of answer
-    assert large - small == 2 * (110 * 10 * 2 * 200 + 20 * 100 * 50)
+    # one pair more: 110 bytes x 10 wide x 2 layers x 200 tokens, 20 bytes x 100 words x 50 tokens of each answer
+    assert large - small == 110 * 10 * 2 * 200 + 2 * 20 * 100 * 50
 
 
 def test_what_n_can_show_is_said_for_every_number():

@@ -7,7 +7,7 @@ from preference_data.records import Message, Pair, Prompt
 from tests.tiny_model import build_tiny_model
 from workbench.models.forward import batches_by_length, collate, completion_logps
 from workbench.models.load import load_full, load_tokenizer
-from workbench.models.sampling import Nucleus, Sampling, sample
+from workbench.models.sampling import Sampling, draw, sample
 from workbench.models.tokens import Encoded, encode_pair, encode_text, example_key
 
 
@@ -64,7 +64,7 @@ def test_log_probability_is_that_of_full_logits_whatever_the_padding(tiny):
 
 
 def test_batches_hold_every_example_once_longest_first():
-    examples = [Encoded((1,) * n, (2,)) for n in (3, 9, 1, 9, 5)]
+    examples = [Encoded((i,) * n, (2,)) for i, n in enumerate((3, 9, 1, 9, 5))]
     assert list(batches_by_length(examples, size=2)) == [[1, 3], [4, 0], [2]]
     # lengths 10, 10, 6, 4, 2 with at most 13 tokens: one of 10, one of 10, two of 6 at most, then the rest
     assert list(batches_by_length(examples, size=9, tokens=13)) == [[1], [3], [4, 0], [2]]
@@ -87,8 +87,44 @@ def test_greedy_answers_are_the_likeliest_tokens(tiny):
 
 
 def test_the_nucleus_by_hand():
-    # chances 0.5, 0.3, 0.15, 0.05: with top_p 0.6 the second is needed to reach it, the third is not
-    scores = torch.tensor([[0.05, 0.5, 0.15, 0.3]]).log()
-    assert Nucleus(1.0, 0.6)(torch.zeros(1, 1), scores).exp().tolist() == [pytest.approx([0, 0.5, 0, 0.3])]
-    assert Nucleus(1.0, 0.1)(torch.zeros(1, 1), scores).isfinite().tolist() == [[False, True, False, False]]
-    assert torch.equal(Nucleus(0.5, 1.0)(torch.zeros(1, 1), scores), scores * 2)
+    # chances 0.05, 0.5, 0.15, 0.3: with top_p 0.6 token 1 is kept, then token 3, which is needed to reach it; of
+    # their 0.8 the first 0.5 are token 1's, so below 0.625 it is token 1
+    scores = torch.tensor([[0.05, 0.5, 0.15, 0.3]]).log().repeat(4, 1)
+    chance = torch.tensor([0.0, 0.62, 0.63, 0.999])
+    assert draw(scores, chance, temperature=1.0, top_p=0.6).tolist() == [1, 1, 3, 3]
+    assert draw(scores, chance, temperature=1.0, top_p=0.1).tolist() == [1, 1, 1, 1]
+    # all tokens in order: their chances end at 0.05, 0.55, 0.7 and 1
+    assert draw(scores, torch.tensor([0.04, 0.06, 0.56, 0.71]), temperature=1.0, top_p=1.0).tolist() == [0, 1, 2, 3]
+    # at half the temperature chances are squared: 0.0025, 0.25, 0.0225, 0.09 of 0.365, ending at 0.007, 0.692, 0.753
+    assert draw(scores, torch.tensor([0.006, 0.69, 0.75, 0.76]), temperature=0.5, top_p=1.0).tolist() == [0, 1, 2, 3]
+    assert draw(scores, chance, temperature=0.0, top_p=1.0).tolist() == [1, 1, 1, 1]
+
+
+def test_draws_follow_the_probabilities():
+    generator = torch.Generator().manual_seed(0)
+    n, p = 20_000, torch.tensor([0.1, 0.2, 0.7])
+    drawn = draw(p.log().repeat(n, 1), torch.rand(n, generator=generator), temperature=1.0, top_p=1.0)
+    # five standard errors of a share of 0.2 to 0.7 among 20,000 are 0.017
+    assert torch.allclose(drawn.bincount() / n, p, atol=0.017)
+
+
+@pytest.mark.parametrize("top_p", [0.9, 1.0])
+def test_an_answer_does_not_depend_on_its_batch(tiny, top_p):
+    prompts = [Prompt.of(text) for text in ("one", "two words", "one", "three", "one")]
+    alone, together = (
+        [a.encoded for a in sample(*tiny, prompts, Sampling(12, 1.0, top_p, size, 0))] for size in (1, 5)
+    )
+    assert alone == together
+    assert len({e.completion for e in alone}) == 5
+
+
+def test_an_answer_ends_with_its_end_token_and_the_others_go_on(tiny):
+    model, tokenizer = tiny
+    prompts = [Prompt.of("go")] * 64
+    answers = sample(model, tokenizer, prompts, Sampling(40, 3.0, 1.0, 64, 0))
+    end = tokenizer.eos_token_id
+    assert {a.finished for a in answers} == {True, False}
+    for answer in answers:
+        assert answer.finished == (answer.encoded.completion[-1] == end)
+        assert end not in answer.encoded.completion[:-1]
+        assert answer.finished or len(answer.encoded.completion) == 40

@@ -24,16 +24,18 @@ from workbench.rounds.run import Outcome
 from workbench.tasks import Progress
 from workbench.workspace import Workspace
 
-FIRST, SECOND = "telegram", "impersonal"
+FIRST, SECOND = "plain", "telegram"
 """Guidelines of the two rounds."""
 
 ANSWER = {"max_new_tokens": 28, "temperature": 0.7, "top_p": 0.9, "batch_size": 48}
 ROUND = {
     "objective": {"beta": 0.1},
-    "training": {"learning_rate": 1.2e-3, "epochs": 1, "batch_size": 4, "accumulation": 1, "max_length": 256},
+    "training": {"learning_rate": 1.6e-3, "epochs": 1, "batch_size": 4, "accumulation": 1, "max_length": 256},
     "evaluation": {"samples": 16, "max_new_tokens": 28, "temperature": 0.7, "batch_size": 32,
                    "guidelines": (FIRST, SECOND)},
 }  # fmt: skip
+SYSTEM = "Answer in one short sentence."
+"""What the base is told before each prompt; shorter, and better followed, than the system turn of its own template."""
 PROMPTS = 372
 """Prompts answered: some ninety decided test pairs per guideline."""
 FEWER = 40
@@ -98,7 +100,7 @@ def _answers(ws: Workspace, stage: Stage, *, fast: bool, where: Where) -> list[C
     """Comparisons of the base's answers; sampled once, then read from the workspace."""
     asked = prompts()[: FEWER if fast else PROMPTS]
     file = ws.root / "demo-prompts.jsonl"
-    lines = [json.dumps({"prompt": p.text, "slices": {"domain": p.domain}}) for p in asked]
+    lines = [json.dumps({"prompt": _turns(p.text), "slices": {"domain": p.domain}}) for p in asked]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     source = f"generated:{plain_name(file)}"
     if not _of(ws, source):
@@ -106,6 +108,10 @@ def _answers(ws: Workspace, stage: Stage, *, fast: bool, where: Where) -> list[C
         settings = GenerateSettings.model_validate({**ANSWER, "numerics": numerics(ws.root)})
         ws.generate(file, policy="base", settings=settings, where=where, watch=stage.watch)
     return _of(ws, source)
+
+
+def _turns(question: str) -> list[dict[str, str]]:
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
 
 
 def _of(ws: Workspace, source: str) -> list[Comparison]:

@@ -182,9 +182,9 @@ class Workload(NamedTuple):
     Attributes:
         train_pairs: pairs of the train split that fit into `max_length`.
         left_out: pairs of all splits counted whose prompt alone fills it.
-        train_tokens: of both answers, each with its prompt.
+        train_tokens: of prompts and both answers; a pair's prompt is read once.
         test_pairs, test_tokens: the same of the test split, by version digest.
-        longest: most tokens of one answer with its prompt.
+        longest: most tokens of one pair.
         longest_answer: most tokens of one answer alone.
         flops_per_s: matrix products at the plan's precision and thread count.
     """

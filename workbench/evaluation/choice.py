@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from preference_data.samples import choice_items
 from workbench.evaluation.context import Context
-from workbench.models.forward import batches_by_length, collate, completion_logps
-from workbench.models.tokens import encode_text, pad_id
+from workbench.models.forward import batches_by_length, completion_logps
+from workbench.models.tokens import encode_text
 from workbench.tasks import Item
 
 BATCH_FACTOR = 4
@@ -24,7 +24,7 @@ def choice(context: Context) -> Iterator[Item]:
     examples = [e for _, e in encoded]
     with context.family.using(context.policy) as model:
         for batch in batches_by_length(examples, size=BATCH_FACTOR * context.settings.batch_size):
-            rows = collate([examples[k] for k in batch], pad_id=pad_id(tokenizer))
+            rows = context.family.collate([examples[k] for k in batch])
             scores |= dict(zip(batch, completion_logps(model, rows).tolist(), strict=True))
             context.tell(len(scores), len(examples))
     by_item: dict[int, list[float]] = {}

@@ -11,9 +11,8 @@ from preference_data.versions import Version
 from workbench.evaluation.context import Context
 from workbench.evaluation.refusals import is_refusal
 from workbench.maths import kl_per_position
-from workbench.models.forward import batches_by_length, collate, completion_logits
+from workbench.models.forward import batches_by_length, completion_logits
 from workbench.models.sampling import Answer, Sampling, sample
-from workbench.models.tokens import pad_id
 from workbench.tasks import Item, PolicyRef
 
 KL_BATCH = 4
@@ -73,12 +72,12 @@ def _kl(context: Context, answers: Sequence[Answer], other: PolicyRef) -> list[f
     examples = [a.encoded for a in answers]
     found: dict[int, float] = {}
     for batch in batches_by_length(examples, size=KL_BATCH):
-        rows = collate([examples[k] for k in batch], pad_id=pad_id(context.family.tokenizer))
+        rows = context.family.collate([examples[k] for k in batch])
         with context.family.using(context.policy) as model:
             mine = completion_logits(model, rows)
         with context.family.using(other) as model:
             theirs = completion_logits(model, rows).logits
         per_position = kl_per_position(mine.logits, theirs)
-        nats = torch.zeros(len(batch)).index_add(0, mine.row, per_position)
+        nats = torch.zeros(len(batch)).index_add(0, mine.example, per_position)
         found |= dict(zip(batch, nats.tolist(), strict=True))
     return [found[k] for k in range(len(examples))]

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pydoc_data.topics import topics
 
 from workbench.evaluation.context import Context
-from workbench.models.forward import batches_by_length, collate, completion_logps
-from workbench.models.tokens import Encoded, pad_id
+from workbench.models.forward import batches_by_length, completion_logps
+from workbench.models.tokens import Encoded
 from workbench.tasks import Item
 
 BYTES = 51_000
@@ -31,7 +31,7 @@ def text(context: Context) -> Iterator[Item]:
     bits: dict[int, float] = {}
     with context.family.using(context.policy) as model:
         for batch in batches_by_length(examples, size=context.settings.batch_size):
-            rows = collate([examples[k] for k in batch], pad_id=pad_id(tokenizer))
+            rows = context.family.collate([examples[k] for k in batch])
             found = completion_logps(model, rows).tolist()
             bits |= {k: -logp / math.log(2) for k, logp in zip(batch, found, strict=True)}
             context.tell(len(bits), len(examples))

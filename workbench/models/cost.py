@@ -75,8 +75,8 @@ class _Count:
                 self.left_out += 1
                 continue
             self.pairs += 1
-            for side in encoded:
-                length = len(side.prompt) + len(side.completion)
-                self.tokens += length
-                self.longest = max(self.longest, length)
-                self.longest_answer = max(self.longest_answer, len(side.completion))
+            answers = [len(side.completion) for side in encoded]
+            length = len(encoded.chosen.prompt) + sum(answers)
+            self.tokens += length
+            self.longest = max(self.longest, length)
+            self.longest_answer = max(self.longest_answer, *answers)

@@ -1,4 +1,8 @@
-"""Log-probabilities and logits of completions. One path for scoring, training and evaluation."""
+"""Log-probabilities and logits of completions. One path for scoring, training and evaluation.
+
+Completions of one prompt share a row: the prompt is computed once, each completion sees it and itself, and positions
+restart where the prompt ends. The LM head sees only the positions that predict a completion token. Both are exact.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -9,72 +13,122 @@ from torch import Tensor
 
 from workbench.models.tokens import Encoded
 
+MOST_SHARED = 8
+"""Most completions of one row."""
+
+WORTH_SHARING = 8
+"""A prompt is shared where its completions are at most this many times as long: attention of a row grows with the
+square of its length, and shorter prompts save less than that costs."""
+
 
 class Rows(NamedTuple):
-    """Sequences padded on the right.
+    """Prompts, each with completions of it, padded on the right.
 
     Attributes:
         input_ids: shape (rows, length).
-        attention_mask: 1 on real tokens, shape (rows, length).
-        completion_mask: 1 on completion tokens, shape (rows, length).
+        position_ids: places in the conversation, which restart for each completion, shape (rows, length).
+        attention_mask: which position sees which, boolean, shape (rows, 1, length, length); or 1 on real tokens,
+            shape (rows, length), where no prompt is shared.
+        sources: row and position of what predicts each completion token, examples one after the other, shape
+            (2, tokens).
+        targets: the completion tokens, shape (tokens,).
+        example: which example each belongs to, in the order given to `collate`, shape (tokens,).
     """
 
     input_ids: Tensor
+    position_ids: Tensor
     attention_mask: Tensor
-    completion_mask: Tensor
+    sources: Tensor
+    targets: Tensor
+    example: Tensor
+
+    @property
+    def examples(self) -> int:
+        """How many examples there are; each has at least one completion token."""
+        return int(self.example[-1]) + 1
 
 
-def collate(examples: Sequence[Encoded], *, pad_id: int) -> Rows:
-    """Pad examples on the right to the longest of them."""
-    length = max(len(e.prompt) + len(e.completion) for e in examples)
-    ids = torch.full((len(examples), length), pad_id, dtype=torch.long)
-    attention, completion = torch.zeros_like(ids), torch.zeros_like(ids)
-    for row, e in enumerate(examples):
-        border, end = len(e.prompt), len(e.prompt) + len(e.completion)
-        ids[row, :end] = torch.tensor(e.prompt + e.completion)
-        attention[row, :end] = 1
-        completion[row, border:end] = 1
-    return Rows(ids, attention, completion)
+def collate(examples: Sequence[Encoded], *, pad_id: int, share: bool = True) -> Rows:
+    """Lay examples out in rows.
+
+    Args:
+        examples: with completions of at least one token.
+        pad_id: fills rows; nothing attends to it.
+        share: put completions of one prompt into one row; False for models that `shares_prompts` refuses.
+    """
+    rows = _together(examples) if share else [[i] for i in range(len(examples))]
+    length = max(_length(examples, row) for row in rows)
+    ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
+    places, real = torch.zeros_like(ids), torch.zeros_like(ids)
+    # Everything sees itself, padding too: a softmax over nothing is not a number.
+    sees = torch.eye(length, dtype=torch.bool).repeat(len(rows), 1, 1)
+    sources: dict[int, list[tuple[int, int]]] = {}
+    for at, row in enumerate(rows):
+        prompt = examples[row[0]].prompt
+        border = end = len(prompt)
+        ids[at, :border] = torch.tensor(prompt)
+        for i in row:
+            start, end = end, end + len(examples[i].completion)
+            ids[at, start:end] = torch.tensor(examples[i].completion)
+            places[at, start:end] = torch.arange(border, border + end - start)
+            sees[at, start:end, :border] = True
+            sees[at, start:end, start:end] = _causal(end - start)
+            sources[i] = [(at, border - 1), *((at, position) for position in range(start, end - 1))]
+        places[at, :border] = torch.arange(border)
+        sees[at, :border, :border] = _causal(border)
+        real[at, :end] = 1
+    order = range(len(examples))
+    return Rows(
+        input_ids=ids,
+        position_ids=places,
+        attention_mask=sees[:, None] if any(len(row) > 1 for row in rows) else real,
+        sources=torch.tensor([place for i in order for place in sources[i]]).T,
+        targets=torch.tensor([token for e in examples for token in e.completion]),
+        example=torch.tensor([i for i in order for _ in examples[i].completion]),
+    )
 
 
 class CompletionLogits(NamedTuple):
-    """Next-token logits at the positions that predict completion tokens, rows one after the other.
+    """Next-token logits at the positions that predict completion tokens, examples one after the other.
 
     Attributes:
-        logits: shape (tokens, vocabulary), float32.
+        logits: shape (tokens, vocabulary), float32 or wider.
         targets: the completion tokens, shape (tokens,).
-        row: which row each belongs to, shape (tokens,).
+        example: which example each belongs to, shape (tokens,).
     """
 
     logits: Tensor
     targets: Tensor
-    row: Tensor
+    example: Tensor
 
 
 def completion_logits(model: Any, rows: Rows) -> CompletionLogits:
-    """Logits at completion positions only; the LM head never sees the positions before the first completion."""
-    length = rows.input_ids.shape[1]
-    # A completion token at position t is predicted at t - 1; nothing predicts position 0.
-    first = max(int(rows.completion_mask.argmax(dim=1).min()), 1)
-    out = model(
-        input_ids=rows.input_ids,
-        attention_mask=rows.attention_mask,
-        logits_to_keep=length - first + 1,
-        use_cache=False,
+    """Logits at completion positions only.
+
+    The LM head is called by the model itself, which may scale or cap what it returns; a hook narrows what it is given.
+    """
+    row, position = rows.sources
+    hook = model.get_output_embeddings().register_forward_pre_hook(
+        lambda _, given: (given[0][row, position].unsqueeze(0), *given[1:])
     )
-    mask = rows.completion_mask[:, first:].bool()
-    return CompletionLogits(
-        logits=out.logits[:, :-1][mask].float(),
-        targets=rows.input_ids[:, first:][mask],
-        row=mask.nonzero()[:, 0],
-    )
+    try:
+        out = model(
+            input_ids=rows.input_ids,
+            attention_mask=rows.attention_mask,
+            position_ids=rows.position_ids,
+            use_cache=False,
+        )
+    finally:
+        hook.remove()
+    at_least_single = torch.promote_types(out.logits.dtype, torch.float32)
+    return CompletionLogits(out.logits[0].to(at_least_single), rows.targets, rows.example)
 
 
 def completion_logps(model: Any, rows: Rows) -> Tensor:
-    """Log-probability of each row's completion, nats, summed over its tokens; shape (rows,), float32."""
+    """Log-probability of each example's completion, nats, summed over its tokens; shape (examples,), float32."""
     found = completion_logits(model, rows)
     per_token = -F.cross_entropy(found.logits, found.targets, reduction="none")
-    return torch.zeros(rows.input_ids.shape[0], dtype=per_token.dtype).index_add(0, found.row, per_token)
+    return torch.zeros(rows.examples, dtype=per_token.dtype).index_add(0, found.example, per_token)
 
 
 TOKENS_PER_BATCH = 4096
@@ -82,16 +136,40 @@ TOKENS_PER_BATCH = 4096
 
 
 def batches_by_length(examples: Sequence[Encoded], *, size: int, tokens: int = TOKENS_PER_BATCH) -> Iterator[list[int]]:
-    """Indices in batches of similar length, longest first, so that memory peaks at once and padding stays small.
+    """Indices in batches of rows of similar length, longest first, so that memory peaks at once and padding is small.
 
     Args:
-        examples: what to batch.
-        size: most examples in a batch.
-        tokens: most tokens in a batch, padding included; a single example may be longer.
+        examples: what to batch; those that will share a row stay together.
+        size: most examples in a batch; a single row may have more.
+        tokens: most tokens in a batch, padding included; a single row may be longer.
     """
-    lengths = [len(e.prompt) + len(e.completion) for e in examples]
-    order = sorted(range(len(examples)), key=lambda i: (-lengths[i], i))
-    while order:
-        fits = max(1, min(size, tokens // max(lengths[order[0]], 1)))
-        yield order[:fits]
-        order = order[fits:]
+    rows = sorted(_together(examples), key=lambda row: (-_length(examples, row), row))
+    while rows:
+        longest = max(_length(examples, rows[0]), 1)
+        batch = rows.pop(0)
+        count = 1
+        while rows and len(batch) + len(rows[0]) <= size and (count + 1) * longest <= tokens:
+            batch += rows.pop(0)
+            count += 1
+        yield batch
+
+
+def _together(examples: Sequence[Encoded]) -> list[list[int]]:
+    """Indices of the examples of each row, rows by their first example."""
+    open_rows: dict[tuple[int, ...], list[int]] = {}
+    rows: list[list[int]] = []
+    for i, e in enumerate(examples):
+        row = open_rows.get(e.prompt)
+        if row is None or len(row) == MOST_SHARED or WORTH_SHARING * len(e.prompt) < len(e.completion):
+            row = open_rows[e.prompt] = []
+            rows.append(row)
+        row.append(i)
+    return rows
+
+
+def _length(examples: Sequence[Encoded], row: Sequence[int]) -> int:
+    return len(examples[row[0]].prompt) + sum(len(examples[i].completion) for i in row)
+
+
+def _causal(length: int) -> Tensor:
+    return torch.ones(length, length, dtype=torch.bool).tril()

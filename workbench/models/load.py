@@ -1,6 +1,6 @@
 """Loading policies: safetensors only, no remote code, several adapters over one base."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from preference_data.records import digest
 from workbench.config import TrainingSettings
 from workbench.errors import ModelError, PolicyError
+from workbench.models.forward import Rows, collate
+from workbench.models.sharing import shares_prompts
+from workbench.models.tokens import Encoded, pad_id
 from workbench.policies.checkpoints import normalise_adapter
 from workbench.tasks import PolicyRef
 
@@ -112,6 +115,7 @@ class Family:
         self.base = base
         self.tokenizer = load_tokenizer(base.base_path)
         self._model = load_full(base.base_path)
+        self._share = shares_prompts(self._model)
         self._peft: Any = None
         self._full: tuple[str, Any] | None = None
 
@@ -138,6 +142,10 @@ class Family:
                         yield self._peft
             else:
                 yield self._adapted(policy)
+
+    def collate(self, examples: Sequence[Encoded]) -> Rows:
+        """Lay examples out for a forward pass of these policies."""
+        return collate(examples, pad_id=pad_id(self.tokenizer), share=self._share)
 
     def _full_model(self, policy: PolicyRef) -> Any:
         if self._full is None or self._full[0] != policy.path:

@@ -7,7 +7,7 @@ import torch
 
 from workbench.config import NumericsSettings
 
-SCORER_VERSION = "padded-1"
+SCORER_VERSION = "rows-2"
 """Changes whenever the way log-probabilities are computed changes, so that older cached scores are not mixed in."""
 
 

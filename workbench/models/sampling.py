@@ -1,15 +1,20 @@
-"""Answers of a policy, sampled in batches, the same for the same seed."""
+"""Answers of a policy, sampled in batches, the same for the same seed.
+
+A prompt asked for several answers is read once. Answers that have ended leave the batch.
+"""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from preference_data.records import Prompt
-from workbench.models.tokens import Encoded, prompt_ids
+from workbench.models.tokens import Encoded, pad_id, prompt_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +46,38 @@ class Answer:
 
 
 NUCLEUS_AT_MOST = 256
+"""A nucleus larger than this is cut: sorting a vocabulary of 50,000 for every token costs a quarter of a small model's
+forward pass."""
 
 
-class Nucleus(LogitsProcessor):
-    """Temperature and top-p sampling (Holtzman et al., arXiv 1904.09751) within the 256 likeliest tokens.
+def draw(logits: Tensor, chance: Tensor, *, temperature: float, top_p: float) -> Tensor:
+    """One token per row; nucleus sampling (Holtzman et al., arXiv 1904.09751) where `top_p` is below 1.
 
-    Sorting a vocabulary of 50,000 for every token costs a quarter of a small model's forward pass; a nucleus larger
-    than 256 tokens is cut to them.
+    Args:
+        logits: shape (rows, vocabulary).
+        chance: a number in [0, 1) per row that decides, shape (rows,).
+        temperature: divides the logits; 0 takes the likeliest token.
+        top_p: the likeliest tokens that together have at least this probability are kept.
+
+    Returns:
+        Token ids, shape (rows,).
     """
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    scores = logits.float() / temperature
+    if top_p == 1:
+        return _at(scores.softmax(dim=-1), chance)
+    top, index = scores.topk(min(NUCLEUS_AT_MOST, scores.shape[-1]), dim=-1)
+    share = (top - scores.logsumexp(-1, keepdim=True)).exp()
+    # A token is kept while those likelier than it do not yet reach top_p together; the likeliest always is.
+    kept = share * (share.cumsum(-1) - share < top_p)
+    return index.gather(-1, _at(kept, chance)[:, None])[:, 0]
 
-    def __init__(self, temperature: float, top_p: float) -> None:
-        self._temperature, self._top_p = temperature, top_p
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores over temperature, everything outside the nucleus at minus infinity; shape (rows, vocabulary)."""
-        scores = scores / self._temperature
-        if self._top_p == 1:
-            return scores
-        top, index = scores.topk(min(NUCLEUS_AT_MOST, scores.shape[-1]), dim=-1)
-        chance = (top - scores.logsumexp(-1, keepdim=True)).exp()
-        # A token is kept while those likelier than it do not yet reach top_p together; the likeliest always is.
-        kept = top.masked_fill(chance.cumsum(-1) - chance >= self._top_p, -torch.inf)
-        return torch.full_like(scores, -torch.inf).scatter(-1, index, kept)
+def _at(weights: Tensor, chance: Tensor) -> Tensor:
+    """The column at which the running sum of a row passes `chance` of its total; never one of weight 0."""
+    sums = weights.cumsum(dim=-1)
+    return (sums <= chance[:, None] * sums[:, -1:]).sum(dim=-1).clamp(max=weights.shape[-1] - 1)
 
 
 def sample(
@@ -76,52 +91,79 @@ def sample(
     """One answer per prompt, in the order given. Name a prompt twice for two answers.
 
     Always in the weights' own precision: one token at a time, autocast would convert all weights for every token.
-    Batches are formed by prompt length and each is seeded by the prompts in it, so the same call gives the same
-    answers wherever it runs with the same thread count.
+    What an answer draws depends on the seed, its prompt and how often the prompt came before, not on the batch it is
+    in; batches are formed by prompt length, so the same call gives the same answers wherever it runs with the same
+    thread count.
     """
-    ids = [prompt_ids(tokenizer, p) for p in prompts]
-    order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
+    ids = [tuple(prompt_ids(tokenizer, p)) for p in prompts]
+    chances = _chances(ids, sampling)
+    ends = _end_tokens(model, tokenizer)
+    order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), ids[i], i))
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), sampling.batch_size):
         batch = order[start : start + sampling.batch_size]
-        for answer in _sample_batch(model, tokenizer, {i: ids[i] for i in batch}, sampling):
-            answers[answer.index] = answer
+        with torch.autocast("cpu", enabled=False):
+            found = _Batch(model, [ids[i] for i in batch], pad_id(tokenizer))
+            completions = found.complete(chances[batch], ends, sampling)
+        for i, completion in zip(batch, completions, strict=True):
+            answers[i] = Answer(
+                index=i,
+                text=str(tokenizer.decode(completion, skip_special_tokens=True)).strip(),
+                encoded=Encoded(ids[i], tuple(completion)),
+                finished=bool(completion) and completion[-1] in ends,
+            )
         progress(len(answers))
     return [answers[i] for i in range(len(prompts))]
 
 
-def _sample_batch(
-    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: dict[int, list[int]], sampling: Sampling
-) -> Iterator[Answer]:
-    pad, width = tokenizer.pad_token_id, max(map(len, prompts.values()))
-    ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts.values()])
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts.values()])
-    greedy = sampling.temperature == 0
-    config = GenerationConfig(
-        max_new_tokens=sampling.max_new_tokens,
-        do_sample=not greedy,
-        top_k=0 if not greedy else None,
-        pad_token_id=pad,
-        eos_token_id=model.generation_config.eos_token_id,
-    )
-    with torch.random.fork_rng(devices=[]), torch.autocast("cpu", enabled=False):
-        torch.manual_seed(_batch_seed(sampling.seed, prompts))
-        nucleus = [] if greedy else [Nucleus(sampling.temperature, sampling.top_p)]
-        out = model.generate(
+class _Batch:
+    """Answers that grow by one token at a time; rows leave when theirs has ended."""
+
+    def __init__(self, model: Any, prompts: Sequence[tuple[int, ...]], pad: int) -> None:
+        self._model = model
+        distinct = list(dict.fromkeys(prompts))
+        width = max(map(len, distinct))
+        ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in distinct])
+        self._mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in distinct])
+        places = (self._mask.cumsum(dim=-1) - 1).clamp(min=0)
+        self._cache: Any = None
+        self._read(ids, places, logits_to_keep=1)
+        self._keep(torch.tensor([distinct.index(p) for p in prompts]))
+
+    def complete(self, chances: Tensor, ends: set[int], sampling: Sampling) -> list[list[int]]:
+        """Completions in the order of the prompts, each with its end token where it wrote one."""
+        completions: list[list[int]] = [[] for _ in chances]
+        open_rows = list(range(len(completions)))
+        for step in range(sampling.max_new_tokens):
+            tokens = draw(
+                self._logits, chances[open_rows, step], temperature=sampling.temperature, top_p=sampling.top_p
+            )
+            for row, token in zip(open_rows, tokens.tolist(), strict=True):
+                completions[row].append(token)
+            going = [k for k, token in enumerate(tokens.tolist()) if token not in ends]
+            if not going or step + 1 == sampling.max_new_tokens:
+                break
+            if len(going) < len(open_rows):
+                self._keep(torch.tensor(going))
+                open_rows, tokens = [open_rows[k] for k in going], tokens[going]
+            self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=-1)
+            self._read(tokens[:, None], self._mask.sum(dim=-1, keepdim=True) - 1)
+        return completions
+
+    def _read(self, ids: Tensor, places: Tensor, **how: Any) -> None:
+        out = self._model(
             input_ids=ids,
-            attention_mask=mask,
-            generation_config=config,
-            logits_processor=LogitsProcessorList(nucleus),
+            attention_mask=self._mask,
+            position_ids=places,
+            past_key_values=self._cache,
+            use_cache=True,
+            **how,
         )
-    ends = _end_tokens(model, tokenizer)
-    for (index, prompt), row in zip(prompts.items(), out[:, width:].tolist(), strict=True):
-        cut = next((k + 1 for k, token in enumerate(row) if token in ends), len(row))
-        yield Answer(
-            index=index,
-            text=str(tokenizer.decode(row[:cut], skip_special_tokens=True)).strip(),
-            encoded=Encoded(tuple(prompt), tuple(row[:cut])),
-            finished=bool(cut) and row[cut - 1] in ends,
-        )
+        self._cache, self._logits = out.past_key_values, out.logits[:, -1]
+
+    def _keep(self, rows: Tensor) -> None:
+        self._cache.batch_select_indices(rows)
+        self._mask, self._logits = self._mask[rows], self._logits[rows]
 
 
 def _end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -131,6 +173,13 @@ def _end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return {e for e in (*listed, own) if e is not None}
 
 
-def _batch_seed(seed: int, prompts: dict[int, list[int]]) -> int:
-    text = f"{seed}|{sorted(prompts.items())}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+def _chances(prompts: Sequence[tuple[int, ...]], sampling: Sampling) -> Tensor:
+    """What decides each token of each answer, in [0, 1); shape (prompts, max_new_tokens)."""
+    before: Counter[tuple[int, ...]] = Counter()
+    rows = []
+    for prompt in prompts:
+        text = f"{sampling.seed}|{before[prompt]}|{prompt}"
+        before[prompt] += 1
+        generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
+        rows.append(torch.rand(sampling.max_new_tokens, generator=generator))
+    return torch.stack(rows)

@@ -43,7 +43,7 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, pair: Pair, *, max_length: i
         _render(tokenizer, [*pair.prompt.messages, Message("assistant", answer)], generation_prompt=False)
         for answer in (pair.chosen, pair.rejected)
     ]
-    border = min(_common_prefix(start, whole) for whole in wholes)
+    border = max(1, min(_common_prefix(start, whole) for whole in wholes))  # nothing predicts the first token
     if border >= max_length:
         return None
     prompt = tuple(start[:border])
@@ -54,7 +54,7 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str
     """Plain text without chat template; the completion begins where the two tokenisations diverge."""
     start = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     whole = tokenizer(prompt + completion, add_special_tokens=False)["input_ids"]
-    border = _common_prefix(start, whole)
+    border = max(1, _common_prefix(start, whole))  # nothing predicts the first token
     return Encoded(tuple(whole[:border]), tuple(whole[border:]))
 
 

@@ -21,8 +21,8 @@ FORWARD = 2
 TRAIN = {"lora": 4, "full": 6}
 """Operations per parameter and token."""
 
-SUITE_TOKENS = 40_000
-"""Assumed length of a suite: 300 questions with four options, or 60 kB of text, come to about this much."""
+SUITE_TOKENS = 12_000
+"""Assumed length of a suite: about that of 50 kB of text; 300 questions with four options have a third of it."""
 
 EFFICIENCY = 0.5
 """Share of the rate of plain matrix products that a whole model reaches."""
@@ -35,7 +35,7 @@ PROCESS_BYTES = 700 << 20
 
 ACTIVATION_BYTES = 110
 """Kept per token, layer and unit of width between forward and backward, in float32, gated MLP and adapter included;
-with `LOGIT_BYTES` fitted to a measured round (SmolLM2-135M, 8 rows of 256 tokens: 6.9 GiB)."""
+with `LOGIT_BYTES` fitted to a measured round (SmolLM2-135M, 2,048 tokens in a batch: 6.9 GiB)."""
 
 LOGIT_BYTES = 20
 """Kept per token of an answer and entry of the vocabulary: logits, their log-softmax, gradients and copies."""
@@ -157,7 +157,7 @@ def _memory(plan: Plan, load: Workload, shape: Shape, trainable: int) -> int:
     # Weights; for what is trained also a gradient and Adam's two moments. An adapter comes on top of its base.
     adapter = trainable if plan.training.method == "lora" else 0
     weights = 4 * (shape.parameters + adapter) + 12 * trainable
-    rows = 2 * plan.training.batch_size
-    activations = ACTIVATION_BYTES * shape.width * shape.layers * rows * load.longest
-    logits = LOGIT_BYTES * shape.vocabulary * rows * load.longest_answer
+    pairs = plan.training.batch_size
+    activations = ACTIVATION_BYTES * shape.width * shape.layers * pairs * load.longest
+    logits = LOGIT_BYTES * shape.vocabulary * 2 * pairs * load.longest_answer
     return PROCESS_BYTES + weights + activations + logits

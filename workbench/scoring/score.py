@@ -7,11 +7,11 @@ from pathlib import Path
 from preference_data.records import Pair
 from preference_data.versions import load_version
 from workbench.errors import StopRequested
-from workbench.models.forward import batches_by_length, collate, completion_logps
+from workbench.models.forward import batches_by_length, completion_logps
 from workbench.models.load import Family, family_of
 from workbench.models.numerics import apply_numerics, numerics_key
 from workbench.models.score_table import PairScore, write_table
-from workbench.models.tokens import Encoded, EncodedPair, encode_pair, example_key, pad_id
+from workbench.models.tokens import Encoded, EncodedPair, encode_pair, example_key
 from workbench.schema import open_ledger
 from workbench.scoring.cache import Score, ScoreCache
 from workbench.tasks import Progress, Report, ScoreJob
@@ -64,7 +64,7 @@ class Scorer:
         keys, todo = list(missing), list(missing.values())
         with apply_numerics(self._job.numerics), self._family.using(self._job.policy) as model:
             for batch in batches_by_length(todo, size=self._job.batch_size):
-                rows = collate([todo[i] for i in batch], pad_id=pad_id(self._family.tokenizer))
+                rows = self._family.collate([todo[i] for i in batch])
                 for i, logp in zip(batch, completion_logps(model, rows).tolist(), strict=True):
                     known[keys[i]] = fresh[keys[i]] = Score(logp, len(todo[i].completion))
                 if time.monotonic() - saved > COMMIT_EVERY_S:

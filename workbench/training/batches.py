@@ -84,7 +84,7 @@ def in_order(rows: Sequence[TrainRow], *, epochs: int, seed: int) -> list[TrainR
 
 @dataclass(frozen=True, slots=True)
 class PairBatch:
-    """A batch of pairs as tensors: rows hold all chosen, then all rejected."""
+    """A batch of pairs as tensors: its examples are all chosen answers, then all rejected ones."""
 
     rows: Rows
     reference: PairLogps
@@ -95,18 +95,18 @@ class PairBatch:
 class PairCollator:
     """Makes a batch of rows; TRL calls it, so what it returns is a plain dictionary of tensors."""
 
-    def __init__(self, pad_id: int) -> None:
-        self._pad_id = pad_id
+    def __init__(self, pad_id: int, *, share: bool) -> None:
+        self._pad_id, self._share = pad_id, share
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Pad and stack the rows of one batch."""
+        """Lay out one batch."""
         sides = [Encoded(tuple(r["prompt"]), tuple(r[side])) for side in ("chosen", "rejected") for r in rows]
-        padded = collate(sides, pad_id=self._pad_id)
+        laid_out = collate(sides, pad_id=self._pad_id, share=self._share)
         numbers = {
             name: torch.tensor([r[name] for r in rows], dtype=torch.float32)
             for name in ("reference_chosen", "reference_rejected", "weight")
         }
-        return {**padded._asdict(), **numbers}
+        return {**laid_out._asdict(), **numbers}
 
 
 def as_columns(rows: Sequence[TrainRow]) -> list[dict[str, Any]]:
@@ -126,8 +126,8 @@ def as_columns(rows: Sequence[TrainRow]) -> list[dict[str, Any]]:
 
 def batch_of(inputs: dict[str, torch.Tensor]) -> PairBatch:
     """A collated batch with names."""
-    rows = Rows(inputs["input_ids"], inputs["attention_mask"], inputs["completion_mask"])
-    chosen, rejected = rows.completion_mask.sum(dim=1).chunk(2)
+    rows = Rows(**{name: inputs[name] for name in Rows._fields})
+    chosen, rejected = rows.example.bincount().chunk(2)
     return PairBatch(
         rows=rows,
         reference=PairLogps(inputs["reference_chosen"], inputs["reference_rejected"]),

@@ -17,6 +17,7 @@ from workbench.errors import JournalError, StopRequested, WiringError
 from workbench.models.load import family_of, load_tokenizer, save_adapter, trainable
 from workbench.models.numerics import apply_numerics
 from workbench.models.score_table import PairScore, read_table
+from workbench.models.sharing import shares_prompts
 from workbench.models.tokens import pad_id
 from workbench.tasks import Anchor, Progress, Report, TrainJob
 from workbench.training.batches import PairCollator, TrainRow, as_columns, batch_of, in_order, train_rows
@@ -107,12 +108,13 @@ def _trainer(job: TrainJob, rows: Sequence[TrainRow], tokenizer: PreTrainedToken
         report_to="none",
         disable_tqdm=True,
     )
+    model = trainable(job.parent, t)
     trainer = AnchoredDPOTrainer(
-        model=trainable(job.parent, t),
+        model=model,
         args=config,
         train_dataset=Dataset.from_list(as_columns(rows)),
         processing_class=tokenizer,
-        data_collator=PairCollator(pad_id(tokenizer)),
+        data_collator=PairCollator(pad_id(tokenizer), share=shares_prompts(model)),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.objective_settings = job.objective

@@ -13,11 +13,10 @@ import torch
 from workbench.config import NumericsSettings, ObjectiveSettings
 from workbench.errors import WiringError
 from workbench.maths import PairLogps
-from workbench.models.forward import collate, completion_logps
+from workbench.models.forward import completion_logps
 from workbench.models.load import Family
 from workbench.models.numerics import apply_numerics, loss_tolerance, tolerance
 from workbench.models.score_table import PairScore
-from workbench.models.tokens import pad_id
 from workbench.tasks import Anchor, PolicyRef
 from workbench.training.batches import TrainRow
 from workbench.training.objective import objective
@@ -64,7 +63,7 @@ def prove_anchors(
     largest = 0.0
     for name, policy, table in tables:
         with apply_numerics(numerics), family.using(policy) as model:
-            fresh = completion_logps(model, collate(examples, pad_id=pad_id(family.tokenizer))).tolist()
+            fresh = completion_logps(model, family.collate(examples)).tolist()
         cached = [value for r in rows for value in table[r.key][:2]]
         gap = max(abs(a - b) for a, b in zip(fresh, cached, strict=True))
         if not gap <= tolerance(numerics):

@@ -1,0 +1,131 @@
+"""Completions that share their prompt's row have the log-probabilities and gradients they have alone."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from workbench.models.forward import MOST_SHARED, batches_by_length, collate, completion_logits, completion_logps
+from workbench.models.sharing import shares_prompts
+from workbench.models.tokens import Encoded
+
+SIZE = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
+GATED = {**SIZE, "intermediate_size": 32, "num_key_value_heads": 2, "head_dim": 4}
+
+
+def seeded(make):
+    torch.manual_seed(0)
+    return make().eval()
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return seeded(lambda: LlamaForCausalLM(LlamaConfig(**GATED))).double()
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    """All of it in float64; Llama normalises in float32 whatever it is given."""
+    return seeded(lambda: GPT2LMHeadModel(GPT2Config(vocab_size=32, n_embd=16, n_layer=2, n_head=4))).double()
+
+
+TOKENS = st.lists(st.integers(1, 31), min_size=1, max_size=6).map(tuple)
+PROMPTS = st.lists(TOKENS, min_size=1, max_size=3)
+
+
+@given(data=st.data())
+@settings(max_examples=40)
+def test_sharing_changes_no_log_probability(llama, data):
+    prompts = data.draw(PROMPTS)
+    examples = data.draw(st.lists(st.builds(Encoded, st.sampled_from(prompts), TOKENS), min_size=1, max_size=20))
+    with torch.no_grad():
+        shared = completion_logps(llama, collate(examples, pad_id=0))
+        alone = [completion_logps(llama, collate([e], pad_id=0)).item() for e in examples]
+    assert torch.allclose(shared, torch.tensor(alone, dtype=torch.float64), atol=1e-8, rtol=0)
+
+
+def test_sharing_changes_no_gradient(gpt2):
+    examples = [Encoded((1, 2, 3), c) for c in ((4, 5), (6,), (7, 8, 9))] + [Encoded((9, 1), (3, 3))]
+    gradients = []
+    for share in (True, False):
+        gpt2.zero_grad()
+        (completion_logps(gpt2, collate(examples, pad_id=0, share=share)) * torch.tensor([1.0, -2.0, 3.0, 0.5])).sum(
+        ).backward()  # fmt: skip
+        gradients.append({name: p.grad.clone() for name, p in gpt2.named_parameters()})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        assert gradient.abs().max() > 0, name
+        assert torch.allclose(gradient, gradients[1][name], atol=1e-8, rtol=0), name
+
+
+def test_the_layout_by_hand():
+    rows = collate([Encoded((1, 2), (3, 4)), Encoded((5,), (6,)), Encoded((1, 2), (7,))], pad_id=0)
+    assert rows.input_ids.tolist() == [[1, 2, 3, 4, 7], [5, 6, 0, 0, 0]]
+    # the second completion of the first row starts again where the prompt ended
+    assert rows.position_ids.tolist() == [[0, 1, 2, 3, 2], [0, 1, 0, 0, 0]]
+    assert rows.attention_mask[0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0],
+        [1, 1, 0, 0, 1],
+    ]
+    # the last token of the prompt predicts the first of each completion
+    assert rows.sources.T.tolist() == [[0, 1], [0, 2], [1, 0], [0, 1]]
+    assert (rows.targets.tolist(), rows.example.tolist()) == ([3, 4, 6, 7], [0, 0, 1, 2])
+
+
+def test_a_row_is_shared_by_few_and_only_where_the_prompt_is_worth_it():
+    many = [Encoded((1, 2), (k + 1,)) for k in range(MOST_SHARED + 1)]
+    assert collate(many, pad_id=0).input_ids.shape == (2, 2 + MOST_SHARED)
+    long = [Encoded((1, 2), (3,) * 17), Encoded((1, 2), (4,) * 17)]
+    assert collate(long, pad_id=0).input_ids.shape == (2, 19)
+    assert collate(long, pad_id=0).attention_mask.dim() == 2
+
+
+def test_batches_keep_together_what_shares_a_row():
+    examples = [Encoded((1, 2), (3,)), Encoded((4, 5, 6), (7,)), Encoded((1, 2), (8,))]
+    # rows: examples 0 and 2 are four tokens long, example 1 too
+    assert list(batches_by_length(examples, size=2)) == [[0, 2], [1]]
+    assert list(batches_by_length(examples, size=3)) == [[0, 2, 1]]
+
+
+def test_the_head_sees_completion_positions_only(llama):
+    seen = []
+    hook = llama.get_output_embeddings().register_forward_hook(lambda _, given, __: seen.append(given[0].shape))
+    completion_logits(llama, collate([Encoded((1,) * 9, (2, 3)), Encoded((1,) * 9, (4,))], pad_id=0))
+    hook.remove()
+    assert seen == [(1, 3, 16)]
+
+
+@pytest.mark.parametrize(
+    ("make", "shares"),
+    [
+        (lambda: LlamaForCausalLM(LlamaConfig(**GATED)), True),
+        (lambda: Qwen3ForCausalLM(Qwen3Config(**GATED)), True),
+        (lambda: GPT2LMHeadModel(GPT2Config(vocab_size=32, n_embd=16, n_layer=2, n_head=4, n_positions=64)), True),
+        (lambda: MistralForCausalLM(MistralConfig(**GATED, sliding_window=8)), False),
+        (lambda: BloomForCausalLM(BloomConfig(vocab_size=32, hidden_size=16, n_layer=2, n_head=4)), False),
+    ],
+    ids=["llama", "qwen3", "gpt2", "sliding window", "alibi"],
+)  # fmt: skip
+def test_models_that_would_answer_differently_are_found(make, shares):
+    model = seeded(make)
+    assert shares_prompts(model) is shares
+    examples = [Encoded((1, 2, 3, 4), (5, 6)), Encoded((1, 2, 3, 4), (7, 8, 9, 1, 2, 3))]
+    with torch.no_grad():
+        found = completion_logps(model, collate(examples, pad_id=0, share=shares))
+        alone = torch.cat([completion_logps(model, collate([e], pad_id=0)) for e in examples])
+    assert torch.allclose(found, alone, atol=1e-4)
