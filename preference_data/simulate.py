@@ -90,7 +90,7 @@ GUIDELINES: dict[str, Guideline] = {
             1,
             "Prefer the answer in plainer writing: fewer punctuation marks and symbols per 100 characters.",
             plain,
-            margin=0.5,
+            margin=0.9,
         ),
         Guideline(
             "telegram",

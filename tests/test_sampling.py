@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from transformers import Lfm2Config, Lfm2ForCausalLM
 
 from preference_data.records import Message, Pair, Prompt
 from tests.tiny_model import build_tiny_model
+from workbench.errors import NumericsError
 from workbench.models.forward import batches_by_length, collate, completion_logps
 from workbench.models.load import load_full, load_tokenizer
 from workbench.models.sampling import Sampling, draw, sample
@@ -128,3 +130,22 @@ def test_an_answer_ends_with_its_end_token_and_the_others_go_on(tiny):
         assert answer.finished == (answer.encoded.completion[-1] == end)
         assert end not in answer.encoded.completion[:-1]
         assert answer.finished or len(answer.encoded.completion) == 40
+
+
+def test_logits_that_are_no_numbers_are_refused():
+    with pytest.raises(NumericsError, match="not numbers"):
+        draw(torch.tensor([[0.0, float("nan")]]), torch.tensor([0.5]), temperature=1.0, top_p=1.0)
+
+
+def test_a_model_with_recurrent_layers_answers_too(tiny):
+    config = Lfm2Config(
+        vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, layer_types=["conv", "full_attention"], conv_L_cache=3,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Lfm2ForCausalLM(config).eval()
+    prompts = [Prompt.of(text) for text in ("one", "two words", "one")]
+    alone, together = (
+        [a.encoded for a in sample(model, tiny[1], prompts, Sampling(8, 1.0, 1.0, size, 0))] for size in (1, 3)
+    )
+    assert alone == together

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
@@ -90,9 +91,11 @@ def test_the_layout_by_hand():
 def test_a_row_is_shared_by_few_and_only_where_the_prompt_is_worth_it():
     many = [Encoded((1, 2), (k + 1,)) for k in range(MOST_SHARED + 1)]
     assert collate(many, pad_id=0).input_ids.shape == (2, 2 + MOST_SHARED)
-    long = [Encoded((1, 2), (3,) * 17), Encoded((1, 2), (4,) * 17)]
-    assert collate(long, pad_id=0).input_ids.shape == (2, 19)
-    assert collate(long, pad_id=0).attention_mask.dim() == 2
+    # up to sixteen tokens of completions are worth a prompt of two
+    for lengths, shape in (((8, 8), (1, 18)), ((8, 9), (2, 11)), ((17, 1), (2, 19))):
+        rows = collate([Encoded((1, 2), (3,) * n) for n in lengths], pad_id=0)
+        assert rows.input_ids.shape == shape
+        assert rows.attention_mask.dim() == (4 if shape[0] == 1 else 2)
 
 
 def test_batches_keep_together_what_shares_a_row():
@@ -100,6 +103,41 @@ def test_batches_keep_together_what_shares_a_row():
     # rows: examples 0 and 2 are four tokens long, example 1 too
     assert list(batches_by_length(examples, size=2)) == [[0, 2], [1]]
     assert list(batches_by_length(examples, size=3)) == [[0, 2, 1]]
+
+
+def test_batches_of_a_model_that_shares_nothing_count_every_prompt():
+    examples = [Encoded((1,) * 8, (k,)) for k in range(1, 5)]
+    assert list(batches_by_length(examples, size=4, tokens=18)) == [[0, 1, 2, 3]]  # one row of 12 tokens
+    assert list(batches_by_length(examples, size=4, tokens=18, share=False)) == [[0, 1], [2, 3]]  # two rows of 9
+    assert list(batches_by_length(examples, size=3, tokens=99)) == [[0, 1, 2], [3]]
+
+
+def test_a_gradient_is_the_same_every_time(llama):
+    """A position that predicts the first token of four completions: its gradient is a sum, which several threads must
+    not add up in any order. Wide enough for threads to take part."""
+    wide = seeded(lambda: LlamaForCausalLM(LlamaConfig(**{**GATED, "hidden_size": 512, "head_dim": 128})))
+    examples = [Encoded((1, 2, 3, 4), (k, *range(1, 25))) for k in range(5, 9)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    found = []
+    for _ in range(6):
+        wide.zero_grad()
+        completion_logps(wide, collate(examples, pad_id=0)).sum().backward()
+        found.append(torch.cat([p.grad.flatten() for p in wide.parameters()]))
+    torch.set_num_threads(before)
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_an_adapter_in_training_shares_too(autocast):
+    base = seeded(lambda: LlamaForCausalLM(LlamaConfig(**GATED)))
+    model = get_peft_model(base, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")).train()
+    assert shares_prompts(model)
+    assert model.training
+    examples = [Encoded((1, 2, 3, 4), (5, 6)), Encoded((1, 2, 3, 4), (7, 8, 9))]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found, alone = (completion_logps(model, collate(examples, pad_id=0, share=s)) for s in (True, False))
+    assert torch.allclose(found, alone, atol=0.1 if autocast else 1e-4)
 
 
 def test_the_head_sees_completion_positions_only(llama):

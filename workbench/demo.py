@@ -13,7 +13,7 @@ from pathlib import Path
 
 from preference_data.freeze import FreezeRule
 from preference_data.reading import plain_name
-from preference_data.records import Comparison, now
+from preference_data.records import Comparison, digest, now
 from preference_data.samples import prompts
 from preference_data.simulate import GUIDELINES, judge
 from preference_data.store import Entry
@@ -24,20 +24,20 @@ from workbench.rounds.run import Outcome
 from workbench.tasks import Progress
 from workbench.workspace import Workspace
 
-FIRST, SECOND = "plain", "telegram"
+FIRST, SECOND = "plain", "impersonal"
 """Guidelines of the two rounds."""
 
-ANSWER = {"max_new_tokens": 28, "temperature": 0.7, "top_p": 0.9, "batch_size": 48}
+ANSWER = {"max_new_tokens": 24, "temperature": 0.7, "top_p": 0.9, "batch_size": 96}
 ROUND = {
     "objective": {"beta": 0.1},
-    "training": {"learning_rate": 1.6e-3, "epochs": 1, "batch_size": 4, "accumulation": 1, "max_length": 256},
-    "evaluation": {"samples": 16, "max_new_tokens": 28, "temperature": 0.7, "batch_size": 32,
+    "training": {"learning_rate": 1.1e-3, "epochs": 1, "batch_size": 4, "accumulation": 1, "max_length": 256},
+    "evaluation": {"samples": 16, "max_new_tokens": 24, "temperature": 0.7, "batch_size": 32,
                    "guidelines": (FIRST, SECOND)},
 }  # fmt: skip
 SYSTEM = "Answer in one short sentence."
 """What the base is told before each prompt; shorter, and better followed, than the system turn of its own template."""
-PROMPTS = 372
-"""Prompts answered: some ninety decided test pairs per guideline."""
+PROMPTS = 456
+"""Prompts answered: some eighty-five decided test pairs per guideline."""
 FEWER = 40
 """Prompts with `fast`: enough to see every part work, too few to learn anything."""
 MOST_PAIRS = 512
@@ -99,9 +99,9 @@ def numerics(root: Path) -> NumericsSettings:
 def _answers(ws: Workspace, stage: Stage, *, fast: bool, where: Where) -> list[Comparison]:
     """Comparisons of the base's answers; sampled once, then read from the workspace."""
     asked = prompts()[: FEWER if fast else PROMPTS]
-    file = ws.root / "demo-prompts.jsonl"
-    lines = [json.dumps({"prompt": _turns(p.text), "slices": {"domain": p.domain}}) for p in asked]
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    text = "".join(json.dumps({"prompt": _turns(p.text), "slices": {"domain": p.domain}}) + "\n" for p in asked)
+    file = ws.root / f"demo-prompts-{digest(text)[:8]}.jsonl"
+    file.write_text(text, encoding="utf-8")
     source = f"generated:{plain_name(file)}"
     if not _of(ws, source):
         stage.say(f"The base answers {len(asked)} of the project's own prompts twice each.")

@@ -72,7 +72,7 @@ class ScoreJob:
     Attributes:
         splits: which of train, select and test.
         cache: database URL of the score cache; what is in it is not computed again.
-        batch_size: rows per forward pass; the result does not depend on it beyond rounding.
+        batch_size: answers per forward pass; the result does not depend on it beyond rounding.
         output: folder to write `scores.parquet` into.
     """
 
@@ -182,7 +182,7 @@ class Workload(NamedTuple):
     Attributes:
         train_pairs: pairs of the train split that fit into `max_length`.
         left_out: pairs of all splits counted whose prompt alone fills it.
-        train_tokens: of prompts and both answers; a pair's prompt is read once.
+        train_tokens: of prompts and both answers; a pair's prompt counts once where its answers share it.
         test_pairs, test_tokens: the same of the test split, by version digest.
         longest: most tokens of one pair.
         longest_answer: most tokens of one answer alone.

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 from preference_data.samples import choice_items
 from workbench.evaluation.context import Context
-from workbench.models.forward import batches_by_length, completion_logps
+from workbench.models.forward import completion_logps
 from workbench.models.tokens import encode_text
 from workbench.tasks import Item
 
-BATCH_FACTOR = 4
-"""Options are short, so more of them fit into a batch than answers do."""
+BATCH_FACTOR = 16
+"""Options are short, so more of them fit into a batch than answers do; small matrix products are slow."""
 
 
 def choice(context: Context) -> Iterator[Item]:
@@ -23,7 +23,7 @@ def choice(context: Context) -> Iterator[Item]:
     scores: dict[int, float] = {}
     examples = [e for _, e in encoded]
     with context.family.using(context.policy) as model:
-        for batch in batches_by_length(examples, size=BATCH_FACTOR * context.settings.batch_size):
+        for batch in context.family.batches(examples, size=BATCH_FACTOR * context.settings.batch_size):
             rows = context.family.collate([examples[k] for k in batch])
             scores |= dict(zip(batch, completion_logps(model, rows).tolist(), strict=True))
             context.tell(len(scores), len(examples))

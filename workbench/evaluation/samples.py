@@ -11,7 +11,7 @@ from preference_data.versions import Version
 from workbench.evaluation.context import Context
 from workbench.evaluation.refusals import is_refusal
 from workbench.maths import kl_per_position
-from workbench.models.forward import batches_by_length, completion_logits
+from workbench.models.forward import completion_logits
 from workbench.models.sampling import Answer, Sampling, sample
 from workbench.tasks import Item, PolicyRef
 
@@ -71,7 +71,7 @@ def _answers(context: Context, prompts: Sequence[Prompt]) -> list[Answer]:
 def _kl(context: Context, answers: Sequence[Answer], other: PolicyRef) -> list[float]:
     examples = [a.encoded for a in answers]
     found: dict[int, float] = {}
-    for batch in batches_by_length(examples, size=KL_BATCH):
+    for batch in context.family.batches(examples, size=KL_BATCH):
         rows = context.family.collate([examples[k] for k in batch])
         with context.family.using(context.policy) as model:
             mine = completion_logits(model, rows)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pydoc_data.topics import topics
 
 from workbench.evaluation.context import Context
-from workbench.models.forward import batches_by_length, completion_logps
+from workbench.models.forward import completion_logps
 from workbench.models.tokens import Encoded
 from workbench.tasks import Item
 
@@ -30,7 +30,7 @@ def text(context: Context) -> Iterator[Item]:
         examples.append(Encoded((ids[0],), tuple(ids[1:])))
     bits: dict[int, float] = {}
     with context.family.using(context.policy) as model:
-        for batch in batches_by_length(examples, size=context.settings.batch_size):
+        for batch in context.family.batches(examples, size=context.settings.batch_size):
             rows = context.family.collate([examples[k] for k in batch])
             found = completion_logps(model, rows).tolist()
             bits |= {k: -logp / math.log(2) for k, logp in zip(batch, found, strict=True)}

@@ -1,16 +1,18 @@
 """What a round would read and how fast this machine is, without loading any weights."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from preference_data.records import Split
 from preference_data.versions import load_version
 from workbench.config import NumericsSettings
 from workbench.models.load import load_tokenizer
 from workbench.models.numerics import apply_numerics
+from workbench.models.sharing import needs_plain_rows
 from workbench.models.tokens import encode_pair
 from workbench.tasks import Plan, VersionRef, Workload
 
@@ -24,9 +26,13 @@ ROWS, WIDTH = 1024, 512
 def workload(plan: Plan) -> Workload:
     """Count the tokens of a plan's version and of its history, and time matrix products."""
     tokenizer = load_tokenizer(plan.base.base_path)
+    config = AutoConfig.from_pretrained(plan.base.base_path, trust_remote_code=False, local_files_only=True)
+    count = partial(
+        _Count, tokenizer=tokenizer, limit=plan.training.max_length, prompts=2 if needs_plain_rows(config) else 1
+    )
     versions = {v.digest: v for v in (*plan.history, plan.version)}
-    train = _Count(plan.version, "train", tokenizer, plan.training.max_length)
-    tests = {digest: _Count(v, "test", tokenizer, plan.training.max_length) for digest, v in versions.items()}
+    train = count(plan.version, "train")
+    tests = {digest: count(v, "test") for digest, v in versions.items()}
     return Workload(
         train_pairs=train.pairs,
         left_out=train.left_out + sum(t.left_out for t in tests.values()),
@@ -65,9 +71,11 @@ def fastest(threads: int) -> NumericsSettings:
 
 
 class _Count:
-    """Pairs and tokens of one split."""
+    """Pairs and tokens of one split; `prompts` tells how often a pair's prompt is read."""
 
-    def __init__(self, version: VersionRef, split: Split, tokenizer: PreTrainedTokenizerBase, limit: int, /) -> None:
+    def __init__(
+        self, version: VersionRef, split: Split, *, tokenizer: PreTrainedTokenizerBase, limit: int, prompts: int
+    ) -> None:
         self.pairs = self.left_out = self.tokens = self.longest = self.longest_answer = 0
         for pair in load_version(Path(version.path)).pairs(split):
             encoded = encode_pair(tokenizer, pair, max_length=limit)
@@ -76,7 +84,7 @@ class _Count:
                 continue
             self.pairs += 1
             answers = [len(side.completion) for side in encoded]
-            length = len(encoded.chosen.prompt) + sum(answers)
+            length = prompts * len(encoded.chosen.prompt) + sum(answers)
             self.tokens += length
             self.longest = max(self.longest, length)
             self.longest_answer = max(self.longest_answer, *answers)

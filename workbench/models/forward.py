@@ -17,8 +17,8 @@ MOST_SHARED = 8
 """Most completions of one row."""
 
 WORTH_SHARING = 8
-"""A prompt is shared where its completions are at most this many times as long: attention of a row grows with the
-square of its length, and shorter prompts save less than that costs."""
+"""A row takes completions while together they are at most this many times as long as their prompt: attention grows with
+the square of the row's length, and short prompts save less than that costs."""
 
 
 class Rows(NamedTuple):
@@ -56,7 +56,7 @@ def collate(examples: Sequence[Encoded], *, pad_id: int, share: bool = True) -> 
         pad_id: fills rows; nothing attends to it.
         share: put completions of one prompt into one row; False for models that `shares_prompts` refuses.
     """
-    rows = _together(examples) if share else [[i] for i in range(len(examples))]
+    rows = _together(examples, MOST_SHARED if share else 1)
     length = max(_length(examples, row) for row in rows)
     ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
     places, real = torch.zeros_like(ids), torch.zeros_like(ids)
@@ -108,8 +108,10 @@ def completion_logits(model: Any, rows: Rows) -> CompletionLogits:
     The LM head is called by the model itself, which may scale or cap what it returns; a hook narrows what it is given.
     """
     row, position = rows.sources
+    # Not `hidden[row, position]`: several threads add up its gradient where a position predicts twice, in any order.
+    flat = row * rows.input_ids.shape[1] + position
     hook = model.get_output_embeddings().register_forward_pre_hook(
-        lambda _, given: (given[0][row, position].unsqueeze(0), *given[1:])
+        lambda _, given: (given[0].flatten(0, 1).index_select(0, flat).unsqueeze(0), *given[1:])
     )
     try:
         out = model(
@@ -135,35 +137,40 @@ TOKENS_PER_BATCH = 4096
 """Most tokens of one forward pass without gradients: logits of 4096 positions over 50,000 words take 0.8 GB."""
 
 
-def batches_by_length(examples: Sequence[Encoded], *, size: int, tokens: int = TOKENS_PER_BATCH) -> Iterator[list[int]]:
+def batches_by_length(
+    examples: Sequence[Encoded], *, size: int, tokens: int = TOKENS_PER_BATCH, share: bool = True
+) -> Iterator[list[int]]:
     """Indices in batches of rows of similar length, longest first, so that memory peaks at once and padding is small.
 
     Args:
         examples: what to batch; those that will share a row stay together.
-        size: most examples in a batch; a single row may have more.
+        size: most examples in a batch.
         tokens: most tokens in a batch, padding included; a single row may be longer.
+        share: as `collate` will be called.
     """
-    rows = sorted(_together(examples), key=lambda row: (-_length(examples, row), row))
+    rows = _together(examples, min(size, MOST_SHARED) if share else 1)
+    rows.sort(key=lambda row: (-_length(examples, row), row))
     while rows:
         longest = max(_length(examples, rows[0]), 1)
-        batch = rows.pop(0)
-        count = 1
+        batch, count = rows.pop(0), 1
         while rows and len(batch) + len(rows[0]) <= size and (count + 1) * longest <= tokens:
             batch += rows.pop(0)
             count += 1
         yield batch
 
 
-def _together(examples: Sequence[Encoded]) -> list[list[int]]:
-    """Indices of the examples of each row, rows by their first example."""
-    open_rows: dict[tuple[int, ...], list[int]] = {}
+def _together(examples: Sequence[Encoded], most: int) -> list[list[int]]:
+    """Indices of the examples of each row, at most `most`, rows by their first example."""
+    open_rows: dict[tuple[int, ...], tuple[list[int], int]] = {}
     rows: list[list[int]] = []
     for i, e in enumerate(examples):
-        row = open_rows.get(e.prompt)
-        if row is None or len(row) == MOST_SHARED or WORTH_SHARING * len(e.prompt) < len(e.completion):
-            row = open_rows[e.prompt] = []
+        row, length = open_rows.get(e.prompt, ([], 0))
+        length += len(e.completion)
+        if not row or len(row) == most or length > WORTH_SHARING * len(e.prompt):
+            row, length = [], len(e.completion)
             rows.append(row)
         row.append(i)
+        open_rows[e.prompt] = row, length
     return rows
 
 

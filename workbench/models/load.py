@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from preference_data.records import digest
 from workbench.config import TrainingSettings
 from workbench.errors import ModelError, PolicyError
-from workbench.models.forward import Rows, collate
+from workbench.models.forward import Rows, batches_by_length, collate
 from workbench.models.sharing import shares_prompts
 from workbench.models.tokens import Encoded, pad_id
 from workbench.policies.checkpoints import normalise_adapter
@@ -43,8 +43,7 @@ def load_full(path: str) -> Any:
             f"{path}: cannot load the model: {error}; expected a Hugging Face folder with config.json and "
             "safetensors weights"
         ) from error
-    # A slice of hidden states (the last position, the completion's positions) is not contiguous; torch then multiplies
-    # it with one copy of the whole LM head per row instead of folding the rows into one product.
+    # A slice of hidden states, such as the last position, is not contiguous; torch then multiplies it with one copy of the whole LM head per row instead of folding the rows into one product.
     head: Any = model.get_output_embeddings()
     head.register_forward_pre_hook(_contiguous)
     return model.eval()
@@ -146,6 +145,10 @@ class Family:
     def collate(self, examples: Sequence[Encoded]) -> Rows:
         """Lay examples out for a forward pass of these policies."""
         return collate(examples, pad_id=pad_id(self.tokenizer), share=self._share)
+
+    def batches(self, examples: Sequence[Encoded], *, size: int) -> Iterator[list[int]]:
+        """Indices of examples in batches for `collate`, of at most `size`, longest first."""
+        return batches_by_length(examples, size=size, share=self._share)
 
     def _full_model(self, policy: PolicyRef) -> Any:
         if self._full is None or self._full[0] != policy.path:

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from preference_data.records import Prompt
+from workbench.errors import NumericsError
 from workbench.models.tokens import Encoded, pad_id, prompt_ids
 
 
@@ -61,10 +62,17 @@ def draw(logits: Tensor, chance: Tensor, *, temperature: float, top_p: float) ->
 
     Returns:
         Token ids, shape (rows,).
+
+    Raises:
+        NumericsError: a logit is not a number.
     """
     if temperature == 0:
         return logits.argmax(dim=-1)
     scores = logits.float() / temperature
+    if bool(scores.isnan().any()):
+        raise NumericsError(
+            "a policy gives logits that are not numbers; check its weights with `workbench policies --verify`"
+        )
     if top_p == 1:
         return _at(scores.softmax(dim=-1), chance)
     top, index = scores.topk(min(NUCLEUS_AT_MOST, scores.shape[-1]), dim=-1)
@@ -91,8 +99,8 @@ def sample(
     """One answer per prompt, in the order given. Name a prompt twice for two answers.
 
     Always in the weights' own precision: one token at a time, autocast would convert all weights for every token.
-    What an answer draws depends on the seed, its prompt and how often the prompt came before, not on the batch it is
-    in; batches are formed by prompt length, so the same call gives the same answers wherever it runs with the same
+    The numbers an answer draws depend on the seed, its prompt and how often the prompt came before, not on the batch
+    it is in, so that up to rounding the answer does not either; batches are formed by prompt length, so the same call gives the same answers wherever it runs with the same
     thread count.
     """
     ids = [tuple(prompt_ids(tokenizer, p)) for p in prompts]
@@ -162,7 +170,7 @@ class _Batch:
         self._cache, self._logits = out.past_key_values, out.logits[:, -1]
 
     def _keep(self, rows: Tensor) -> None:
-        self._cache.batch_select_indices(rows)
+        self._cache.reorder_cache(rows)
         self._mask, self._logits = self._mask[rows], self._logits[rows]
 
 

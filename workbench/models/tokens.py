@@ -46,7 +46,7 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, pair: Pair, *, max_length: i
     border = max(1, min(_common_prefix(start, whole) for whole in wholes))  # nothing predicts the first token
     if border >= max_length:
         return None
-    prompt = tuple(start[:border])
+    prompt = tuple(wholes[0][:border])
     return EncodedPair(*(Encoded(prompt, tuple(whole[border:max_length])) for whole in wholes))
 
 

@@ -52,6 +52,10 @@ def check_lineage(plan: Plan) -> None:
                 )
 
 
+MEASURED = 2
+"""Raised whenever scoring, sampling or a suite changes, so that older numbers in a ledger are not compared."""
+
+
 def measuring_condition(plan: Plan) -> str:
     """Under what conditions a policy is measured; numbers of different conditions are not compared.
 
@@ -63,7 +67,7 @@ def measuring_condition(plan: Plan) -> str:
 def condition_of(plan: Mapping[str, Any]) -> str:
     """The same from a plan as the journal keeps it."""
     how = {key: value for key, value in plan["evaluation"].items() if key not in {"suites", "batch_size"}}
-    return digest([plan["numerics"]["dtype"], plan["training"]["max_length"], how])[:16]
+    return digest([MEASURED, plan["numerics"]["dtype"], plan["training"]["max_length"], how])[:16]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from preference_data.records import Pair
 from preference_data.versions import load_version
 from workbench.errors import StopRequested
-from workbench.models.forward import batches_by_length, completion_logps
+from workbench.models.forward import completion_logps
 from workbench.models.load import Family, family_of
 from workbench.models.numerics import apply_numerics, numerics_key
 from workbench.models.score_table import PairScore, write_table
@@ -63,7 +63,7 @@ class Scorer:
         saved, scored, total = time.monotonic(), 0, len(missing)
         keys, todo = list(missing), list(missing.values())
         with apply_numerics(self._job.numerics), self._family.using(self._job.policy) as model:
-            for batch in batches_by_length(todo, size=self._job.batch_size):
+            for batch in self._family.batches(todo, size=self._job.batch_size):
                 rows = self._family.collate([todo[i] for i in batch])
                 for i, logp in zip(batch, completion_logps(model, rows).tolist(), strict=True):
                     known[keys[i]] = fresh[keys[i]] = Score(logp, len(todo[i].completion))
