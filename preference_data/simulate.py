@@ -5,7 +5,8 @@ higher score and calls a tie where the scores are closer than the guideline's ma
 so that a longer answer is not better for being longer.
 
 All guidelines ask for less of something: of six tried, those that asked for more moved held-out accuracy least. A
-likely reason is that a word an answer already has can become likelier by little only.
+likely reason is that a word an answer already has can become likelier by little only. Fewer punctuation marks were
+learnt best, and are not here: of answers cut at the same number of tokens those with fewer marks are longer.
 """
 
 import re
@@ -16,7 +17,6 @@ from datetime import datetime
 from preference_data.errors import RowRefused
 from preference_data.records import Comparison, Judgement, Pairwise, Verdict, digest
 
-MARK = re.compile(r"[^\w\s]|_")
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 FIRST_AND_SECOND = "i me my mine myself we us our ours ourselves you your yours yourself yourselves"
 THIRD = "he him his himself she her hers herself it its itself they them their theirs themselves"
@@ -33,7 +33,7 @@ class Guideline:
     """What a simulated annotator goes by.
 
     Attributes:
-        version: raised whenever the scores of any text change.
+        version: raised whenever the scores of any text or the margin change.
         sentence: the rule as an annotator would read it.
         score: higher is better; depends on the text alone.
         margin: least difference of scores that makes one answer better, above 0.
@@ -66,12 +66,6 @@ def share_of(text: str, kinds: frozenset[str]) -> float:
     return 100 * sum(word.split("'")[0] in kinds for word in found) / len(found) if found else 100.0
 
 
-def plain(text: str) -> float:
-    """Marks that are neither letter nor digit per 100 characters without white space, negated: from -100 to 0."""
-    characters = "".join(text.split())
-    return -100 * len(MARK.findall(characters)) / len(characters) if characters else -100.0
-
-
 def telegram(text: str) -> float:
     """Articles per 100 words, negated: from -100 to 0."""
     return -share_of(text, ARTICLES)
@@ -86,26 +80,19 @@ GUIDELINES: dict[str, Guideline] = {
     g.name: g
     for g in (
         Guideline(
-            "plain",
-            1,
-            "Prefer the answer in plainer writing: fewer punctuation marks and symbols per 100 characters.",
-            plain,
-            margin=0.9,
-        ),
-        Guideline(
             "telegram",
-            1,
+            2,
             "Prefer the answer closer to telegram style: fewer articles (a, an, the) per 100 words.",
             telegram,
-            margin=1.8,
+            margin=4.0,
         ),
         Guideline(
             "impersonal",
-            1,
+            2,
             "Prefer the answer that stays impersonal: fewer pronouns (I, you, we, it, they and their forms) "
             "per 100 words.",
             impersonal,
-            margin=1.6,
+            margin=1.2,
         ),
     )
 }

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from preference_data.errors import RowRefused
 from preference_data.records import Comparison, Completion, Imported, Pairwise, Prompt, Verdict
-from preference_data.simulate import GUIDELINES, Guideline, impersonal, judge, plain, telegram, words
+from preference_data.simulate import GUIDELINES, Guideline, impersonal, judge, telegram, words
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 ORIGIN = Imported("test")
@@ -49,21 +49,6 @@ def test_impersonal_by_hand(text, expected):
 )
 def test_telegram_by_hand(text, expected):
     assert telegram(text) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("Well, yes!", -100 * 2 / 9),
-        ("snake_case  and\nmore", -100 * 1 / 17),  # white space does not count
-        ("**Bold**", -100 * 4 / 8),
-        ("Zo\u00eb has 2", 0.0),
-        ("", -100.0),
-        ("...", -100.0),
-    ],
-)
-def test_plain_by_hand(text, expected):
-    assert plain(text) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("text", ["", "12 + 30 = 42", "..."])

@@ -24,20 +24,20 @@ from workbench.rounds.run import Outcome
 from workbench.tasks import Progress
 from workbench.workspace import Workspace
 
-FIRST, SECOND = "plain", "impersonal"
+FIRST, SECOND = "telegram", "impersonal"
 """Guidelines of the two rounds."""
 
 ANSWER = {"max_new_tokens": 24, "temperature": 0.7, "top_p": 0.9, "batch_size": 96}
 ROUND = {
     "objective": {"beta": 0.1},
-    "training": {"learning_rate": 1.1e-3, "epochs": 1, "batch_size": 4, "accumulation": 1, "max_length": 256},
+    "training": {"learning_rate": 1.25e-3, "epochs": 1, "batch_size": 4, "accumulation": 1, "max_length": 256},
     "evaluation": {"samples": 16, "max_new_tokens": 24, "temperature": 0.7, "batch_size": 32,
                    "guidelines": (FIRST, SECOND)},
 }  # fmt: skip
 SYSTEM = "Answer in one short sentence."
 """What the base is told before each prompt; shorter, and better followed, than the system turn of its own template."""
 PROMPTS = 456
-"""Prompts answered: some eighty-five decided test pairs per guideline."""
+"""Prompts answered: eighty or more decided test pairs per guideline."""
 FEWER = 40
 """Prompts with `fast`: enough to see every part work, too few to learn anything."""
 MOST_PAIRS = 512

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from preference_data.records import digest
 from workbench.config import TrainingSettings
 from workbench.errors import ModelError, PolicyError
-from workbench.models.forward import Rows, batches_by_length, collate
+from workbench.models.forward import TOKENS_PER_BATCH, Rows, batches_by_length, collate
 from workbench.models.sharing import shares_prompts
 from workbench.models.tokens import Encoded, pad_id
 from workbench.policies.checkpoints import normalise_adapter
@@ -146,9 +146,9 @@ class Family:
         """Lay examples out for a forward pass of these policies."""
         return collate(examples, pad_id=pad_id(self.tokenizer), share=self._share)
 
-    def batches(self, examples: Sequence[Encoded], *, size: int) -> Iterator[list[int]]:
-        """Indices of examples in batches for `collate`, of at most `size`, longest first."""
-        return batches_by_length(examples, size=size, share=self._share)
+    def batches(self, examples: Sequence[Encoded], *, size: int, tokens: int = TOKENS_PER_BATCH) -> Iterator[list[int]]:
+        """Indices of examples in batches for `collate`, of at most `size` and `tokens`, longest first."""
+        return batches_by_length(examples, size=size, tokens=tokens, share=self._share)
 
     def _full_model(self, policy: PolicyRef) -> Any:
         if self._full is None or self._full[0] != policy.path:

@@ -50,12 +50,15 @@ def refusals(read: Reader, policies: Sequence[PolicyView]) -> tuple[Refusals, ..
 def examples(read: Reader, policies: Sequence[PolicyView], versions: Sequence[VersionView]) -> tuple[Example, ...]:
     """Answers of every policy to the first prompts of each version, by id, that base and newest policy answer unlike.
 
-    Ids are hashes of prompts, so that their order says nothing of what is in them.
+    Ids are hashes of prompts, so that their order says nothing of what is in them. A prompt of several versions is
+    shown once.
     """
     found: list[Example] = []
     for i, _ in answered(policies, policies[-1], versions):
         said = [_texts(read, p.digest, versions[i].digest) for p in policies]
-        shared = sorted(item for item in said[0] if item in said[-1] and said[0][item] != said[-1][item])
+        shown = {example.prompt for example in found}
+        both = (item for item in said[0] if item in said[-1] and said[0][item][0] not in shown)
+        shared = sorted(item for item in both if said[0][item] != said[-1][item])
         found += [
             Example(
                 version=i,
