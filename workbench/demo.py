@@ -30,7 +30,7 @@ FIRST, SECOND = "telegram", "impersonal"
 ANSWER = {"max_new_tokens": 24, "temperature": 0.7, "top_p": 0.9, "batch_size": 96}
 ROUND = {
     "objective": {"beta": 0.1},
-    "training": {"learning_rate": 1.25e-3, "epochs": 1, "batch_size": 4, "accumulation": 1, "max_length": 256},
+    "training": {"learning_rate": 1.1e-3, "epochs": 1, "batch_size": 4, "accumulation": 1, "max_length": 256},
     "evaluation": {"samples": 16, "max_new_tokens": 24, "temperature": 0.7, "batch_size": 32,
                    "guidelines": (FIRST, SECOND)},
 }  # fmt: skip
