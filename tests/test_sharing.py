@@ -112,22 +112,6 @@ def test_batches_of_a_model_that_shares_nothing_count_every_prompt():
     assert list(batches_by_length(examples, size=3, tokens=99)) == [[0, 1, 2], [3]]
 
 
-def test_a_gradient_is_the_same_every_time(llama):
-    """A position that predicts the first token of four completions: its gradient is a sum, which several threads must
-    not add up in any order. Wide enough for threads to take part."""
-    wide = seeded(lambda: LlamaForCausalLM(LlamaConfig(**{**GATED, "hidden_size": 512, "head_dim": 128})))
-    examples = [Encoded((1, 2, 3, 4), (k, *range(1, 25))) for k in range(5, 9)]
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    found = []
-    for _ in range(6):
-        wide.zero_grad()
-        completion_logps(wide, collate(examples, pad_id=0)).sum().backward()
-        found.append(torch.cat([p.grad.flatten() for p in wide.parameters()]))
-    torch.set_num_threads(before)
-    assert all(torch.equal(found[0], other) for other in found[1:])
-
-
 @pytest.mark.parametrize("autocast", [False, True])
 def test_an_adapter_in_training_shares_too(autocast):
     base = seeded(lambda: LlamaForCausalLM(LlamaConfig(**GATED)))

@@ -108,7 +108,7 @@ def completion_logits(model: Any, rows: Rows) -> CompletionLogits:
     The LM head is called by the model itself, which may scale or cap what it returns; a hook narrows what it is given.
     """
     row, position = rows.sources
-    # Not `hidden[row, position]`: several threads add up its gradient where a position predicts twice, in any order.
+    # Not `hidden[row, position]`: torch lists its gradient on CPU among those that may differ from run to run.
     flat = row * rows.input_ids.shape[1] + position
     hook = model.get_output_embeddings().register_forward_pre_hook(
         lambda _, given: (given[0].flatten(0, 1).index_select(0, flat).unsqueeze(0), *given[1:])
