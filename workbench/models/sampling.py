@@ -100,8 +100,8 @@ def sample(
 
     Always in the weights' own precision: one token at a time, autocast would convert all weights for every token.
     The numbers an answer draws depend on the seed, its prompt and how often the prompt came before, not on the batch
-    it is in, so that up to rounding the answer does not either; batches are formed by prompt length, so the same call gives the same answers wherever it runs with the same
-    thread count.
+    it is in, so that up to rounding the answer does not either. Batches are formed by prompt length, so the same call
+    gives the same answers wherever it runs with the same thread count.
     """
     ids = [tuple(prompt_ids(tokenizer, p)) for p in prompts]
     chances = _chances(ids, sampling)
