@@ -1,6 +1,6 @@
 """Simulated annotators who follow a stated guideline that anybody can check.
 
-A guideline is one sentence and one pure function of the answer's text. The annotator prefers the answer with the
+A guideline is one sentence and one pure function of question and answer. The annotator prefers the answer with the
 higher score and calls a tie where the scores are closer than the guideline's margin. Scores are rates, never counts,
 so that a longer answer is not better for being longer.
 
@@ -15,13 +15,16 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from preference_data.errors import RowRefused
-from preference_data.records import Comparison, Judgement, Pairwise, Verdict, digest
+from preference_data.records import Comparison, Judgement, Pairwise, Prompt, Verdict, digest
 
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 FIRST_AND_SECOND = "i me my mine myself we us our ours ourselves you your yours yourself yourselves"
 THIRD = "he him his himself she her hers herself it its itself they them their theirs themselves"
 PRONOUNS = frozenset(f"{FIRST_AND_SECOND} {THIRD}".split())
 ARTICLES = frozenset(["a", "an", "the"])
+
+TELLING = 4
+"""Letters of the shortest word that says what a text is about."""
 
 CLEARLY = 2.0
 MUCH = 4.0
@@ -33,16 +36,16 @@ class Guideline:
     """What a simulated annotator goes by.
 
     Attributes:
-        version: raised whenever the scores of any text or the margin change.
+        version: raised whenever the scores of any answer or the margin change.
         sentence: the rule as an annotator would read it.
-        score: higher is better; depends on the text alone.
+        score: of a question and an answer to it; higher is better; depends on the two texts alone.
         margin: least difference of scores that makes one answer better, above 0.
     """
 
     name: str
     version: int
     sentence: str
-    score: Callable[[str], float]
+    score: Callable[[str, str], float]
     margin: float
 
     @property
@@ -66,14 +69,29 @@ def share_of(text: str, kinds: frozenset[str]) -> float:
     return 100 * sum(word.split("'")[0] in kinds for word in found) / len(found) if found else 100.0
 
 
-def telegram(text: str) -> float:
+def asked_in(prompt: Prompt) -> str:
+    """The last turn of a conversation: what the answer answers."""
+    return prompt.messages[-1].content
+
+
+def telegram(_question: str, answer: str) -> float:
     """Articles per 100 words, negated: from -100 to 0."""
-    return -share_of(text, ARTICLES)
+    return -share_of(answer, ARTICLES)
 
 
-def impersonal(text: str) -> float:
+def impersonal(_question: str, answer: str) -> float:
     """Personal and possessive pronouns per 100 words, negated: from -100 to 0."""
-    return -share_of(text, PRONOUNS)
+    return -share_of(answer, PRONOUNS)
+
+
+def own_words(question: str, answer: str) -> float:
+    """How many of 100 words of four letters or more are the question's, negated: from -100 to 0.
+
+    -100 for an answer without such words, so that saying nothing never wins.
+    """
+    asked = {word for word in words(question) if len(word) >= TELLING}
+    said = [word for word in words(answer) if len(word) >= TELLING]
+    return -100 * sum(word in asked for word in said) / len(said) if said else -100.0
 
 
 GUIDELINES: dict[str, Guideline] = {
@@ -85,6 +103,13 @@ GUIDELINES: dict[str, Guideline] = {
             "Prefer the answer closer to telegram style: fewer articles (a, an, the) per 100 words.",
             telegram,
             margin=4.0,
+        ),
+        Guideline(
+            "own-words",
+            1,
+            "Prefer the answer in its own words: of those of four letters or more, fewer that the question used.",
+            own_words,
+            margin=5.0,
         ),
         Guideline(
             "impersonal",
@@ -129,7 +154,8 @@ def judge(
     if not 0 <= error_rate < 1:
         raise ValueError(f"error_rate: got {error_rate}; expected 0 or more and less than 1")
     first, second = (completion.text for completion in comparison.completions)
-    difference = guideline.score(first) - guideline.score(second)
+    question = asked_in(comparison.prompt)
+    difference = guideline.score(question, first) - guideline.score(question, second)
     content = [comparison.prompt.key, sorted((first, second)), guideline.label, annotator, seed]
     if _uniform(content) < error_rate:
         difference = -difference

@@ -195,6 +195,7 @@ def test_flags_stand_over_the_file(tmp_path, two_rounds):
         (["--set", "training.epoch=2"], "command line [training]: unknown key 'epoch'; known keys: method, rank"),
         (["--set", "training.epochs"], "--set training.epochs: expected KEY=VALUE"),
         (["--set", "parent.x=1", "--set", "parent.x.y=1"], "--set parent.x.y=1: x is no section"),
+        (["--set", "training.method=full", "--set", "training.upper_layers=1"], "upper_layers = 1 is for adapters"),
         (["--anchor", "base"], "--anchor base: expected POLICY=WEIGHT"),
         (["--anchor", "base=0.4"], "weights must sum to 1, got 0.4 = 0.4"),
         (["--parent", "nobody"], "policy 'nobody': unknown; there are: tiny"),

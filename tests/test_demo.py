@@ -26,7 +26,7 @@ def run(*arguments):
 
 
 def letters(which):
-    return Guideline(f"more {which}", 1, f"Prefer more {which}.", lambda text: text.count(which), margin=1)
+    return Guideline(f"more {which}", 1, f"Prefer more {which}.", lambda _, answer: answer.count(which), margin=1)
 
 
 @pytest.fixture

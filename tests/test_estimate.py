@@ -67,6 +67,15 @@ def test_full_training_costs_half_as_much_again_and_all_its_parameters():
     assert full.memory_bytes - lora.memory_bytes == 12 * (1_000_000 - 4_000) - 4 * 4_000
 
 
+def test_half_the_layers_need_half_the_backward_pass():
+    half = estimate(plan("parent", upper_layers=1), LOAD, SHAPE, {})  # of two
+    assert half.seconds["optimise"] == pytest.approx(20 + 10)
+    assert half.trainable == 8 * 500 / 2
+    all_of_them = estimate(plan("parent"), LOAD, SHAPE, {})
+    # what is kept of the upper layer alone, and half an adapter, its gradient and moments
+    assert all_of_them.memory_bytes - half.memory_bytes == 110 * 10 * 1 * 4 * 200 + 16 * 2_000
+
+
 def test_evaluation_reads_tests_suites_and_samples_under_every_policy():
     # base, parent and child; 4,000 test tokens, one suite, 10 samples of 5 tokens on 2 versions, read once more for KL
     tokens = 3 * (4_000 + SUITE_TOKENS + 100) + 3 * 100

@@ -90,9 +90,10 @@ def test_samples_score_compliance_with_every_guideline_asked_for(world):
     names = tuple(GUIDELINES)
     found = list(samples(context(child, guidelines=names), ws.version("polite"), {}))
     texts = {i.item: i.detail["answer"] for i in found if i.metric == "tokens"}
+    questions = {p.prompt.key: p.prompt.messages[-1].content for p in ws.version("polite").pairs("test")}
     for name in names:
         for item in (i for i in found if i.metric == f"compliance/{name}"):
-            assert item.value == GUIDELINES[name].score(texts[item.item])
+            assert item.value == GUIDELINES[name].score(questions[item.item], texts[item.item])
 
 
 def test_retention_by_hand(world):

@@ -96,7 +96,8 @@ def test_nobody_holds_the_database_while_work_runs(workspace, journal):
             connection.execute(text("SELECT 1"))
         (output / "result").write_text("x")
 
-    journal.step(ROUND, "score", "inputs", work)
+    output = journal.step(ROUND, "score", "inputs", work)
+    assert (workspace[1].path(output) / "result").read_text() == "x"
 
 
 def test_steps_are_listed_in_the_order_they_were_begun(journal):

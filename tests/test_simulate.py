@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preference_data.errors import RowRefused
-from preference_data.records import Comparison, Completion, Imported, Pairwise, Prompt, Verdict
-from preference_data.simulate import GUIDELINES, Guideline, impersonal, judge, telegram, words
+from preference_data.records import Comparison, Completion, Imported, Message, Pairwise, Prompt, Verdict
+from preference_data.simulate import GUIDELINES, Guideline, impersonal, judge, own_words, telegram, words
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 ORIGIN = Imported("test")
-COUNT_X = Guideline("count-x", 1, "Prefer more x.", lambda text: float(text.count("x")), margin=2.0)
+COUNT_X = Guideline("count-x", 1, "Prefer more x.", lambda _, answer: float(answer.count("x")), margin=2.0)
 TEXTS = st.text(alphabet="ax \u2019'", min_size=1).filter(str.strip)
 
 
@@ -35,7 +35,7 @@ def opinion(*answers, guideline=COUNT_X, **options):
     ],
 )
 def test_impersonal_by_hand(text, expected):
-    assert impersonal(text) == pytest.approx(expected)
+    assert impersonal("", text) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,33 @@ def test_impersonal_by_hand(text, expected):
     ],
 )
 def test_telegram_by_hand(text, expected):
-    assert telegram(text) == pytest.approx(expected)
+    assert telegram("", text) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "expected"),
+    [
+        ("How do I keep herbs fresh?", "To keep your herbs fresh, freeze them.", -100 * 3 / 6),  # keep, herbs, fresh
+        ("How do I keep herbs fresh?", "FREEZE them with water.", 0.0),
+        ("Why is it so?", "It is so, why not?", -100.0),  # no word of four letters in the answer
+    ],
+)
+def test_own_words_by_hand(question, answer, expected):
+    assert own_words(question, answer) == pytest.approx(expected)
+
+
+def test_the_question_is_the_last_turn():
+    turns = (Message("system", "Be brief."), Message("user", "What are herbs?"))
+    comparison = Comparison(
+        Prompt(turns), (Completion("Herbs are green.", ORIGIN), Completion("Brief leaves.", ORIGIN)), "test"
+    )
+    judged = judge(GUIDELINES["own-words"], comparison, annotator="sim", at=NOON)
+    assert judged.opinion == Pairwise(Verdict.SECOND, 3)  # one of two words against none: 50, ten margins
 
 
 @pytest.mark.parametrize("text", ["", "12 + 30 = 42", "..."])
 def test_saying_nothing_is_the_worst_answer(text):
-    assert telegram(text) == impersonal(text) == -100
+    assert telegram("", text) == impersonal("", text) == own_words("Why?", text) == -100
 
 
 def test_words_keep_apostrophes_and_drop_numbers():
@@ -63,7 +84,8 @@ def test_words_keep_apostrophes_and_drop_numbers():
 @pytest.mark.parametrize("guideline", GUIDELINES.values(), ids=GUIDELINES)
 def test_saying_it_twice_scores_the_same(guideline):
     text = "I think you should put the lamp on a shelf near the door. "
-    assert guideline.score(text * 2) == pytest.approx(guideline.score(text))
+    question = "Where should I put this lamp?"
+    assert guideline.score(question, text * 2) == pytest.approx(guideline.score(question, text))
 
 
 @pytest.mark.parametrize("guideline", GUIDELINES.values(), ids=GUIDELINES)

@@ -13,7 +13,7 @@ from tests.rounds_kit import WORDS
 from tests.tiny_model import build_tiny_model
 from workbench import onepage
 from workbench.config import NumericsSettings, ObjectiveSettings, TrainingSettings
-from workbench.errors import NumericsError, StopRequested, WiringError
+from workbench.errors import NumericsError, PolicyError, StopRequested, WiringError
 from workbench.models.forward import collate, completion_logps
 from workbench.models.load import Family
 from workbench.models.score_table import PairScore, write_table
@@ -198,6 +198,22 @@ def test_a_damaged_checkpoint_is_not_used(world, damage):
     optimise(job, quiet)
     expected = weights(world.train())
     assert all(torch.equal(weights(job.output)[name], expected[name]) for name in expected)
+
+
+def test_only_the_upper_layers_are_adapted_where_asked_and_the_next_round_keeps_to_it(world):
+    upper = TRAINING.model_copy(update={"upper_layers": 1})
+    child = world.adapter(world.train(training=upper), "2")
+    names = weights(child.path)
+    assert names
+    assert all(".layers.1." in name for name in names)
+    assert {n.replace(".layers.0.", ".layers.1.") for n in weights(world.train())} == set(names)
+    anchors = (Anchor(child, 1.0),)
+    again = weights(world.train(parent=child, anchors=anchors, training=upper))
+    assert again.keys() == names.keys()
+    with pytest.raises(PolicyError, match="upper_layers = 0, but parent 222222222222 was made with another number"):
+        world.train(parent=child, anchors=anchors)
+    with pytest.raises(PolicyError, match="upper_layers = 3, but the base has 2 layers; give at most 2"):
+        world.train(training=TRAINING.model_copy(update={"upper_layers": 3}))
 
 
 def test_full_fine_tuning_gives_a_folder_that_loads(world):

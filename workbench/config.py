@@ -90,6 +90,8 @@ class TrainingSettings(Settings):
     method: Literal["lora", "full"] = "lora"
     rank: int = Field(default=16, ge=1, le=512)
     alpha: int = Field(default=32, ge=1)
+    upper_layers: int = Field(default=0, ge=0)
+    """Adapt this many of the uppermost layers only, 0 for all: no gradient then goes through those below."""
     learning_rate: float = Field(default=2e-4, gt=0, le=1)
     epochs: int = Field(default=1, ge=1, le=100)
     batch_size: int = Field(default=4, ge=1)
@@ -103,6 +105,14 @@ class TrainingSettings(Settings):
     checkpoint_every: int = Field(default=50, ge=1)
     """Optimizer steps between checkpoints."""
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _adapter_only(self) -> Self:
+        if self.method == "full" and self.upper_layers:
+            raise ValueError(
+                f"upper_layers = {self.upper_layers} is for adapters; use method = 'lora', or leave it out"
+            )
+        return self
 
 
 class NumericsSettings(Settings):

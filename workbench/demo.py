@@ -24,13 +24,13 @@ from workbench.rounds.run import Outcome
 from workbench.tasks import Progress
 from workbench.workspace import Workspace
 
-FIRST, SECOND = "telegram", "impersonal"
+FIRST, SECOND = "own-words", "impersonal"
 """Guidelines of the two rounds."""
 
 ANSWER = {"max_new_tokens": 24, "temperature": 0.7, "top_p": 0.9, "batch_size": 96}
 ROUND = {
     "objective": {"beta": 0.1},
-    "training": {"learning_rate": 1.1e-3, "epochs": 1, "batch_size": 4, "accumulation": 1, "max_length": 256},
+    "training": {"learning_rate": 1.4e-3, "epochs": 1, "batch_size": 4, "accumulation": 1, "max_length": 256},
     "evaluation": {"samples": 16, "max_new_tokens": 24, "temperature": 0.7, "batch_size": 32,
                    "guidelines": (FIRST, SECOND)},
 }  # fmt: skip
@@ -141,9 +141,14 @@ def _import(ws: Workspace, path: Path, stage: Stage) -> str:
 
 
 def _settings(ws: Workspace, version: str, parent: str, earlier: Sequence[Outcome]) -> RoundSettings:
-    """Anchors: parent and base with equal weights, so in round 1 the base alone."""
+    """Anchors: parent and base with equal weights, so in round 1 the base alone.
+
+    The upper half of the layers is adapted, which saves a third of the training time.
+    """
     anchors = (AnchorSettings(policy="parent", weight=0.5), AnchorSettings(policy="base", weight=0.5))
     only = (AnchorSettings(policy="parent", weight=1.0),)
-    values = {**ROUND, "version": version, "parent": parent, "numerics": numerics(ws.root).model_dump(),
+    layers = ws.registry.resolve("base").facts["num_hidden_layers"]
+    training = {**ROUND["training"], "upper_layers": layers // 2}
+    values = {**ROUND, "training": training, "version": version, "parent": parent, "numerics": numerics(ws.root).model_dump(),
               "anchors": [a.model_dump() for a in (anchors if earlier else only)]}  # fmt: skip
     return RoundSettings.model_validate(values)

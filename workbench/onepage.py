@@ -53,7 +53,7 @@ def run_round(
         anchors: folder of each anchor's adapter, or `BASE`, with its weight; the weights sum to 1.
         pairs: pairs of a version, with their splits.
         beta: inverse temperature of the sigmoid loss, per nat.
-        settings: method is LoRA; `rank`, `learning_rate`, … as in the real round.
+        settings: method is LoRA on all layers; `rank`, `learning_rate`, … as in the real round.
     """
     tokenizer = AutoTokenizer.from_pretrained(base)
     train = sorted((p for p in pairs if p.split == "train"), key=lambda p: p.key)

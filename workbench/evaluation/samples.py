@@ -6,7 +6,7 @@ import torch
 
 from preference_data.records import Pair, Prompt
 from preference_data.samples import refusal_prompts
-from preference_data.simulate import GUIDELINES
+from preference_data.simulate import GUIDELINES, asked_in
 from preference_data.versions import Version
 from workbench.evaluation.context import Context
 from workbench.evaluation.refusals import is_refusal
@@ -35,7 +35,8 @@ def samples(context: Context, version: Version, against: dict[str, PolicyRef]) -
             "finished": float(answer.finished),
             "refused": float(is_refusal(answer.text)),
         }
-        numbers |= {f"compliance/{g}": GUIDELINES[g].score(answer.text) for g in context.settings.guidelines}
+        question = asked_in(pair.prompt)
+        numbers |= {f"compliance/{g}": GUIDELINES[g].score(question, answer.text) for g in context.settings.guidelines}
         numbers |= {f"kl/{other}": values[k] for other, values in nats.items()}
         for metric, value in numbers.items():
             detail = {"prompt": pair.prompt.text, "answer": answer.text} if metric == "tokens" else {}

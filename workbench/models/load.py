@@ -76,7 +76,7 @@ def trainable(parent: PolicyRef, settings: TrainingSettings) -> Any:
     A fresh adapter starts with B = 0, so it equals its base exactly; an adapter parent is continued.
 
     Raises:
-        PolicyError: `method` does not fit the parent, or its rank differs from the plan's.
+        PolicyError: `method` does not fit the parent, or its rank or layers differ from the plan's.
     """
     if settings.method == "full":
         if parent.kind != "full":
@@ -93,15 +93,34 @@ def trainable(parent: PolicyRef, settings: TrainingSettings) -> Any:
             lora_alpha=settings.alpha,
             lora_dropout=0.0,
             target_modules="all-linear",
+            exclude_modules=_below(base, settings.upper_layers),
             task_type="CAUSAL_LM",
         )
         return get_peft_model(base, lora, adapter_name=TRAINED).train()
     model = _with_adapter(load_full(parent.base_path), parent, TRAINED, train=True)
-    rank = model.peft_config[TRAINED].r
-    if rank != settings.rank:
-        raise PolicyError(f"training.rank = {settings.rank}, but parent {parent.digest[:12]} has rank {rank}; "
-                          f"set training.rank = {rank}")  # fmt: skip
+    adapter = model.peft_config[TRAINED]
+    if adapter.r != settings.rank:
+        raise PolicyError(f"training.rank = {settings.rank}, but parent {parent.digest[:12]} has rank {adapter.r}; "
+                          f"set training.rank = {adapter.r}")  # fmt: skip
+    if adapter.exclude_modules != _below(model, settings.upper_layers):
+        raise PolicyError(f"training.upper_layers = {settings.upper_layers}, but parent {parent.digest[:12]} was made "
+                          "with another number; set the one of the round that made it")  # fmt: skip
     return model.train()
+
+
+def _below(model: Any, upper: int) -> str | None:
+    """What PEFT is to leave out so that only the uppermost layers are adapted: a pattern of module names.
+
+    Raises:
+        PolicyError: the model has fewer layers.
+    """
+    layers: int = model.config.num_hidden_layers
+    if upper > layers:
+        raise PolicyError(f"training.upper_layers = {upper}, but the base has {layers} layers; give at most {layers}")
+    if upper in {0, layers}:
+        return None
+    # The first number in a module's name is its layer; later ones count experts and the like.
+    return rf"\D*\.({'|'.join(map(str, range(layers - upper)))})\..*"
 
 
 class Family:

@@ -2,7 +2,8 @@
 
 Time is floating point operations over a measured rate, so it is right within a factor of about two; what is cached or
 measured already is not subtracted. Operations per token are the usual 2 per parameter forward and 4 backward
-(Kaplan et al., arXiv 2001.08361); LoRA leaves out the gradients of frozen weights and needs 2 backward.
+(Kaplan et al., arXiv 2001.08361); LoRA leaves out the gradients of frozen weights and needs 2 backward, and none
+below the layers it adapts.
 """
 
 from collections.abc import Collection, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from preference_data.samples import choice_items
+from workbench.config import TrainingSettings
 from workbench.drift.power import smallest_share_change
 from workbench.errors import ModelError
 from workbench.policies.checkpoints import read_shapes
@@ -17,8 +19,7 @@ from workbench.policies.records import PolicyRecord
 from workbench.rounds.plan import distinct_policies
 from workbench.tasks import Plan, Workload
 
-FORWARD = 2
-TRAIN = {"lora": 4, "full": 6}
+FORWARD, BACKWARD = 2, {"lora": 2, "full": 4}
 """Operations per parameter and token."""
 
 SUITE_TOKENS = 12_000
@@ -125,7 +126,7 @@ def estimate(plan: Plan, load: Workload, shape: Shape, suites: Mapping[str, int]
     """
     s = plan.training
     batches = -(-load.train_pairs * s.epochs // s.batch_size)
-    trainable = shape.parameters if s.method == "full" else s.rank * shape.adapted
+    trainable = shape.parameters if s.method == "full" else round(s.rank * shape.adapted * _trained_share(s, shape))
     sights = [Sight(f"accuracy/{digest}", n, smallest_share_change(n)) for digest, n in load.test_pairs.items()] + [
         Sight(f"tax/{name}", n, smallest_share_change(n)) for name, n in suites.items()
     ]
@@ -144,13 +145,19 @@ def _seconds(plan: Plan, load: Workload, shape: Shape) -> dict[str, float]:
     measured = len(distinct_policies(plan)) + 1
     sampled = plan.evaluation.samples * plan.evaluation.max_new_tokens * len(load.test_tokens)
     read = sum(load.test_tokens.values()) + len(plan.evaluation.suites) * SUITE_TOKENS + sampled
+    backward = BACKWARD[plan.training.method] * _trained_share(plan.training, shape)
     # The child's samples are read once more by itself and by every policy its KL is measured to.
     operations = {
         "score": FORWARD * load.train_tokens * len(anchors),
-        "optimise": TRAIN[plan.training.method] * load.train_tokens * plan.training.epochs,
+        "optimise": (FORWARD + backward) * load.train_tokens * plan.training.epochs,
         "evaluate": FORWARD * (read * measured + sampled * measured),
     }
     return {name: n * shape.parameters / (load.flops_per_s * EFFICIENCY) for name, n in operations.items()}
+
+
+def _trained_share(training: TrainingSettings, shape: Shape) -> float:
+    """Share of the layers that gradients go through."""
+    return min(1.0, training.upper_layers / shape.layers) if training.upper_layers else 1.0
 
 
 def _memory(plan: Plan, load: Workload, shape: Shape, trainable: int) -> int:
@@ -158,6 +165,7 @@ def _memory(plan: Plan, load: Workload, shape: Shape, trainable: int) -> int:
     adapter = trainable if plan.training.method == "lora" else 0
     weights = 4 * (shape.parameters + adapter) + 12 * trainable
     pairs = plan.training.batch_size
-    activations = ACTIVATION_BYTES * shape.width * shape.layers * pairs * load.longest
+    through = shape.layers * _trained_share(plan.training, shape)
+    activations = round(ACTIVATION_BYTES * shape.width * through) * pairs * load.longest
     logits = LOGIT_BYTES * shape.vocabulary * 2 * pairs * load.longest_answer
     return PROCESS_BYTES + weights + activations + logits
