@@ -7,6 +7,8 @@ so that they can be pickled and cross process borders unchanged::
     ├── InputRefused      a file cannot be read at all (format, encoding, size)
     ├── RowRefused        one row of a file cannot become records; the rest goes on
     ├── StoreError        the database refuses (locked, full, foreign schema)
+    ├── QueueError        a project, item or lease is not what was asked for
+    │   └── Refused       a judgement cannot be taken as it was sent
     └── VersionError      a dataset version is missing, damaged or would be empty
 """
 
@@ -25,6 +27,14 @@ class RowRefused(PreferenceDataError, ValueError):  # noqa: N818 - says what hap
 
 class StoreError(PreferenceDataError):
     """The database cannot do what was asked."""
+
+
+class QueueError(PreferenceDataError, ValueError):
+    """A project, an item or its settings are not what was asked for."""
+
+
+class Refused(QueueError):  # noqa: N818 - says what happened
+    """A judgement cannot be taken as it was sent: about another's item, given already, or of another kind."""
 
 
 class VersionError(PreferenceDataError):

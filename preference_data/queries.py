@@ -76,6 +76,17 @@ def assemble(connection: Connection, rows: Sequence[Any], until: int) -> list[St
     return found
 
 
+def judgements_by_key(connection: Connection, keys: Iterable[str]) -> dict[str, Judgement]:
+    """Judgements by the keys they were stored under."""
+    wanted = _JUDGEMENTS.add_columns(schema.comparison.c.key.label("about")).join(
+        schema.comparison, schema.comparison.c.id == schema.judgement.c.comparison
+    )
+    rows = connection.execute(wanted.where(schema.judgement.c.key.in_(sorted(set(keys))))).all()
+    texts = lookup(connection, schema.text.c.digest, schema.text.c.body, text_digests((), (), rows))
+    known = {name: body for name, body in texts.items() if body is not None}
+    return {row.key: judgement_from(row, row.about, known) for row in rows}
+
+
 def _by_comparison(rows: Iterable[Any]) -> dict[int, list[Any]]:
     grouped: dict[int, list[Any]] = {}
     for row in rows:

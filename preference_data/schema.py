@@ -91,7 +91,8 @@ metadata = MetaData(
 )
 
 
-def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+def one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    """A column that holds one of a few words."""
     return CheckConstraint(f"{column} IN ({', '.join(repr(value) for value in values)})", name=column)
 
 
@@ -182,7 +183,7 @@ judgement = Table(
     CheckConstraint("seq > 0", name="seq"),
     _digest("key"),
     _digest("hash"),
-    _one_of("kind", ("pairwise", "thumb", "rating", "ranking")),
+    one_of("kind", ("pairwise", "thumb", "rating", "ranking")),
     Index(None, "comparison"),
     sqlite_strict=True,
 )
@@ -196,7 +197,7 @@ split_assignment = Table(
     Column("seq", Integer, nullable=False, autoincrement=False),
     PrimaryKeyConstraint("prompt_key"),
     UniqueConstraint("seq"),
-    _one_of("split", ("train", "select", "test")),
+    one_of("split", ("train", "select", "test")),
     sqlite_strict=True,
 )
 request = Table(
@@ -210,7 +211,7 @@ request = Table(
     Column("at", Utc, nullable=False),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("key"),
-    _one_of("kind", REQUEST_KINDS),
+    one_of("kind", REQUEST_KINDS),
     sqlite_strict=True,
 )
 request_event = Table(
@@ -223,7 +224,7 @@ request_event = Table(
     Column("message", Json, nullable=False),
     Column("at", Utc, nullable=False),
     PrimaryKeyConstraint("request", "number"),
-    _one_of("state", REQUEST_STATES),
+    one_of("state", REQUEST_STATES),
     sqlite_strict=True,
 )
 tombstone = Table(
@@ -235,6 +236,6 @@ tombstone = Table(
     Column("reason", Json, nullable=False),
     Column("at", Utc, nullable=False),
     PrimaryKeyConstraint("id"),
-    _one_of("kind", ("text", "person")),
+    one_of("kind", ("text", "person")),
     sqlite_strict=True,
 )

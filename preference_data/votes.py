@@ -16,6 +16,9 @@ from preference_data.records import Comparison, Judgement, Pairwise, Ranking, Ra
 Ranks = tuple[tuple[int, ...], ...]
 # Weights are sums of fractions; those that cancel leave less than this.
 _EQUAL = 1e-9
+SET_ASIDE = frozenset(["late", "repeat", "trial"])
+"""Flags of judgements that never become pairs: given when the item's places were taken, to see whether a person agrees
+with themselves, or to be taught."""
 
 
 class Unused(StrEnum):
@@ -28,6 +31,7 @@ class Unused(StrEnum):
     SINGLE = "one answer only"
     MISFIT = "opinion does not fit its comparison"
     SAME_TEXT = "answers have the same text"
+    SET_ASIDE = "late, a repeat or a trial"
 
 
 class Vote(NamedTuple):
@@ -62,6 +66,8 @@ def votes_of(comparison: Comparison, judgement: Judgement) -> tuple[list[Vote], 
     Returns:
         The votes, and why the opinion itself gave none; an edit may vote all the same.
     """
+    if SET_ASIDE & set(judgement.flags):
+        return [], Unused.SET_ASIDE
     count = len(comparison.completions)
     ranks, unused = _ranks(judgement, count)
     ranked = [index for tied in ranks for index in tied]

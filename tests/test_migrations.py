@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import event, inspect
 
-from preference_data import schema
+from preference_data import queue_schema
 from preference_data.database import open_engine, reading, upgrade, wal_is_safe, writing
 from preference_data.errors import StoreError
 from preference_data.store import MIGRATIONS, Store
@@ -71,11 +71,11 @@ def migrations(folder: Path, *steps: str) -> Path:
 def test_migrated_schema_is_the_one_the_code_describes(tmp_path):
     migrated, made = (open_engine(f"sqlite:///{tmp_path}/{name}.db") for name in ("migrated", "made"))
     upgrade(migrated, MIGRATIONS)
-    schema.metadata.create_all(made)
+    queue_schema.metadata.create_all(made)
     assert described(migrated) == described(made)
-    assert len(described(made)) == 10
+    assert len(described(made)) == 19
     with reading(migrated) as connection:
-        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection), queue_schema.metadata) == []
 
 
 def test_newer_schema_is_refused(tmp_path):
@@ -83,7 +83,7 @@ def test_newer_schema_is_refused(tmp_path):
     with sqlite3.connect(tmp_path / "p.db") as raw:
         raw.execute("UPDATE alembic_version SET version_num = 's999'")
     raw.close()
-    with pytest.raises(StoreError, match=r"p\.db: schema s999 is newer than this release, which knows up to s001"):
+    with pytest.raises(StoreError, match=r"p\.db: schema s999 is newer than this release, which knows up to s002"):
         Store.open(f"sqlite:///{tmp_path}/p.db")
 
 

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from preference_data.schema import metadata
+from preference_data.queue_schema import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, render_as_batch=True)
 context.run_migrations()

@@ -5,6 +5,8 @@ There is no way back: an older schema would lose what people said. Restore a bac
 
 from alembic import op
 
+from preference_data.migrations.triggers import refuse
+
 revision = "s001"
 down_revision = None
 branch_labels = None
@@ -145,7 +147,6 @@ def upgrade() -> None:
     for statement in _TABLES.format(blob="BLOB" if sqlite else "BYTEA").strip().removesuffix(";").split(";\n"):
         op.execute(f"{statement} STRICT" if sqlite else statement)
     op.execute("CREATE INDEX ix_judgement_comparison ON judgement (comparison)")
-    refuse = _refuse_on_sqlite if sqlite else _refuse_on_postgresql
     if not sqlite:
         op.execute(
             "CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS "
@@ -157,21 +158,3 @@ def upgrade() -> None:
     refuse("text", "UPDATE", _BRINGS_BACK)
     refuse("text", "DELETE")
     refuse("annotator", "DELETE")
-
-
-def _refuse_on_sqlite(table: str, change: str, when: str = "TRUE") -> None:
-    op.execute(
-        f"CREATE TRIGGER {table}_refuses_{change.lower()} BEFORE {change} ON {table} WHEN {when} "
-        f"BEGIN SELECT RAISE(ABORT, '{table} only grows: {change} refused'); END"
-    )
-
-
-def _refuse_on_postgresql(table: str, change: str, when: str = "TRUE") -> None:
-    op.execute(
-        f"CREATE TRIGGER {table}_refuses_{change.lower()} BEFORE {change} ON {table} FOR EACH ROW WHEN ({when}) "
-        "EXECUTE FUNCTION refuse_change()"
-    )
-    if change == "DELETE":
-        op.execute(
-            f"CREATE TRIGGER {table}_refuses_truncate BEFORE TRUNCATE ON {table} EXECUTE FUNCTION refuse_change()"
-        )

@@ -1,0 +1,95 @@
+"""What a person is shown next: trial items first, then work with gold items and repeats among it."""
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, func, select
+
+from preference_data import leases
+from preference_data.leases import Person, Purpose, chance
+from preference_data.opinions import agrees
+from preference_data.projects import Project
+from preference_data.queries import judgements_by_key
+from preference_data.queue_schema import item
+from preference_data.records import opinion_from_json
+from preference_data.schema import completion
+
+Why = Literal["", "nothing open", "trial failed", "trial under way", "daily cap", "closed"]
+Wanted = tuple[int, Purpose, tuple[int, ...]]
+"""An item, why it is shown, and the order of its answers."""
+
+
+def next_for(
+    connection: Connection, project: Project, person: Person, *, count: int, at: datetime
+) -> tuple[list[Wanted], Why]:
+    """Up to `count` items, and why there are fewer."""
+    settings = project.settings
+    if settings.closed:
+        return [], "closed"
+    trial = leases.special(connection, project, person.number, "trial")
+    if trial:
+        return [_first_time(connection, row, person) for row in trial[: max(count, 0)]], ""
+    why = _trial_verdict(connection, project, person, at)
+    if why:
+        return [], why
+    if settings.daily_cap:
+        today = datetime.combine(at.date(), datetime.min.time(), UTC)
+        shown = leases.shown_since(connection, project.number, person.number, today)
+        if shown >= settings.daily_cap:
+            return [], "daily cap"
+        count = min(count, settings.daily_cap - shown)
+    found = _mixed(connection, project, person, count=count, at=at)
+    return found, "" if len(found) >= count else "nothing open"
+
+
+def _mixed(connection: Connection, project: Project, person: Person, *, count: int, at: datetime) -> list[Wanted]:
+    """Work, with the shares of gold items and repeats that the project asks for."""
+    settings = project.settings
+    before = leases.shown_since(connection, project.number, person.number)
+    work = leases.fresh(connection, project, person, at)
+    gold = iter(leases.special(connection, project, person.number, "gold") if settings.gold_share else [])
+    repeats = 0
+    found: list[Wanted] = []
+    for turn in range(before, before + count):
+        drawn = chance("purpose", project.name, person.handle, turn)
+        if drawn < settings.gold_share and (row := next(gold, None)) is not None:
+            found.append(_first_time(connection, row, person))
+            continue
+        if settings.gold_share <= drawn < settings.gold_share + settings.repeat_share and not repeats:
+            old = leases.to_repeat(connection, project, person.number)
+            if old is not None:
+                repeats += 1
+                found.append((old.item, "repeat", tuple(reversed(old.shown_order))))
+                continue
+        row = next(work, None)
+        if row is None:
+            break
+        found.append(_first_time(connection, row, person))
+    return found
+
+
+def _trial_verdict(connection: Connection, project: Project, person: Person, at: datetime) -> Why:
+    """Whether the trial items let a person begin."""
+    if not project.settings.pass_mark:
+        return ""
+    if any(row.purpose == "trial" for row in leases.own_open(connection, project.number, person.number, at)):
+        return "trial under way"
+    right, given = trial_score(connection, project, person.number)
+    return "trial failed" if given and right < project.settings.pass_mark * given else ""
+
+
+def trial_score(connection: Connection, project: Project, person: int) -> tuple[int, int]:
+    """Trial items a person got right, and how many were judged or skipped."""
+    ended = [row for row in leases.own_ended(connection, project.number, person) if row.purpose == "trial"]
+    said = judgements_by_key(connection, [row.judgement for row in ended if row.judgement])
+    wanted = connection.execute(select(item.c.id, item.c.expected).where(item.c.id.in_([r.item for r in ended]))).all()
+    expected = {row.id: opinion_from_json(row.expected["opinion"]) for row in wanted}
+    right = [agrees(expected[row.item], said[row.judgement].opinion) for row in ended if row.judgement in said]
+    return sum(right), len(right)
+
+
+def _first_time(connection: Connection, row: Any, person: Person) -> Wanted:
+    answers = connection.execute(
+        select(func.count()).select_from(completion).where(completion.c.comparison == row.comparison)
+    ).scalar_one()  # fmt: skip
+    return row.id, row.purpose, leases.side_order(person.handle, str(row.comparison), answers)

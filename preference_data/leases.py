@@ -1,0 +1,348 @@
+"""Questions about items and leases that `Queue` puts together; each runs inside the caller's transaction.
+
+Sides and the choice between work, gold and repeats are drawn from hashes of who and what, so that they look random to a
+person, are the same when asked again, and need no state.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, select, update
+
+from preference_data import schema
+from preference_data.database import insert_missing
+from preference_data.projects import Project
+from preference_data.queries import COMPARISONS, assemble, number_of
+from preference_data.queue_schema import item, lease, lease_event, open_item
+from preference_data.records import Comparison
+
+Purpose = Literal["work", "gold", "trial", "repeat"]
+Outcome = Literal["judged", "skipped", "late", "released"]
+
+PIECE = 64
+"""Open items looked at at a time."""
+
+_LATER = lease_event.alias()
+_IS_LAST = and_(
+    lease_event.c.lease == lease.c.id,
+    lease_event.c.number == select(func.max(_LATER.c.number)).where(_LATER.c.lease == lease.c.id).scalar_subquery(),
+)
+_LEASES = (
+    select(lease, lease_event.c.number, lease_event.c.outcome, lease_event.c.judgement, lease_event.c.at.label("ended"))
+    .select_from(lease.outerjoin(lease_event, _IS_LAST))
+    .order_by(lease.c.id)
+)
+"""Leases with what became of them last; nothing yet where `outcome` is None."""
+
+
+class Person(NamedTuple):
+    """Who is asking. `number` is the store's; `abilities` are what the person can judge, by slice name."""
+
+    number: int
+    handle: str
+    abilities: Mapping[str, Collection[str]]
+
+
+class Showing(NamedTuple):
+    """An item shown to a person.
+
+    Attributes:
+        lease: its number.
+        comparison: what is to be judged; never to be sent to a page as it is, for it names policies.
+        shown_order: indices of the completions as they stand on the screen, left to right.
+        purpose: why it is shown; people are not told gold or repeats from work.
+        until: when the place is given to somebody else (UTC).
+    """
+
+    lease: int
+    comparison: Comparison
+    shown_order: tuple[int, ...]
+    purpose: Purpose
+    until: datetime
+
+
+def chance(*parts: object) -> float:
+    """A number in [0, 1) that depends on what is given alone."""
+    text = "\x1f".join(map(str, parts))
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:6], "big") / 2**48
+
+
+def side_order(person: str, comparison: str, answers: int) -> tuple[int, ...]:
+    """The order answers stand in, each as likely as any other."""
+    return tuple(sorted(range(answers), key=lambda k: chance("side", person, comparison, k)))
+
+
+def lease_row(connection: Connection, number: int) -> Any:
+    """A lease with what became of it last, None where there is none of that number."""
+    return connection.execute(_LEASES.where(lease.c.id == number)).first()
+
+
+def own_open(connection: Connection, project: int, person: int, at: datetime) -> list[Any]:
+    """A person's leases in a project that run."""
+    wanted = _LEASES.where(
+        item.c.id == lease.c.item,
+        item.c.project == project,
+        lease.c.annotator == person,
+        lease_event.c.lease.is_(None),
+        lease.c.until > at,
+    )
+    return list(connection.execute(wanted).all())
+
+
+def own_ended(connection: Connection, project: int, person: int) -> list[Any]:
+    """A person's leases in a project that ended, oldest first."""
+    wanted = _LEASES.where(
+        item.c.id == lease.c.item,
+        item.c.project == project,
+        lease.c.annotator == person,
+        lease_event.c.lease.is_not(None),
+    )
+    return list(connection.execute(wanted).all())
+
+
+def shown_since(connection: Connection, project: int, person: int, since: datetime | None = None) -> int:
+    """How many items a person was shown in a project, by now or from some time on."""
+    wanted = (
+        select(func.count())
+        .select_from(lease.join(item, item.c.id == lease.c.item))
+        .where(item.c.project == project, lease.c.annotator == person)
+    )
+    return number_of(connection, wanted if since is None else wanted.where(lease.c.at >= since))
+
+
+class Standing(NamedTuple):
+    """How far an item is: places that are judged, places that are held, and how many skipped it."""
+
+    judged: int
+    held: int
+    skipped: int
+
+
+def standing(connection: Connection, items: Collection[int], at: datetime) -> dict[int, Standing]:
+    """How far each of some items is, work alone; gold, trials and repeats take no place."""
+    found = dict.fromkeys(items, Standing(0, 0, 0))
+    rows = connection.execute(_LEASES.where(lease.c.item.in_(items), lease.c.purpose == "work")).all()
+    for row in rows:
+        judged, held, skipped = found[row.item]
+        runs = row.outcome is None and row.until > at
+        found[row.item] = Standing(
+            judged + (row.outcome == "judged"), held + runs, skipped + (row.outcome == "skipped")
+        )
+    return found
+
+
+def fresh(connection: Connection, project: Project, person: Person, at: datetime) -> Iterator[Any]:
+    """Rows of open items with a place left that this person has not been asked about, in the order of the queue."""
+    after: Any = None
+    columns = (open_item.c.priority, open_item.c.draw, open_item.c.item)
+    base = (
+        select(item, open_item.c.priority.label("rank"))
+        .select_from(open_item.join(item, item.c.id == open_item.c.item))
+        .where(open_item.c.project == project.number, ~_known_to(person.number, at))
+        .order_by(columns[0].desc(), *columns[1:])
+        .limit(PIECE)
+    )
+    while True:
+        rows = connection.execute(base if after is None else base.where(_beyond(columns, after))).all()
+        places = standing(connection, [row.id for row in rows], at)
+        for row in rows:
+            judged, held, _ = places[row.id]
+            if judged + held < project.settings.overlap and _can(person, row.needs):
+                yield row
+        if len(rows) < PIECE:
+            return
+        after = rows[-1]
+
+
+def special(connection: Connection, project: Project, person: int, purpose: Purpose) -> list[Any]:
+    """Rows of gold or trial items this person has not been asked about."""
+    asked = exists().where(lease.c.item == item.c.id, lease.c.annotator == person)
+    wanted = select(item).where(item.c.project == project.number, item.c.purpose == purpose, ~asked)
+    return list(connection.execute(wanted.order_by(item.c.draw)).all())
+
+
+def to_repeat(connection: Connection, project: Project, person: int) -> Any:
+    """A lease of this person whose item may be shown again, None where none is old enough."""
+    ended = own_ended(connection, project.number, person)
+    again = {row.item for row in ended if row.purpose == "repeat"}
+    old = [row for row in ended if row.purpose == "work" and row.outcome == "judged" and row.item not in again]
+    return old[0] if old and len(ended) - ended.index(old[0]) > project.settings.repeat_after else None
+
+
+def give(
+    connection: Connection,
+    project: Project,
+    person: Person,
+    wanted: Sequence[tuple[int, Purpose, tuple[int, ...]]],
+    *,
+    at: datetime,
+) -> None:
+    """Lease items: number, purpose, and the order of the answers."""
+    first = number_of(connection, select(func.max(lease.c.id))) + 1
+    until = at + timedelta(seconds=project.settings.lease_s)
+    rows = [
+        {
+            "id": number,
+            "item": which,
+            "annotator": person.number,
+            "purpose": purpose,
+            "shown_order": list(order),
+            "change": project.change,
+            "at": at,
+            "until": until,
+        }
+        for number, (which, purpose, order) in enumerate(wanted, start=first)
+    ]
+    if rows:
+        connection.execute(insert(lease), rows)
+
+
+def extend(connection: Connection, leases: Collection[int], until: datetime) -> None:
+    """Let leases run longer; never shorter."""
+    connection.execute(update(lease).where(lease.c.id.in_(leases), lease.c.until < until).values(until=until))
+
+
+def comparisons_of(connection: Connection, items: Collection[int]) -> dict[int, tuple[str, Comparison]]:
+    """What items ask, by item, with the key each comparison was stored under; without those of which a text is gone."""
+    rows = connection.execute(select(item.c.id, item.c.comparison).where(item.c.id.in_(items))).all()
+    numbers = {row.comparison: row.id for row in rows}
+    found = connection.execute(COMPARISONS.where(schema.comparison.c.id.in_(numbers))).all()
+    keys = {row.key: numbers[row.id] for row in found}
+    return {keys[stored.key]: (stored.key, stored.comparison) for stored in assemble(connection, found, until=0)}
+
+
+def showings(connection: Connection, rows: Iterable[Any]) -> list[Showing]:
+    """Leases as what is shown; those whose texts were erased are left out."""
+    rows = list(rows)
+    what = comparisons_of(connection, {row.item for row in rows})
+    return [
+        Showing(row.id, what[row.item][1], tuple(row.shown_order), row.purpose, row.until)
+        for row in rows
+        if row.item in what
+    ]
+
+
+def _known_to(person: int, at: datetime) -> Any:
+    """Whether a person answered an item or holds it now. One that ran out unanswered may be shown to them again."""
+    answered = lease_event.c.outcome.in_(("judged", "skipped", "late"))
+    held = and_(lease_event.c.lease.is_(None), lease.c.until > at)
+    return exists(
+        select(lease.c.id)
+        .select_from(lease.outerjoin(lease_event, _IS_LAST))
+        .where(lease.c.item == open_item.c.item, lease.c.annotator == person, or_(answered, held))
+    )
+
+
+def _beyond(columns: Sequence[Any], row: Any) -> Any:
+    priority, draw, number = columns
+    same = priority == row.rank
+    return or_(priority < row.rank, and_(same, draw > row.draw), and_(same, draw == row.draw, number > row.id))
+
+
+def _can(person: Person, needs: Mapping[str, str]) -> bool:
+    """Whether a person has what an item asks for; `person` names who alone may judge it."""
+    return all(
+        value == person.handle if name == "person" else value in person.abilities.get(name, ())
+        for name, value in needs.items()
+    )
+
+
+def runs(row: Any, at: datetime) -> bool:
+    """Whether a lease holds its place."""
+    return row.outcome is None and row.until > at
+
+
+def other_running(connection: Connection, row: Any, at: datetime) -> Any:
+    """Another lease of the same person on the same item that runs, None where there is none."""
+    wanted = _LEASES.where(
+        lease.c.item == row.item,
+        lease.c.annotator == row.annotator,
+        lease.c.id != row.id,
+        lease.c.purpose == row.purpose,
+        lease_event.c.lease.is_(None),
+        lease.c.until > at,
+    )
+    return connection.execute(wanted).first()
+
+
+def end(connection: Connection, number: int, outcome: Outcome, judgement: str | None, *, at: datetime) -> None:
+    """Say what became of a lease; the last word counts."""
+    table = lease_event
+    last = number_of(connection, select(func.max(table.c.number)).where(table.c.lease == number))
+    row = {"lease": number, "number": last + 1, "outcome": outcome, "judgement": judgement, "at": at}
+    connection.execute(insert(table), row)
+
+
+def said_under(connection: Connection, number: int) -> tuple[str, ...]:
+    """Keys of the judgements given under a lease, in order."""
+    wanted = select(lease_event.c.judgement).where(lease_event.c.lease == number, lease_event.c.judgement.is_not(None))
+    return tuple(connection.execute(wanted.order_by(lease_event.c.number)).scalars())
+
+
+def has_room(connection: Connection, project: Project, number: int, at: datetime) -> bool:
+    """Whether an item has a place that is neither judged nor held."""
+    judged, held, _ = standing(connection, [number], at)[number]
+    return judged + held < project.settings.overlap
+
+
+def open_items(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Let items be shown; gold and trial items are found otherwise."""
+    names = ("project", "priority", "draw")
+    work = [row for row in rows if row["purpose"] == "work"]
+    insert_missing(connection, open_item, [{"item": row["id"]} | {n: row[n] for n in names} for row in work])
+
+
+def settle(connection: Connection, project: Project, rows: Iterable[Any], at: datetime) -> None:
+    """Close items that have all their judgements or were skipped too often, and open those that have not."""
+    rows = {row.id: row for row in rows}
+    places, settings = standing(connection, rows, at), project.settings
+    done = {n for n, (judged, _, skips) in places.items()
+            if judged >= settings.overlap or skips >= settings.skips_to_halt}  # fmt: skip
+    if done:
+        connection.execute(delete(open_item).where(open_item.c.item.in_(done)))
+    open_items(connection, [row._mapping for number, row in rows.items() if number not in done])  # noqa: SLF001
+
+
+class Progress(NamedTuple):
+    """How far a project is.
+
+    Attributes:
+        items: work items in the queue.
+        done: those with all their judgements.
+        halted: those skipped too often.
+        judgements: on work items.
+        held: places that people hold now.
+        people: who judged at least one item.
+    """
+
+    items: int
+    done: int
+    halted: int
+    judgements: int
+    held: int
+    people: int
+
+
+def progress(connection: Connection, project: Project, at: datetime) -> Progress:
+    """How far a project is."""
+    items = connection.execute(
+        select(item.c.id).where(item.c.project == project.number, item.c.purpose == "work")
+    ).scalars().all()  # fmt: skip
+    places, settings = standing(connection, items, at), project.settings
+    done = {n for n, each in places.items() if each.judged >= settings.overlap}
+    halted = {n for n, each in places.items() if each.skipped >= settings.skips_to_halt} - done
+    judges = (
+        select(func.count(func.distinct(lease.c.annotator)))
+        .select_from(lease.join(item, item.c.id == lease.c.item).join(lease_event, lease_event.c.lease == lease.c.id))
+        .where(item.c.project == project.number, lease_event.c.outcome == "judged")
+    )
+    return Progress(
+        items=len(items),
+        done=len(done),
+        halted=len(halted),
+        judgements=sum(each.judged for each in places.values()),
+        held=sum(each.held for each in places.values()),
+        people=number_of(connection, judges),
+    )
