@@ -26,7 +26,7 @@ def next_for(
     settings = project.settings
     if settings.closed:
         return [], "closed"
-    trial = leases.special(connection, project, person.number, "trial")
+    trial = leases.special(connection, project, person.number, "trial", at=at)
     if trial:
         return [_first_time(connection, row, person) for row in trial[: max(count, 0)]], ""
     why = _trial_verdict(connection, project, person, at)
@@ -47,7 +47,7 @@ def _mixed(connection: Connection, project: Project, person: Person, *, count: i
     settings = project.settings
     before = leases.shown_since(connection, project.number, person.number)
     work = leases.fresh(connection, project, person, at)
-    gold = iter(leases.special(connection, project, person.number, "gold") if settings.gold_share else [])
+    gold = iter(leases.special(connection, project, person.number, "gold", at=at) if settings.gold_share else [])
     repeats = 0
     found: list[Wanted] = []
     for turn in range(before, before + count):
@@ -79,12 +79,12 @@ def _trial_verdict(connection: Connection, project: Project, person: Person, at:
 
 
 def trial_score(connection: Connection, project: Project, person: int) -> tuple[int, int]:
-    """Trial items a person got right, and how many were judged or skipped."""
+    """Trial items a person got right, and how many were answered; a correction comes after the answer was told."""
     ended = [row for row in leases.own_ended(connection, project.number, person) if row.purpose == "trial"]
-    said = judgements_by_key(connection, [row.judgement for row in ended if row.judgement])
-    wanted = connection.execute(select(item.c.id, item.c.expected).where(item.c.id.in_([r.item for r in ended]))).all()
-    expected = {row.id: opinion_from_json(row.expected["opinion"]) for row in wanted}
-    right = [agrees(expected[row.item], said[row.judgement].opinion) for row in ended if row.judgement in said]
+    first = {row.item: said[0] for row in ended if (said := leases.said_under(connection, row.id))}
+    said = judgements_by_key(connection, first.values())
+    wanted = connection.execute(select(item.c.id, item.c.expected).where(item.c.id.in_(first))).all()
+    right = [agrees(opinion_from_json(row.expected["opinion"]), said[first[row.id]].opinion) for row in wanted]
     return sum(right), len(right)
 
 

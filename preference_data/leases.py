@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, or_, select, update
 
 from preference_data import schema
 from preference_data.database import insert_missing
 from preference_data.projects import Project
-from preference_data.queries import COMPARISONS, assemble, number_of
+from preference_data.queries import COMPARISONS, VARIABLES, assemble, number_of
 from preference_data.queue_schema import item, lease, lease_event, open_item
 from preference_data.records import Comparison
 
@@ -123,13 +123,14 @@ class Standing(NamedTuple):
 def standing(connection: Connection, items: Collection[int], at: datetime) -> dict[int, Standing]:
     """How far each of some items is, work alone; gold, trials and repeats take no place."""
     found = dict.fromkeys(items, Standing(0, 0, 0))
-    rows = connection.execute(_LEASES.where(lease.c.item.in_(items), lease.c.purpose == "work")).all()
-    for row in rows:
-        judged, held, skipped = found[row.item]
-        runs = row.outcome is None and row.until > at
-        found[row.item] = Standing(
-            judged + (row.outcome == "judged"), held + runs, skipped + (row.outcome == "skipped")
-        )
+    ordered = list(found)
+    for start in range(0, len(ordered), VARIABLES):
+        piece = ordered[start : start + VARIABLES]
+        for row in connection.execute(_LEASES.where(lease.c.item.in_(piece), lease.c.purpose == "work")):
+            judged, held, skipped = found[row.item]
+            found[row.item] = Standing(
+                judged + (row.outcome == "judged"), held + runs(row, at), skipped + (row.outcome == "skipped")
+            )
     return found
 
 
@@ -140,7 +141,7 @@ def fresh(connection: Connection, project: Project, person: Person, at: datetime
     base = (
         select(item, open_item.c.priority.label("rank"))
         .select_from(open_item.join(item, item.c.id == open_item.c.item))
-        .where(open_item.c.project == project.number, ~_known_to(person.number, at))
+        .where(open_item.c.project == project.number, ~_known_to(open_item.c.item, person.number, at))
         .order_by(columns[0].desc(), *columns[1:])
         .limit(PIECE)
     )
@@ -156,10 +157,12 @@ def fresh(connection: Connection, project: Project, person: Person, at: datetime
         after = rows[-1]
 
 
-def special(connection: Connection, project: Project, person: int, purpose: Purpose) -> list[Any]:
-    """Rows of gold or trial items this person has not been asked about."""
-    asked = exists().where(lease.c.item == item.c.id, lease.c.annotator == person)
-    wanted = select(item).where(item.c.project == project.number, item.c.purpose == purpose, ~asked)
+def special(
+    connection: Connection, project: Project, person: int, purpose: Literal["gold", "trial"], *, at: datetime
+) -> list[Any]:
+    """Rows of gold or trial items this person has neither answered nor before them."""
+    known = _known_to(item.c.id, person, at)
+    wanted = select(item).where(item.c.project == project.number, item.c.purpose == purpose, ~known)
     return list(connection.execute(wanted.order_by(item.c.draw)).all())
 
 
@@ -224,14 +227,14 @@ def showings(connection: Connection, rows: Iterable[Any]) -> list[Showing]:
     ]
 
 
-def _known_to(person: int, at: datetime) -> Any:
+def _known_to(number: Any, person: int, at: datetime) -> Any:
     """Whether a person answered an item or holds it now. One that ran out unanswered may be shown to them again."""
     answered = lease_event.c.outcome.in_(("judged", "skipped", "late"))
     held = and_(lease_event.c.lease.is_(None), lease.c.until > at)
     return exists(
         select(lease.c.id)
         .select_from(lease.outerjoin(lease_event, _IS_LAST))
-        .where(lease.c.item == open_item.c.item, lease.c.annotator == person, or_(answered, held))
+        .where(lease.c.item == number, lease.c.annotator == person, or_(answered, held))
     )
 
 
@@ -301,7 +304,8 @@ def settle(connection: Connection, project: Project, rows: Iterable[Any], at: da
     done = {n for n, (judged, _, skips) in places.items()
             if judged >= settings.overlap or skips >= settings.skips_to_halt}  # fmt: skip
     if done:
-        connection.execute(delete(open_item).where(open_item.c.item.in_(done)))
+        gone = delete(open_item).where(open_item.c.item == bindparam("number"))
+        connection.execute(gone, [{"number": number} for number in sorted(done)])
     open_items(connection, [row._mapping for number, row in rows.items() if number not in done])  # noqa: SLF001
 
 

@@ -21,7 +21,7 @@ from preference_data.rows import (
 )
 
 CHUNK = 500
-_VARIABLES = 10_000
+VARIABLES = 10_000
 
 
 class Watermark(NamedTuple):
@@ -170,7 +170,7 @@ def number_of(connection: Connection, query: Any) -> int:
 def lookup(connection: Connection, key: Column[Any], value: Column[Any], wanted: Iterable[str]) -> dict[str, Any]:
     """Values of those rows whose key is wanted, by key; in pieces, as databases bound the number of variables."""
     ordered, found = sorted(wanted), dict[str, Any]()
-    for start in range(0, len(ordered), _VARIABLES):
-        piece = ordered[start : start + _VARIABLES]
+    for start in range(0, len(ordered), VARIABLES):
+        piece = ordered[start : start + VARIABLES]
         found |= {row[0]: row[1] for row in connection.execute(select(key, value).where(key.in_(piece)))}
     return found

@@ -273,6 +273,20 @@ def test_a_trial_is_taken_first_and_failing_it_ends_there(tmp_path):
     assert {j.flags for j in world.judgements()} == {("trial",)}
 
 
+def test_a_trial_can_neither_be_sat_out_nor_mended_after_its_answer_was_told(tmp_path, later):
+    world = World(tmp_path, pass_mark=1.0, lease_s=60)
+    trial = compare(50)
+    world.store.add([Entry(trial, ())])
+    world.add([trial], purpose="trial", expected=FIRST, why="It is shorter.")
+    assert [s.purpose for s in world.take()] == ["trial"]
+    later(61)
+    [shown] = world.take()
+    assert shown.purpose == "trial"
+    assert world.queue.submit(shown.lease, "ann", Given(opinion=SECOND)).right is False
+    world.queue.correct(shown.lease, "ann", Given(opinion=FIRST))
+    assert world.why() == "trial failed"
+
+
 def test_gold_items_and_repeats_come_in_their_shares(tmp_path):
     world = World(tmp_path, items=200, gold_share=0.2, repeat_share=0.2, repeat_after=5)
     gold = [compare(i) for i in range(500, 560)]
