@@ -56,6 +56,33 @@ def agrees(expected: Opinion, given: Opinion) -> bool:
             return expected == given
 
 
+def turned(opinion: Opinion, order: Sequence[int]) -> Opinion:
+    """An opinion about answers that stood in some order, as one about the answers themselves.
+
+    Args:
+        opinion: one that `check` lets pass for as many answers as there are in the order.
+        order: the index of the answer that stood first, then of the next, and so on.
+    """
+    match opinion:
+        case Pairwise(Verdict.FIRST | Verdict.SECOND as side, strength):
+            stood = 0 if side is Verdict.FIRST else 1
+            return Pairwise(Verdict.FIRST if order[stood] == 0 else Verdict.SECOND, strength)
+        case Pairwise() | Thumb():
+            return opinion
+        case Rating(scores):
+            by_answer = dict(zip(order, scores, strict=True))
+            return Rating(tuple(by_answer[k] for k in range(len(order))))
+        case Ranking(ranked):
+            return Ranking(tuple(tuple(sorted(order[k] for k in tied)) for tied in ranked))
+        case _:
+            assert_never(opinion)
+
+
+def as_it_stood(opinion: Opinion, order: Sequence[int]) -> Opinion:
+    """The inverse of `turned`: an opinion about the answers as one about where they stood."""
+    return turned(opinion, [order.index(k) for k in range(len(order))])
+
+
 def _expect(project: Project, mode: str) -> None:
     if project.mode != mode:
         raise Refused(f"opinion: got {mode}; expected {project.mode}, as project '{project.name}' asks")

@@ -6,7 +6,7 @@ come one at a time, so that no place is given twice.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import product
 from typing import Any, Literal, NamedTuple
@@ -18,7 +18,7 @@ from preference_data.choosing import Why, next_for
 from preference_data.database import reading, writing
 from preference_data.errors import QueueError, Refused
 from preference_data.leases import Outcome, Person, Progress, Showing
-from preference_data.opinions import agrees, check, is_skip
+from preference_data.opinions import agrees, check, is_skip, turned
 from preference_data.projects import Project, ProjectSettings, change_project, project_named, project_numbered
 from preference_data.queries import append, judgements_by_key, lookup, number_of, people_of
 from preference_data.queue_schema import item
@@ -74,7 +74,8 @@ class Given:
     """What a person said of what they were shown. A skip is a pairwise opinion in every mode.
 
     Attributes:
-        opinion: about the completions in the order of the record, not of the screen.
+        opinion: about the completions in the order of the record.
+        as_shown: the opinion is about them as they stood on the screen instead; the page knows no other order.
         seconds: how long it was on the screen.
     """
 
@@ -83,6 +84,7 @@ class Given:
     edit: str = ""
     flags: tuple[str, ...] = ()
     seconds: float = 0.0
+    as_shown: bool = False
 
 
 class Receipt(NamedTuple):
@@ -195,6 +197,7 @@ class Queue:
         at = now()
         with writing(self._engine) as connection:
             asked = _asked(connection, number, person)
+            given = _of_record(asked, given)
             if not asked.said:
                 other = leases.other_running(connection, asked.lease, at)
                 holds = other is not None or leases.runs(asked.lease, at)
@@ -218,6 +221,7 @@ class Queue:
             asked = _asked(connection, number, person)
             if not asked.said:
                 raise Refused(f"item {number}: not judged yet; judge it first")
+            given = _of_record(asked, given)
             *earlier, last = asked.said
             for supersedes, late in product(("", *earlier), (False, True)):
                 if _judgement(asked, given, at, supersedes=supersedes, late=late).key == last:
@@ -300,11 +304,18 @@ def _asked(connection: Connection, number: int, person: str) -> _Asked:
     return _Asked(row, which, project, found[1], found[0], person, said)
 
 
+def _of_record(asked: _Asked, given: Given) -> Given:
+    """What was given, its opinion fitting and about the completions in the order of the record."""
+    check(given.opinion, asked.project, len(asked.comparison.completions))
+    if not given.as_shown:
+        return given
+    return replace(given, opinion=turned(given.opinion, asked.lease.shown_order), as_shown=False)
+
+
 def _keep(
     connection: Connection, asked: _Asked, given: Given, at: datetime, *, holds: bool, supersedes: str = ""
 ) -> Receipt:
-    """Store an opinion that fits, and what it does to its item's places."""
-    check(given.opinion, asked.project, len(asked.comparison.completions))
+    """Store an opinion, and what it does to its item's places."""
     takes_place = asked.lease.purpose == "work" and not is_skip(given.opinion)
     late = takes_place and not holds and not leases.has_room(connection, asked.project, asked.lease.item, at)
     said = _judgement(asked, given, at, supersedes=supersedes, late=late)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from preference_data import leases, queue
 from preference_data.errors import QueueError, Refused
+from preference_data.opinions import as_it_stood, turned
 from preference_data.projects import Projects, ProjectSettings
 from preference_data.queue import Candidate, Given, Queue
 from preference_data.records import (
@@ -489,3 +490,33 @@ def test_many_at_once_never_share_a_place(tmp_path):
         by_item.setdefault(said.comparison, set()).add(said.annotator)
     assert [len(people) for people in by_item.values()] == [2] * 40
     assert len(world.judgements()) == 80
+
+
+@pytest.mark.parametrize(
+    ("on_screen", "order", "about_the_record"),
+    [
+        (Pairwise(Verdict.FIRST, 3), (0, 1), Pairwise(Verdict.FIRST, 3)),
+        (Pairwise(Verdict.FIRST, 3), (1, 0), Pairwise(Verdict.SECOND, 3)),
+        (Pairwise(Verdict.TIE), (1, 0), Pairwise(Verdict.TIE)),
+        (Thumb(up=False), (0,), Thumb(up=False)),
+        # the record's answer 2 stood first, 0 second, 1 third
+        (Rating(({"a": 5}, {"a": 3}, {"a": 1})), (2, 0, 1), Rating(({"a": 3}, {"a": 1}, {"a": 5}))),
+        (Ranking(((1,), (0, 2))), (2, 0, 1), Ranking(((0,), (1, 2)))),
+    ],
+)
+def test_what_is_said_about_the_screen_is_turned_to_the_record_and_back(on_screen, order, about_the_record):
+    assert turned(on_screen, order) == about_the_record
+    assert as_it_stood(about_the_record, order) == on_screen
+
+
+def test_a_judgement_as_shown_is_stored_about_the_record(tmp_path):
+    world = World(tmp_path, items=8)
+    for shown in world.take(count=8):
+        receipt = world.queue.submit(shown.lease, "ann", Given(opinion=FIRST, as_shown=True))
+        said = next(j for j in world.judgements() if j.key == receipt.judgement)
+        assert said.opinion.verdict is (Verdict.FIRST if shown.shown_order == (0, 1) else Verdict.SECOND)
+        again = world.queue.correct(shown.lease, "ann", Given(opinion=Pairwise(Verdict.SECOND, 1), as_shown=True))
+        said = next(j for j in world.judgements() if j.key == again.judgement)
+        assert said.opinion.verdict is (Verdict.SECOND if shown.shown_order == (0, 1) else Verdict.FIRST)
+    orders = {s.shown_order for s in (own.showing for own in world.queue.own("p", "ann", last=8))}
+    assert orders == {(0, 1), (1, 0)}  # both orders were put to the test
