@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from preference_data.asking import Asked, ask
 from preference_data.exporters import ExportReport, export
 from preference_data.freeze import FreezeRule, Frozen, freeze
 from preference_data.importers import ImportReport, import_file
+from preference_data.projects import Mode, ProjectSettings
 from preference_data.simulated import Simulated, judge_open
 from preference_data.version_list import VersionEntry
 from preference_data.versions import Version
@@ -144,6 +146,32 @@ class Workspace(Places):
             VersionError: nothing or several versions answer to it; lists what exists.
         """
         return self.versions.find(name)
+
+    def ask(
+        self,
+        project: str,
+        mode: Mode = "pairwise",
+        *,
+        guideline: str = "",
+        settings: ProjectSettings | None = None,
+        by: str,
+        sources: tuple[str, ...] = (),
+        count: int = 0,
+        seed: int = 0,
+    ) -> Asked:
+        """Put comparisons on the annotation page; see `preference_data.asking.ask`."""
+        settings = settings or ProjectSettings()
+        return ask(
+            self.store,
+            project,
+            mode,
+            guideline=guideline,
+            settings=settings,
+            by=by,
+            sources=sources,
+            count=count,
+            seed=seed,
+        )
 
     def simulate(self, guideline: str, *, annotator: str = "", error_rate: float = 0.0, seed: int = 0) -> Simulated:
         """Judge what nobody has judged yet as a simulated annotator; see `preference_data.simulated.judge_open`."""

@@ -30,6 +30,8 @@ VERBS = {
     "import": Verb("data", "Add a file of preferences; importing it twice adds nothing."),
     "export": Verb("data", "Write all judgements in a public format."),
     "freeze": Verb("data", "Make an immutable dataset version of what was judged so far."),
+    "ask": Verb("annotation", "Put comparisons on the annotation page."),
+    "page": Verb("annotation", "Serve the annotation page to this machine."),
     "simulate": Verb("data", "Judge open comparisons as a simulated annotator."),
     "plan": Verb("rounds", "Show what a round would do and cost, or write settings to edit."),
     "round": Verb("rounds", "Run a round: score, optimise, evaluate, gate, promote."),

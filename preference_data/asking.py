@@ -1,0 +1,95 @@
+"""Comparisons of the store become items of a project."""
+
+from typing import NamedTuple
+
+from preference_data.errors import QueueError
+from preference_data.projects import Mode, Projects, ProjectSettings
+from preference_data.queue import Candidate, Queue
+from preference_data.records import Comparison
+from preference_data.selection import choose
+from preference_data.store import Store
+
+BATCH = 1_000
+"""Items per transaction."""
+
+
+class Asked(NamedTuple):
+    """What came of it, in comparisons.
+
+    Attributes:
+        found: that fit the mode and the source.
+        added: of these, now in the queue.
+        known: of these, in the queue already.
+        left_out: not drawn, because only so many were wanted.
+    """
+
+    found: int
+    added: int
+    known: int
+    left_out: int
+
+
+def ask(
+    store: Store,
+    project: str,
+    mode: Mode,
+    *,
+    guideline: str,
+    settings: ProjectSettings,
+    by: str,
+    sources: tuple[str, ...] = (),
+    count: int = 0,
+    seed: int = 0,
+) -> Asked:
+    """Begin a project if there is none of that name, and put comparisons into its queue.
+
+    Args:
+        store: where the comparisons are.
+        project: its name; an existing one keeps its mode, settings and guideline.
+        mode: how a new project is judged; comparisons with another number of answers are passed over.
+        guideline: of a new project, Markdown.
+        settings: of a new project.
+        by: who asks.
+        sources: comparisons of these sources only; empty for all.
+        count: how many to draw, all alike; 0 for all. Known ones count, so that drawing again adds nothing.
+        seed: which ones are drawn.
+
+    Raises:
+        QueueError: nothing fits, or the project's settings are wrong.
+    """
+    projects = Projects(store.engine)
+    known = {each.name: each for each in projects.all()}
+    mode = known[project].mode if project in known else mode
+    found = {c.key: 0.0 for c in _comparisons(store, sources) if fits(c, mode)}
+    if not found:
+        wanted = f"of {', '.join(sources)} " if sources else ""
+        raise QueueError(f"project {project!r}: no comparison {wanted}has as many answers as the mode {mode!r} asks for; "
+                         "import or generate some first, or name another source")  # fmt: skip
+    if project not in known:
+        projects.create(project, mode, guideline=guideline, settings=settings, by=by)
+    chosen = choose(found, count or len(found), random_share=1.0, seed=seed)
+    queue = Queue(store.engine)
+    added = repeated = 0
+    for start in range(0, len(chosen), BATCH):
+        piece = [Candidate(comparison=c.key, propensity=c.propensity) for c in chosen[start : start + BATCH]]
+        queued = queue.add(project, piece, by=by)
+        added, repeated = added + queued.added, repeated + queued.known
+    return Asked(len(found), added, repeated, len(found) - len(chosen))
+
+
+def fits(comparison: Comparison, mode: Mode) -> bool:
+    """Whether a comparison has as many answers as a mode judges."""
+    answers = len(comparison.completions)
+    match mode:
+        case "pairwise":
+            return answers == 2
+        case "thumb":
+            return answers == 1
+        case "ranking":
+            return answers > 1
+        case "rating":
+            return True
+
+
+def _comparisons(store: Store, sources: tuple[str, ...]) -> list[Comparison]:
+    return [e.comparison for e in store.entries() if not sources or e.comparison.source in sources]

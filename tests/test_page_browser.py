@@ -1,0 +1,259 @@
+"""The page in a real browser: one key per verdict, nothing lost, nothing doubled, usable by everybody."""
+
+import re
+import time
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from preference_data.queue import Given
+from preference_data.records import Pairwise, Verdict
+from tests.page_kit import Page, browser, compare, served
+from tests.test_page import HOSTILE
+
+SERIOUS = {"serious", "critical"}
+ANSWER = ".answer .body"
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as running:
+        yield running
+
+
+class Person:
+    """Somebody in front of the page."""
+
+    def __init__(self, chromium, url, **options):
+        self.context = chromium.new_context(**options)
+        self.tab = self.context.new_page()
+        self.said, self.asked = [], []
+        self.tab.on("console", lambda message: self.said.append(message.text))
+        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
+        self.context.on("request", lambda request: self.asked.append(request.url))
+        self.tab.goto(url)
+
+    def sees(self, text):
+        self.tab.get_by_text(text).first.wait_for()
+
+    def press(self, *keys):
+        for key in keys:
+            self.tab.keyboard.press(key)
+
+    def answers(self):
+        return self.tab.locator(ANSWER).all_text_contents()
+
+    def until(self, question, given=None):
+        """Wait until the page answers a question in JavaScript with yes (its own policy forbids it to poll by eval)."""
+        end = time.monotonic() + 15
+        while not self.tab.evaluate(question, given):
+            assert time.monotonic() < end, f"still not: {question}"
+            time.sleep(0.01)
+
+    def saved(self):
+        """Wait until the server confirmed everything."""
+        self.until("(localStorage.getItem('outbox') ?? '[]') === '[]'")
+
+
+@pytest.fixture
+def page(tmp_path):
+    return Page(tmp_path)
+
+
+@pytest.fixture
+def visit(page, chromium):
+    """Serves the page and opens it: `visit(comparisons)`."""
+    opened = []
+
+    def go(*comparisons, person="ann", **options):
+        page.ask(*comparisons)
+        serving = served(page.store, person=person)
+        visitor = Person(chromium, serving.__enter__(), **options)
+        opened.append((visitor, serving))
+        return visitor
+
+    yield go
+    for visitor, serving in opened:
+        visitor.context.close()
+        serving.__exit__(None, None, None)
+
+
+def test_one_key_judges_and_shows_the_next(visit, page):
+    ann = visit(compare(1), compare(2))
+    ann.sees("question")
+    first_shown = ann.answers()
+    ann.press("2")
+    ann.until("was => document.querySelector('.answer .body').textContent !== was", first_shown[0])
+    ann.saved()
+    (kept,) = page.judgements()
+    assert kept.opinion.strength == 2
+    entry = next(e for e in page.store.entries() if e.judgements)
+    liked = entry.comparison.completions[0 if kept.opinion.verdict is Verdict.FIRST else 1].text
+    assert liked == first_shown[0].strip()
+
+
+def test_the_next_item_is_painted_from_the_buffer(visit):
+    ann = visit(*(compare(i) for i in range(6)))
+    ann.sees("question")
+    took = ann.tab.evaluate("""() => new Promise((done) => {
+      const start = performance.now();
+      document.dispatchEvent(new KeyboardEvent('keydown', {key: '4', bubbles: true}));
+      requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now() - start)));
+    })""")
+    assert ann.tab.locator(ANSWER).count() == 2
+    assert took < 2_000  # only that it needs no server; `workbench bench page` measures
+
+
+def test_a_verdict_survives_a_lost_network_and_a_closed_page_and_is_stored_once(visit, page, chromium):
+    ann = visit(compare(1), compare(2))
+    ann.sees("question")
+    ann.context.set_offline(True)
+    ann.press("1")
+    ann.sees("Not saved yet: 1")
+    assert page.judgements() == []
+    ann.tab.close()  # the context keeps its storage
+    ann.context.set_offline(False)
+    ann.tab = ann.context.new_page()
+    ann.tab.goto(next(url for url in ann.asked if url.endswith("/judge.html")))
+    ann.sees("question")
+    ann.saved()
+    assert len(page.judgements()) == 1
+
+
+def test_undo_shows_the_item_again_and_a_new_verdict_supersedes(visit, page):
+    ann = visit(compare(1), compare(2))
+    ann.sees("question")
+    ann.press("1")
+    ann.saved()
+    ann.press("u")
+    ann.sees("You judged this before")
+    ann.press("8")
+    ann.saved()
+    first, second = page.judgements()
+    assert (second.supersedes, second.opinion) == (first.key, Pairwise(Verdict.NEITHER))
+
+
+def test_a_double_click_judges_one_item(visit, page):
+    ann = visit(*(compare(i) for i in range(3)))
+    ann.sees("question")
+    ann.tab.get_by_role("radio").first.dblclick()
+    ann.saved()
+    assert len(page.judgements()) == 1
+
+
+def test_an_item_judged_in_another_tab_is_said_and_not_doubled(visit, page):
+    ann = visit(compare(1))
+    ann.sees("question")
+    (own,) = page.queue.take("p", "ann", count=1).showings
+    page.queue.submit(own.lease, "ann", Given(opinion=Pairwise(Verdict.TIE)))
+    ann.press("1")
+    ann.sees("Not stored: item 1: you judged it already")
+    assert [j.opinion.verdict for j in page.judgements()] == [Verdict.TIE]
+
+
+def test_the_better_answer_is_edited_in_place(visit, page):
+    ann = visit(compare(1))
+    ann.sees("question")
+    ann.press("e")
+    ann.tab.locator("#edit").fill("a better one")
+    ann.press("Escape", "1")
+    ann.saved()
+    assert page.judgements()[0].edit == "a better one"
+
+
+def test_flags_a_reason_and_a_skip_are_kept(visit, page):
+    ann = visit(compare(1))
+    ann.sees("question")
+    ann.press("p", "s")
+    ann.tab.locator("#skip-reason").fill("not my language")
+    ann.tab.get_by_role("button", name="Skip", exact=True).click()
+    ann.saved()
+    (kept,) = page.judgements()
+    assert (kept.opinion.verdict, kept.flags, kept.rationale) == (Verdict.SKIP, ("pii",), "not my language")
+
+
+def test_keys_can_be_chosen(visit, page):
+    ann = visit(compare(1))
+    ann.sees("question")
+    ann.press("?")
+    ann.tab.get_by_label("Equally good").press("x")
+    ann.tab.get_by_role("button", name="Close").first.click()
+    ann.press("x")
+    ann.saved()
+    assert page.judgements()[0].opinion.verdict is Verdict.TIE
+
+
+def test_arrows_move_through_the_radio_group_and_space_decides(visit, page):
+    ann = visit(compare(1))
+    ann.sees("question")
+    ann.tab.get_by_role("radio").first.focus()
+    ann.press("ArrowRight", "ArrowRight", " ")
+    ann.saved()
+    assert page.judgements()[0].opinion.strength == 1
+
+
+def test_an_empty_queue_says_so_and_looks_again(visit, page):
+    ann = visit()
+    ann.sees("Nothing to judge now")
+    page.ask(compare(1))
+    ann.tab.get_by_role("button", name="Look again").click()
+    ann.sees("question 1?")
+
+
+def test_hostile_texts_run_nothing_and_ask_nobody(visit, page):
+    hostile = [compare(i, text, f"{text} b", prompt=f"{text} {i}") for i, text in enumerate(HOSTILE)]
+    ann = visit(*hostile)
+    ann.tab.evaluate("() => { window.alert = () => { window.harmed = true } }")
+    ann.tab.locator(".answer").first.wait_for()
+    for text in HOSTILE:
+        ann.until("!document.querySelector('#item').hidden")
+        ann.tab.evaluate("at => document.querySelector('#rationale').value = at", text)
+        before = ann.tab.locator("#prompt").inner_html()
+        ann.press("4")
+        ann.until("was => document.querySelector('#item').hidden"
+                  " || document.querySelector('#prompt').innerHTML !== was", before)  # fmt: skip
+    ann.saved()
+    assert len(page.judgements()) == len(HOSTILE)
+    ann.press("h")
+    ann.tab.locator("#past li").first.wait_for()
+    assert not ann.tab.evaluate("window.harmed ?? false")
+    assert {re.match(r"https?://[^/]+", url)[0] for url in ann.asked} == {ann.tab.evaluate("location.origin")}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("opened", ["", "d", "h", "?", "e"])
+def test_nothing_stands_in_the_way_of_a_screen_reader(visit, scheme, opened):
+    code = "Look: `x`\n\n```python\ndef f(x): # note\n    return 'text', 1\n```\n\n$x^2$"
+    ann = visit(compare(1, code, f"{code} and [more](https://example.org)"), compare(2), color_scheme=scheme)
+    ann.sees("question")
+    if opened == "h":
+        ann.press("1")
+        ann.saved()
+    if opened:
+        ann.press(opened)
+        time.sleep(0.2)
+    found = Axe().run(ann.tab).response["violations"]
+    assert [each["id"] for each in found if each["impact"] in SERIOUS] == []
+    assert ann.said == []
+
+
+def test_a_narrow_screen_needs_no_sideways_scrolling(visit):
+    ann = visit(compare(1, "word " * 300, "x" * 2_000), viewport={"width": 320, "height": 640})
+    ann.sees("question")
+    assert ann.tab.evaluate("document.documentElement.scrollWidth") == 320
+
+
+def test_an_answer_of_100_000_characters_is_shown_and_judged(visit, page):
+    ann = visit(compare(1, "long " * 20_000, "short"))
+    ann.sees("question")
+    assert max(map(len, ann.answers())) == 100_000
+    ann.press("1")
+    ann.saved()
+    assert len(page.judgements()) == 1
+
+
+def test_right_to_left_text_keeps_its_direction(visit):
+    ann = visit(compare(1, "مرحبا بالعالم", "שלום עולם", prompt="اكتب تحية"))
+    ann.tab.locator(ANSWER).first.wait_for()
+    directions = ann.tab.locator(ANSWER).evaluate_all("all => all.map(one => getComputedStyle(one).direction)")
+    assert directions == ["rtl", "rtl"]

@@ -1,0 +1,101 @@
+"""Between the queue and the page: what a person may see of a comparison, and what their keys mean.
+
+A page knows answers by where they stand, and nothing else of them: no policy, no order of the record, no source.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from preference_data.opinions import as_it_stood
+from preference_data.projects import Project
+from preference_data.queue import Given, Own, Progress, Receipt, Showing
+from preference_data.records import Pairwise, Thumb, Verdict, opinion_as_json
+from ui.rendering import rendered
+
+FLAGS = ("pii", "broken", "offensive")
+"""What a person can say is wrong with an item; any flag goes with any judgement."""
+
+LONGEST_NOTE = 20_000
+LONGEST_EDIT = 400_000
+
+
+class Said(BaseModel):
+    """A judgement as the page sends it, sides as they stood on the screen."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    lease: int = Field(ge=1)
+    verdict: Literal["first", "second", "tie", "neither", "skip", "up", "down"]
+    strength: Literal[1, 2, 3] | None = None
+    rationale: str = Field(default="", max_length=LONGEST_NOTE)
+    edit: str = Field(default="", max_length=LONGEST_EDIT)
+    flags: tuple[Literal["pii", "broken", "offensive"], ...] = ()
+    seconds: float = Field(default=0.0, ge=0, le=86_400)
+    again: bool = False
+    """It replaces what was said before."""
+
+    def given(self) -> Given:
+        """As the queue takes it."""
+        opinion = (
+            Thumb(self.verdict == "up")
+            if self.verdict in {"up", "down"}
+            else Pairwise(Verdict(self.verdict), self.strength)
+        )
+        return Given(
+            opinion=opinion,
+            rationale=self.rationale,
+            edit=self.edit,
+            flags=tuple(sorted(set(self.flags))),
+            seconds=self.seconds,
+            as_shown=True,
+        )
+
+
+def project_facts(project: Project, progress: Progress) -> dict[str, Any]:
+    """What people are told of a project."""
+    return {
+        "name": project.name,
+        "mode": project.mode,
+        "label": project.label,
+        "guideline": rendered(project.guideline),
+        "warning": project.settings.warning,
+        "items": progress.items,
+        "done": progress.done + progress.halted,
+    }
+
+
+def showing_facts(showing: Showing) -> dict[str, Any]:
+    """What people see of an item: turns and answers, each as HTML and as plain text, answers in screen order."""
+    answers = [showing.comparison.completions[k].text for k in showing.shown_order]
+    turns = [{"role": m.role, **_both(m.content)} for m in showing.comparison.prompt.messages]
+    return {
+        "lease": showing.lease,
+        "turns": turns,
+        "answers": [_both(text) for text in answers],
+        "trial": showing.purpose == "trial",
+    }
+
+
+def own_facts(own: Own) -> dict[str, Any]:
+    """What a person said, as they saw it."""
+    said = own.judgement
+    return {
+        **showing_facts(own.showing),
+        "said": {
+            **opinion_as_json(as_it_stood(said.opinion, own.showing.shown_order)),
+            "rationale": said.rationale,
+            "edit": said.edit,
+            "flags": [flag for flag in said.flags if flag in FLAGS],
+        },
+        "at": said.at.isoformat(),
+    }
+
+
+def receipt_facts(receipt: Receipt) -> dict[str, Any]:
+    """What became of a judgement."""
+    return {"stored": True, "late": receipt.outcome == "late", "right": receipt.right, "why": receipt.why}
+
+
+def _both(text: str) -> dict[str, str]:
+    return {"html": rendered(text), "text": text}

@@ -1,0 +1,69 @@
+"""Verbs about collecting judgements from people: `ask`, `page`."""
+
+import getpass
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from preference_data.projects import Mode, ProjectSettings
+from workbench.cli import app, show
+from workbench.cli.options import AsJson, WorkspaceDir
+from workbench.workspace import Workspace
+
+DATABASE = "WORKBENCH_DATABASE"
+
+
+@app.command()
+def ask(
+    project: Annotated[str, typer.Argument(help="Name of the project; begun if there is none.")],
+    *,
+    mode: Annotated[Mode, typer.Option(help="How a new project is judged.")] = "pairwise",
+    guideline: Annotated[Path | None, typer.Option(help="Markdown file people see, of a new project.")] = None,
+    source: Annotated[list[str] | None, typer.Option(help="Comparisons of this source only; repeatable.")] = None,
+    count: Annotated[int, typer.Option(min=0, help="How many to draw at random; 0 for all.")] = 0,
+    seed: Annotated[int, typer.Option(help="Which ones are drawn.")] = 0,
+    overlap: Annotated[int, typer.Option(min=1, help="People who judge each item of a new project.")] = 1,
+    dimension: Annotated[list[str] | None, typer.Option(help="What a rating rates; repeatable.")] = None,
+    workspace: WorkspaceDir = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Put comparisons on the annotation page."""
+    text = guideline.read_text(encoding="utf-8") if guideline else ""
+    asked = Workspace(workspace).ask(
+        project,
+        mode,
+        guideline=text,
+        settings=ProjectSettings(overlap=overlap, dimensions=tuple(dimension or ())),
+        by=getpass.getuser(),
+        sources=tuple(source or ()),
+        count=count,
+        seed=seed,
+    )
+    rows = [(name.replace("_", " "), number) for name, number in asked._asdict().items()]
+    show.result(
+        asked,
+        as_json=as_json,
+        render=lambda out: out.print(
+            show.table(project, ("", "#comparisons"), rows), "judge them: `workbench page`", sep="\n", markup=False
+        ),
+    )
+
+
+@app.command()
+def page(
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on; this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 7861,
+    person: Annotated[str, typer.Option("--as", help="Who judges; the name of your account by default.")] = "",
+    browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    workspace: WorkspaceDir = Path(),
+) -> None:
+    """Serve the annotation page to this machine until it is stopped."""
+    url = Workspace(workspace).store.engine.url.render_as_string(hide_password=False)
+    command = [sys.executable, "-m", "ui", "--host", host, "--port", str(port), "--as", person]
+    command += ["--open"] if browser else []
+    # In this process's place, so that a stop reaches the server itself.
+    os.execve(sys.executable, command, {**os.environ, DATABASE: url})
