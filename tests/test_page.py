@@ -31,7 +31,8 @@ def take(http, count=1):
 
 
 def judge(http, lease, verdict="first", strength=2, **more):
-    return http.post("/api/judge", json={"lease": lease, "verdict": verdict, "strength": strength, **more})
+    opinion = {"kind": "pairwise", "verdict": verdict, "strength": strength}
+    return http.post("/api/judge", json={"lease": lease, "opinion": opinion, **more})
 
 
 def test_a_judgement_is_stored_about_the_answers_as_they_stood(web, page):
@@ -81,18 +82,38 @@ def test_a_foreign_item_is_refused(web, page):
     assert "not shown to 'ann'" in refused.json()["message"]
 
 
+TIE = {"kind": "pairwise", "verdict": "tie"}
+
+
 @pytest.mark.parametrize(
     "body",
     [
-        {"lease": 1, "verdict": "best"},
-        {"lease": 1, "verdict": "first", "strength": 4},
-        {"lease": 1, "verdict": "first", "flags": ["gold"]},
-        {"lease": 1, "verdict": "first", "annotator": "bob"},
-        {"lease": 1, "verdict": "first", "seconds": -1},
+        {"opinion": {"kind": "pairwise", "verdict": "best"}},
+        {"opinion": {"kind": "pairwise", "verdict": "first", "strength": 4}},
+        {"opinion": {"kind": "vote"}},
+        {"opinion": TIE, "flags": ["gold"]},
+        {"opinion": TIE, "annotator": "bob"},
+        {"opinion": TIE, "seconds": -1},
+        {"opinion": TIE, "rationale": "x" * 20_001},
     ],
 )
 def test_what_the_page_never_sends_is_refused(web, body, page):
-    assert web.post("/api/judge", json=body).status_code == 422
+    assert web.post("/api/judge", json={"lease": take(web)[0]["lease"]} | body).status_code == 422
+    assert page.judgements() == []
+
+
+@pytest.mark.parametrize(
+    "opinion",
+    [
+        {"kind": "thumb", "up": True},
+        {"kind": "pairwise", "verdict": "tie", "strength": 2},
+        {"kind": "rating", "scores": [{"help": 1}]},
+        {"kind": "ranking", "order": [[0], [0]]},
+    ],
+)
+def test_an_opinion_of_another_kind_is_refused_with_the_reason(web, opinion, page):
+    refused = web.post("/api/judge", json={"lease": take(web)[0]["lease"], "opinion": opinion})
+    assert (refused.status_code, "expected" in refused.json()["message"]) == (409, True)
     assert page.judgements() == []
 
 

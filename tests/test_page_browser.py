@@ -7,7 +7,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from preference_data.queue import Given
-from preference_data.records import Pairwise, Verdict
+from preference_data.records import Comparison, Completion, Imported, Pairwise, Prompt, Thumb, Verdict
 from tests.page_kit import Page, browser, compare, served
 from tests.test_page import HOSTILE
 
@@ -52,12 +52,18 @@ class Person:
 
     def saved(self):
         """Wait until the server confirmed everything."""
-        self.until("(localStorage.getItem('outbox') ?? '[]') === '[]'")
+        self.until("(localStorage.getItem('outbox:ann') ?? '[]') === '[]'")
+
+
+def violations(person):
+    """What axe-core finds that keeps somebody out."""
+    found = Axe().run(person.tab).response["violations"]
+    return [each["id"] for each in found if each["impact"] in SERIOUS]
 
 
 @pytest.fixture
-def page(tmp_path):
-    return Page(tmp_path)
+def page(tmp_path, request):
+    return Page(tmp_path, **getattr(request, "param", {}))
 
 
 @pytest.fixture
@@ -192,6 +198,66 @@ def test_arrows_move_through_the_radio_group_and_space_decides(visit, page):
     assert page.judgements()[0].opinion.strength == 1
 
 
+RATED = {"mode": "rating", "dimensions": ("helpful", "true")}
+
+
+@pytest.mark.parametrize("page", [RATED], indirect=True)
+def test_numbers_rate_one_scale_after_the_other(visit, page):
+    ann = visit(compare(1))
+    ann.sees("question")
+    first = ann.answers()[0].strip()
+    ann.press("5", "4", "Enter", "3", "Backspace", "2", "1", "Enter")  # the first Enter is too early
+    ann.saved()
+    (kept,) = page.judgements()
+    (entry,) = page.store.entries()
+    by_text = {c.text: scores for c, scores in zip(entry.comparison.completions, kept.opinion.scores, strict=True)}
+    other = next(text for text in by_text if text != first)
+    assert by_text == {first: {"helpful": 5, "true": 4}, other: {"helpful": 2, "true": 1}}
+
+
+@pytest.mark.parametrize("page", [{"mode": "ranking"}], indirect=True)
+def test_numbers_rank_from_best_to_worst_with_ties(visit, page):
+    three = Comparison(Prompt.of("which?"), tuple(Completion(t, Imported("s", t)) for t in "abc"), "s")
+    ann = visit(three)
+    ann.sees("which?")
+    shown = [text.strip() for text in ann.answers()]
+    ann.press("3", "1", "Backspace", "1", "=", "2")
+    ann.sees("Answer 2: rank 2")
+    ann.press("Enter")
+    ann.saved()
+    (kept,) = page.judgements()
+    assert [sorted("abc"[k] for k in tied) for tied in kept.opinion.order] == [[shown[2]], sorted(shown[:2])]
+
+
+@pytest.mark.parametrize("page", [{"mode": "thumb"}], indirect=True)
+def test_a_single_answer_gets_a_thumb(visit, page):
+    ann = visit(Comparison(Prompt.of("question?"), (Completion("only", Imported("s", "p")),), "s"))
+    ann.sees("question")
+    ann.press("2")
+    ann.saved()
+    assert page.judgements()[0].opinion == Thumb(False)
+
+
+def test_a_reason_that_was_begun_is_there_after_a_reload(visit):
+    ann = visit(compare(1))
+    ann.sees("question")
+    ann.tab.locator("#rationale").fill("because")
+    ann.tab.reload()
+    ann.sees("question")
+    ann.until("document.querySelector('#rationale').value === 'because'")
+
+
+def test_the_page_speaks_the_language_of_the_browser(visit):
+    ann = visit(compare(1), locale="ja-JP")
+    ann.sees("同程度")
+    assert ann.tab.evaluate("document.documentElement.lang") == "ja"
+    assert ann.tab.evaluate("""async () => {
+      const words = (await import('/words.js')).languages();
+      const holes = (one) => Object.entries(one).map(([name, text]) => [name, ...(text.match(/{\\w+}/g) ?? []).sort()].join()).sort();
+      return Object.values(words).every((one) => holes(one).join() === holes(words.en).join());
+    }""")
+
+
 def test_an_empty_queue_says_so_and_looks_again(visit, page):
     ann = visit()
     ann.sees("Nothing to judge now")
@@ -220,6 +286,15 @@ def test_hostile_texts_run_nothing_and_ask_nobody(visit, page):
     assert {re.match(r"https?://[^/]+", url)[0] for url in ann.asked} == {ann.tab.evaluate("location.origin")}
 
 
+@pytest.mark.parametrize("page", [RATED, {"mode": "ranking"}], indirect=True, ids=["rating", "ranking"])
+def test_the_other_modes_are_open_to_a_screen_reader(visit, page):
+    for scheme in ("light", "dark"):
+        ann = visit(compare(1), color_scheme=scheme)
+        ann.sees("question")
+        ann.press("1")
+        assert violations(ann) == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("opened", ["", "d", "h", "?", "e"])
 def test_nothing_stands_in_the_way_of_a_screen_reader(visit, scheme, opened):
@@ -232,8 +307,7 @@ def test_nothing_stands_in_the_way_of_a_screen_reader(visit, scheme, opened):
     if opened:
         ann.press(opened)
         time.sleep(0.2)
-    found = Axe().run(ann.tab).response["violations"]
-    assert [each["id"] for each in found if each["impact"] in SERIOUS] == []
+    assert violations(ann) == []
     assert ann.said == []
 
 

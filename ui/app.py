@@ -51,6 +51,10 @@ def make_app(store: Store, *, person: str, hosts: Iterable[str]) -> FastAPI:
     def healthy() -> dict[str, bool]:
         return {"ok": True}
 
+    @app.get("/api/me")
+    def me() -> dict[str, Any]:
+        return {"person": person}
+
     @app.get("/api/projects")
     def list_projects() -> list[dict[str, Any]]:
         return [project_facts(each, queue.progress(each.name)) for each in projects.all()]

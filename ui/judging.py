@@ -1,4 +1,4 @@
-"""Between the queue and the page: what a person may see of a comparison, and what their keys mean.
+"""Between the queue and the page: what a person may see of a comparison, and what they say of it.
 
 A page knows answers by where they stand, and nothing else of them: no policy, no order of the record, no source.
 """
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from preference_data.opinions import as_it_stood
 from preference_data.projects import Project
 from preference_data.queue import Given, Own, Progress, Receipt, Showing
-from preference_data.records import Pairwise, Thumb, Verdict, opinion_as_json
+from preference_data.records import opinion_as_json, opinion_from_json
 from ui.rendering import rendered
 
 FLAGS = ("pii", "broken", "offensive")
@@ -18,16 +18,41 @@ FLAGS = ("pii", "broken", "offensive")
 
 LONGEST_NOTE = 20_000
 LONGEST_EDIT = 400_000
+MOST_ANSWERS = 100
+
+
+class _Opinion(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Pairwise(_Opinion):
+    kind: Literal["pairwise"]
+    verdict: Literal["first", "second", "tie", "neither", "skip"]
+    strength: Literal[1, 2, 3] | None = None
+
+
+class _Thumb(_Opinion):
+    kind: Literal["thumb"]
+    up: bool
+
+
+class _Rating(_Opinion):
+    kind: Literal["rating"]
+    scores: list[dict[str, float]] = Field(max_length=MOST_ANSWERS)
+
+
+class _Ranking(_Opinion):
+    kind: Literal["ranking"]
+    order: list[list[int]] = Field(max_length=MOST_ANSWERS)
 
 
 class Said(BaseModel):
-    """A judgement as the page sends it, sides as they stood on the screen."""
+    """A judgement as the page sends it, about the answers as they stood on the screen."""
 
     model_config = ConfigDict(extra="forbid")
 
     lease: int = Field(ge=1)
-    verdict: Literal["first", "second", "tie", "neither", "skip", "up", "down"]
-    strength: Literal[1, 2, 3] | None = None
+    opinion: _Pairwise | _Thumb | _Rating | _Ranking = Field(discriminator="kind")
     rationale: str = Field(default="", max_length=LONGEST_NOTE)
     edit: str = Field(default="", max_length=LONGEST_EDIT)
     flags: tuple[Literal["pii", "broken", "offensive"], ...] = ()
@@ -37,13 +62,8 @@ class Said(BaseModel):
 
     def given(self) -> Given:
         """As the queue takes it."""
-        opinion = (
-            Thumb(self.verdict == "up")
-            if self.verdict in {"up", "down"}
-            else Pairwise(Verdict(self.verdict), self.strength)
-        )
         return Given(
-            opinion=opinion,
+            opinion=opinion_from_json(self.opinion.model_dump()),
             rationale=self.rationale,
             edit=self.edit,
             flags=tuple(sorted(set(self.flags))),
@@ -60,6 +80,8 @@ def project_facts(project: Project, progress: Progress) -> dict[str, Any]:
         "label": project.label,
         "guideline": rendered(project.guideline),
         "warning": project.settings.warning,
+        "dimensions": project.settings.dimensions,
+        "scale": project.settings.scale,
         "items": progress.items,
         "done": progress.done + progress.halted,
     }
@@ -83,7 +105,7 @@ def own_facts(own: Own) -> dict[str, Any]:
     return {
         **showing_facts(own.showing),
         "said": {
-            **opinion_as_json(as_it_stood(said.opinion, own.showing.shown_order)),
+            "opinion": opinion_as_json(as_it_stood(said.opinion, own.showing.shown_order)),
             "rationale": said.rationale,
             "edit": said.edit,
             "flags": [flag for flag in said.flags if flag in FLAGS],

@@ -1,5 +1,7 @@
 // Word by word: what two texts share and where they differ (Myers, "An O(ND) Difference Algorithm", 1986).
 
+import { t } from "./words.js";
+
 const MOST_EDITS = 2000;
 const COLLAPSE = 40;
 
@@ -61,7 +63,7 @@ export function side(found, own) {
     const count = kind === "same" ? words(text).length : 0;
     if (count > 2 * COLLAPSE) {
       const fold = document.createElement("button");
-      fold.type = "button"; fold.className = "same"; fold.textContent = `… ${Math.round(count / 2)} words in both …`;
+      fold.type = "button"; fold.className = "same"; fold.textContent = t("shared", { n: Math.round(count / 2) });
       fold.addEventListener("click", () => fold.replaceWith(node));
       box.append(fold);
     } else box.append(node);
