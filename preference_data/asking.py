@@ -38,6 +38,7 @@ def ask(
     settings: ProjectSettings,
     by: str,
     sources: tuple[str, ...] = (),
+    needs: tuple[str, ...] = (),
     count: int = 0,
     seed: int = 0,
 ) -> Asked:
@@ -51,6 +52,7 @@ def ask(
         settings: of a new project.
         by: who asks.
         sources: comparisons of these sources only; empty for all.
+        needs: names of slices, such as language, whose value a person must be able to judge.
         count: how many to draw, all alike; 0 for all. Known ones count, so that drawing again adds nothing.
         seed: which ones are drawn.
 
@@ -60,18 +62,21 @@ def ask(
     projects = Projects(store.engine)
     known = {each.name: each for each in projects.all()}
     mode = known[project].mode if project in known else mode
-    found = {c.key: 0.0 for c in _comparisons(store, sources) if fits(c, mode)}
+    found = {c.key: _needs(c, needs) for c in _comparisons(store, sources) if fits(c, mode)}
     if not found:
         wanted = f"of {', '.join(sources)} " if sources else ""
         raise QueueError(f"project {project!r}: no comparison {wanted}has as many answers as the mode {mode!r} asks for; "
                          "import or generate some first, or name another source")  # fmt: skip
     if project not in known:
         projects.create(project, mode, guideline=guideline, settings=settings, by=by)
-    chosen = choose(found, count or len(found), random_share=1.0, seed=seed)
+    chosen = choose(dict.fromkeys(found, 0.0), count or len(found), random_share=1.0, seed=seed)
     queue = Queue(store.engine)
     added = repeated = 0
     for start in range(0, len(chosen), BATCH):
-        piece = [Candidate(comparison=c.key, propensity=c.propensity) for c in chosen[start : start + BATCH]]
+        piece = [
+            Candidate(comparison=c.key, propensity=c.propensity, needs=found[c.key])
+            for c in chosen[start : start + BATCH]
+        ]
         queued = queue.add(project, piece, by=by)
         added, repeated = added + queued.added, repeated + queued.known
     return Asked(len(found), added, repeated, len(found) - len(chosen))
@@ -89,6 +94,10 @@ def fits(comparison: Comparison, mode: Mode) -> bool:
             return answers > 1
         case "rating":
             return True
+
+
+def _needs(comparison: Comparison, names: tuple[str, ...]) -> dict[str, str]:
+    return {name: comparison.slices[name] for name in names if name in comparison.slices}
 
 
 def _comparisons(store: Store, sources: tuple[str, ...]) -> list[Comparison]:

@@ -45,7 +45,8 @@ def next_for(
 def _mixed(connection: Connection, project: Project, person: Person, *, count: int, at: datetime) -> list[Wanted]:
     """Work, with the shares of gold items and repeats that the project asks for."""
     settings = project.settings
-    before = leases.shown_since(connection, project.number, person.number)
+    special = settings.gold_share or settings.repeat_share
+    before = leases.shown_since(connection, project.number, person.number) if special else 0
     work = leases.fresh(connection, project, person, at)
     gold = iter(leases.special(connection, project, person.number, "gold", at=at) if settings.gold_share else [])
     repeats = 0
@@ -80,7 +81,7 @@ def _trial_verdict(connection: Connection, project: Project, person: Person, at:
 
 def trial_score(connection: Connection, project: Project, person: int) -> tuple[int, int]:
     """Trial items a person got right, and how many were answered; a correction comes after the answer was told."""
-    ended = [row for row in leases.own_ended(connection, project.number, person) if row.purpose == "trial"]
+    ended = leases.own_ended(connection, project.number, person, "trial")
     first = {row.item: said[0] for row in ended if (said := leases.said_under(connection, row.id))}
     said = judgements_by_key(connection, first.values())
     wanted = connection.execute(select(item.c.id, item.c.expected).where(item.c.id.in_(first))).all()

@@ -37,5 +37,9 @@ class Refused(QueueError):  # noqa: N818 - says what happened
     """A judgement cannot be taken as it was sent: about another's item, given already, or of another kind."""
 
 
+class AccessRefused(PreferenceDataError):  # noqa: N818 - says what happened
+    """Somebody is not let in."""
+
+
 class VersionError(PreferenceDataError):
     """A dataset version is missing, damaged or empty."""

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, case, delete, exists, func, insert, or_, select, tuple_, update
 
 from preference_data import schema
 from preference_data.database import insert_missing
@@ -21,7 +21,7 @@ from preference_data.records import Comparison
 Purpose = Literal["work", "gold", "trial", "repeat"]
 Outcome = Literal["judged", "skipped", "late", "released"]
 
-PIECE = 64
+PIECE = 16
 """Open items looked at at a time."""
 
 _LATER = lease_event.alias()
@@ -37,12 +37,22 @@ _LEASES = (
 """Leases with what became of them last; nothing yet where `outcome` is None."""
 
 
+_JUDGED, _SKIPPED = (lease_event.c.outcome == outcome for outcome in ("judged", "skipped"))
+
+
 class Person(NamedTuple):
-    """Who is asking. `number` is the store's; `abilities` are what the person can judge, by slice name."""
+    """Who is asking.
+
+    Attributes:
+        number: the store's.
+        abilities: what the person can judge, by slice name.
+        avoid: what the person does not want to see, by slice name.
+    """
 
     number: int
     handle: str
     abilities: Mapping[str, Collection[str]]
+    avoid: Mapping[str, Collection[str]]
 
 
 class Showing(NamedTuple):
@@ -91,15 +101,15 @@ def own_open(connection: Connection, project: int, person: int, at: datetime) ->
     return list(connection.execute(wanted).all())
 
 
-def own_ended(connection: Connection, project: int, person: int) -> list[Any]:
-    """A person's leases in a project that ended, oldest first."""
+def own_ended(connection: Connection, project: int, person: int, purpose: Purpose | None = None) -> list[Any]:
+    """A person's leases in a project that ended, oldest first; of one purpose where one is given."""
     wanted = _LEASES.where(
         item.c.id == lease.c.item,
         item.c.project == project,
         lease.c.annotator == person,
         lease_event.c.lease.is_not(None),
     )
-    return list(connection.execute(wanted).all())
+    return list(connection.execute(wanted if purpose is None else wanted.where(lease.c.purpose == purpose)).all())
 
 
 def shown_since(connection: Connection, project: int, person: int, since: datetime | None = None) -> int:
@@ -124,37 +134,52 @@ def standing(connection: Connection, items: Collection[int], at: datetime) -> di
     """How far each of some items is, work alone; gold, trials and repeats take no place."""
     found = dict.fromkeys(items, Standing(0, 0, 0))
     ordered = list(found)
+    holds = and_(lease_event.c.lease.is_(None), lease.c.until > at)
+    counts = (
+        select(lease.c.item, *(func.sum(case((when, 1), else_=0)) for when in (_JUDGED, holds, _SKIPPED)))
+        .select_from(lease.outerjoin(lease_event, _IS_LAST))
+        .where(lease.c.purpose == "work")
+        .group_by(lease.c.item)
+    )
     for start in range(0, len(ordered), VARIABLES):
-        piece = ordered[start : start + VARIABLES]
-        for row in connection.execute(_LEASES.where(lease.c.item.in_(piece), lease.c.purpose == "work")):
-            judged, held, skipped = found[row.item]
-            found[row.item] = Standing(
-                judged + (row.outcome == "judged"), held + runs(row, at), skipped + (row.outcome == "skipped")
-            )
+        piece = counts.where(lease.c.item.in_(ordered[start : start + VARIABLES]))
+        found |= {row[0]: Standing(row[1], row[2], row[3]) for row in connection.execute(piece)}
     return found
 
 
 def fresh(connection: Connection, project: Project, person: Person, at: datetime) -> Iterator[Any]:
     """Rows of open items with a place left that this person has not been asked about, in the order of the queue."""
     after: Any = None
-    columns = (open_item.c.priority, open_item.c.draw, open_item.c.item)
+    place = tuple_(open_item.c.rank, open_item.c.draw, open_item.c.item)
     base = (
-        select(item, open_item.c.priority.label("rank"))
-        .select_from(open_item.join(item, item.c.id == open_item.c.item))
-        .where(open_item.c.project == project.number, ~_known_to(open_item.c.item, person.number, at))
-        .order_by(columns[0].desc(), *columns[1:])
+        select(
+            item.c.id,
+            item.c.comparison,
+            item.c.purpose,
+            item.c.needs,
+            schema.comparison.c.slices,
+            open_item.c.rank,
+            open_item.c.draw,
+        )
+        .select_from(
+            open_item.join(item, item.c.id == open_item.c.item).join(
+                schema.comparison, schema.comparison.c.id == item.c.comparison
+            )
+        )
+        .where(
+            open_item.c.project == project.number,
+            ~_known_to(open_item.c.item, person.number, at),
+            _taken(open_item.c.item, at) < project.settings.overlap,
+        )
+        .order_by(open_item.c.rank, open_item.c.draw, open_item.c.item)
         .limit(PIECE)
     )
     while True:
-        rows = connection.execute(base if after is None else base.where(_beyond(columns, after))).all()
-        places = standing(connection, [row.id for row in rows], at)
-        for row in rows:
-            judged, held, _ = places[row.id]
-            if judged + held < project.settings.overlap and _can(person, row.needs):
-                yield row
+        rows = connection.execute(base if after is None else base.where(place > after)).all()
+        yield from (row for row in rows if _can(person, row.needs) and not _avoids(person, row.slices))
         if len(rows) < PIECE:
             return
-        after = rows[-1]
+        after = (rows[-1].rank, rows[-1].draw, rows[-1].id)
 
 
 def special(
@@ -227,21 +252,24 @@ def showings(connection: Connection, rows: Iterable[Any]) -> list[Showing]:
     ]
 
 
-def _known_to(number: Any, person: int, at: datetime) -> Any:
-    """Whether a person answered an item or holds it now. One that ran out unanswered may be shown to them again."""
-    answered = lease_event.c.outcome.in_(("judged", "skipped", "late"))
-    held = and_(lease_event.c.lease.is_(None), lease.c.until > at)
-    return exists(
-        select(lease.c.id)
+def _taken(number: Any, at: datetime) -> Any:
+    """How many places of an item are judged or held."""
+    holds = and_(lease_event.c.lease.is_(None), lease.c.until > at)
+    return (
+        select(func.count())
         .select_from(lease.outerjoin(lease_event, _IS_LAST))
-        .where(lease.c.item == number, lease.c.annotator == person, or_(answered, held))
+        .where(lease.c.item == number, lease.c.purpose == "work", or_(_JUDGED, holds))
+        .correlate(open_item)
+        .scalar_subquery()
     )
 
 
-def _beyond(columns: Sequence[Any], row: Any) -> Any:
-    priority, draw, number = columns
-    same = priority == row.rank
-    return or_(priority < row.rank, and_(same, draw > row.draw), and_(same, draw == row.draw, number > row.id))
+def _known_to(number: Any, person: int, at: datetime) -> Any:
+    """Whether a person answered an item or holds it now. One that ran out unanswered may be shown to them again."""
+    told = select(lease_event.c.lease).where(lease_event.c.lease == lease.c.id)
+    answered = exists(told.where(lease_event.c.outcome != "released"))
+    held = and_(lease.c.until > at, ~exists(told))
+    return exists(select(lease.c.id).where(lease.c.annotator == person, lease.c.item == number, or_(answered, held)))
 
 
 def _can(person: Person, needs: Mapping[str, str]) -> bool:
@@ -250,6 +278,10 @@ def _can(person: Person, needs: Mapping[str, str]) -> bool:
         value == person.handle if name == "person" else value in person.abilities.get(name, ())
         for name, value in needs.items()
     )
+
+
+def _avoids(person: Person, slices: Mapping[str, str]) -> bool:
+    return any(slices.get(name) in values for name, values in person.avoid.items())
 
 
 def runs(row: Any, at: datetime) -> bool:
@@ -292,9 +324,10 @@ def has_room(connection: Connection, project: Project, number: int, at: datetime
 
 def open_items(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
     """Let items be shown; gold and trial items are found otherwise."""
-    names = ("project", "priority", "draw")
     work = [row for row in rows if row["purpose"] == "work"]
-    insert_missing(connection, open_item, [{"item": row["id"]} | {n: row[n] for n in names} for row in work])
+    insert_missing(connection, open_item, [
+        {"item": row["id"], "project": row["project"], "rank": -row["priority"], "draw": row["draw"]} for row in work
+    ])  # fmt: skip
 
 
 def settle(connection: Connection, project: Project, rows: Iterable[Any], at: datetime) -> None:
@@ -307,6 +340,13 @@ def settle(connection: Connection, project: Project, rows: Iterable[Any], at: da
         gone = delete(open_item).where(open_item.c.item == bindparam("number"))
         connection.execute(gone, [{"number": number} for number in sorted(done)])
     open_items(connection, [row._mapping for number, row in rows.items() if number not in done])  # noqa: SLF001
+
+
+def remaining(connection: Connection, project: Project) -> tuple[int, int]:
+    """Work items of a project, and those still open; two counts, however many judgements there are."""
+    items = select(func.count()).select_from(item).where(item.c.project == project.number, item.c.purpose == "work")
+    still = select(func.count()).select_from(open_item).where(open_item.c.project == project.number)
+    return number_of(connection, items), number_of(connection, still)
 
 
 class Progress(NamedTuple):

@@ -62,7 +62,8 @@ def assemble(connection: Connection, rows: Sequence[Any], until: int) -> list[St
     numbers = [row.id for row in rows]
     judgement, completion = schema.judgement.c, schema.completion.c
     parts = connection.execute(_COMPLETIONS.where(completion.comparison.in_(numbers))).all()
-    said = connection.execute(_JUDGEMENTS.where(judgement.comparison.in_(numbers), judgement.seq <= until)).all()
+    about = _JUDGEMENTS.where(judgement.comparison.in_(numbers), judgement.seq <= until)
+    said: Sequence[Any] = connection.execute(about).all() if until else []
     digests = text_digests([row.turns for row in rows], parts, said)
     bodies = lookup(connection, schema.text.c.digest, schema.text.c.body, digests)
     texts = {name: body for name, body in bodies.items() if body is not None}
@@ -107,7 +108,7 @@ def append(
     texts, prompts = Texts(), dict[str, dict[str, Any]]()
     rows: list[dict[str, Any]] = []
     parts: list[dict[str, Any]] = []
-    first = number_of(connection, select(func.max(schema.comparison.c.id))) + 1
+    first = number_of(connection, select(func.max(schema.comparison.c.id))) + 1 if comparisons else 1
     for number, (key, each) in enumerate(comparisons.items(), start=first):
         known[key], prompt = number, each.prompt.key
         prompts[prompt] = prompt_row(each.prompt, prompt, texts.remember)
@@ -139,6 +140,8 @@ def people_of(connection: Connection, handles: set[str]) -> dict[str, int]:
     """The numbers of annotators by handle; new ones get one."""
     table = schema.annotator
     known = lookup(connection, table.c.handle, table.c.id, handles)
+    if not handles - known.keys():
+        return known
     first = number_of(connection, select(func.max(table.c.id))) + 1
     new = {handle: number for number, handle in enumerate(sorted(handles - known.keys()), start=first)}
     insert_missing(connection, table, [{"id": number, "handle": handle} for handle, number in new.items()])

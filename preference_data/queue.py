@@ -62,11 +62,13 @@ class Queued(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What a person is shown now and next, and why there is no more."""
+    """What a person is shown now and next, why there is no more, and how many work items there are and are still open."""
 
     project: Project
     showings: list[Showing]
     why: Why
+    items: int
+    open: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +166,13 @@ class Queue:
             return found
 
     def take(
-        self, project: str, person: str, *, count: int, abilities: Mapping[str, Sequence[str]] | None = None
+        self,
+        project: str,
+        person: str,
+        *,
+        count: int,
+        abilities: Mapping[str, Sequence[str]] | None = None,
+        avoid: Mapping[str, Sequence[str]] | None = None,
     ) -> Taken:
         """What a person is shown now and next; asking again gives the same, for longer.
 
@@ -173,6 +181,7 @@ class Queue:
             person: the annotator's handle.
             count: how many to hold at once; the page shows one and prepares the others.
             abilities: languages and other skills, by slice name.
+            avoid: what the person does not want to see, such as topics, by slice name.
 
         Raises:
             QueueError: no such project.
@@ -180,13 +189,14 @@ class Queue:
         at = now()
         with writing(self._engine) as connection:
             found = project_named(connection, project)
-            who = Person(people_of(connection, {person})[person], person, abilities or {})
+            who = Person(people_of(connection, {person})[person], person, abilities or {}, avoid or {})
             held = leases.own_open(connection, found.number, who.number, at)
             leases.extend(connection, [row.id for row in held], at + timedelta(seconds=found.settings.lease_s))
             wanted, why = next_for(connection, found, who, count=count - len(held), at=at)
             leases.give(connection, found, who, wanted, at=at)
             rows = leases.own_open(connection, found.number, who.number, at)
-            return Taken(found, leases.showings(connection, rows[:count]), why)
+            shown = leases.showings(connection, rows[:count])
+            return Taken(found, shown, why, *leases.remaining(connection, found))
 
     def submit(self, number: int, person: str, given: Given) -> Receipt:
         """Store what a person said of what they were shown under a lease. Sending it again changes nothing.
@@ -253,6 +263,15 @@ class Queue:
             shown = {each.lease: each for each in leases.showings(connection, rows)}
             said = judgements_by_key(connection, [row.judgement for row in rows])
         return [Own(shown[row.id], said[row.judgement], row.outcome) for row in rows if row.id in shown]
+
+    def remaining(self, project: str) -> tuple[int, int]:
+        """Work items of a project, and those still open; cheaper than `progress`.
+
+        Raises:
+            QueueError: no such project.
+        """
+        with reading(self._engine) as connection:
+            return leases.remaining(connection, project_named(connection, project))
 
     def progress(self, project: str) -> Progress:
         """How far a project is.

@@ -1,4 +1,4 @@
-"""The tables of annotation: projects, the items to be judged, who was shown what, and accounts.
+"""The tables of annotation: projects, the items to be judged, who was shown what, notes, accounts, and the audit log.
 
 They share the store's database. What happened only ever grows, like everything in `schema`; three tables do change, and
 hold nothing that people said: `open_item` is derived from the others, `credential` and `session` are about logging in.
@@ -21,8 +21,9 @@ from preference_data.schema import Json, Utc, metadata, one_of
 MODES = ("pairwise", "rating", "thumb", "ranking")
 PURPOSES = ("work", "gold", "trial", "repeat")
 OUTCOMES = ("judged", "skipped", "late", "released")
-ROLES = ("annotator", "lead")
+ROLES = ("annotator", "lead", "admin")
 STATES = ("active", "paused", "closed")
+NOTES = ("comment", "returned")
 
 project = Table(
     "project",
@@ -67,6 +68,7 @@ item = Table(
     PrimaryKeyConstraint("id"),
     UniqueConstraint("project", "comparison"),
     one_of("purpose", ("work", "gold", "trial")),
+    Index("ix_item_purpose", "project", "purpose"),
     CheckConstraint("purpose = 'work' OR expected IS NOT NULL", name="expected"),
     sqlite_strict=True,
 )
@@ -75,10 +77,10 @@ open_item = Table(
     metadata,
     Column("item", Integer, ForeignKey("item.id"), nullable=False, autoincrement=False),
     Column("project", Integer, ForeignKey("project.id"), nullable=False),
-    Column("priority", Integer, nullable=False),
+    Column("rank", Integer, nullable=False),  # minus the priority: what comes first has the least
     Column("draw", Integer, nullable=False),
     PrimaryKeyConstraint("item"),
-    Index(None, "project", "priority", "draw"),
+    Index(None, "project", "rank", "draw", "item"),
     sqlite_strict=True,
 )
 lease = Table(
@@ -95,7 +97,8 @@ lease = Table(
     PrimaryKeyConstraint("id"),
     one_of("purpose", PURPOSES),
     Index(None, "item"),
-    Index(None, "annotator", "id"),
+    Index(None, "annotator", "item"),
+    Index("ix_lease_until", "annotator", "until"),
     sqlite_strict=True,
 )
 lease_event = Table(
@@ -109,6 +112,31 @@ lease_event = Table(
     PrimaryKeyConstraint("lease", "number"),
     one_of("outcome", OUTCOMES),
     CheckConstraint("outcome = 'released' OR judgement IS NOT NULL", name="judgement"),
+    sqlite_strict=True,
+)
+note = Table(
+    "note",
+    metadata,
+    Column("id", Integer, nullable=False, autoincrement=False),
+    Column("lease", Integer, ForeignKey("lease.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("body", Text, ForeignKey("text.digest"), nullable=False),
+    Column("by", Json, nullable=False),
+    Column("at", Utc, nullable=False),
+    PrimaryKeyConstraint("id"),
+    one_of("kind", NOTES),
+    Index(None, "lease"),
+    sqlite_strict=True,
+)
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, nullable=False, autoincrement=False),
+    Column("action", Text, nullable=False),
+    Column("facts", Json, nullable=False),
+    Column("by", Json, nullable=False),
+    Column("at", Utc, nullable=False),
+    PrimaryKeyConstraint("id"),
     sqlite_strict=True,
 )
 account_change = Table(

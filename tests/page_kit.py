@@ -43,11 +43,11 @@ class Page:
         return sorted(found, key=lambda judgement: judgement.at)
 
 
-def compare(number, first="", second="", prompt=""):
+def compare(number, first="", second="", prompt="", **slices):
     """A comparison of two answers by policies whose names nobody may see."""
     texts = (first or f"first answer to {number}", second or f"second answer to {number}")
     made = tuple(Completion(t, Imported("secret-source", f"secret-policy-{k}")) for k, t in enumerate(texts))
-    return Comparison(Prompt.of(prompt or f"question {number}?"), made, "secret-file")
+    return Comparison(Prompt.of(prompt or f"question {number}?"), made, "secret-file", slices)
 
 
 @contextmanager

@@ -6,11 +6,13 @@ import os
 import socket
 import sys
 import webbrowser
+from pathlib import Path
 from typing import Annotated
 
 import typer
 import uvicorn
 
+from preference_data.accounts import Accounts
 from preference_data.errors import PreferenceDataError
 from preference_data.store import Store
 from ui.app import make_app
@@ -21,30 +23,54 @@ DATABASE = "WORKBENCH_DATABASE"
 
 def serve(
     *,
-    host: Annotated[str, typer.Option(help="Address to listen on; this machine alone.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; another than this machine's own needs --certificate.")]
+    = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 7861,
-    person: Annotated[str, typer.Option("--as", help="Who judges; the name of your account by default.")] = "",
+    person: Annotated[str, typer.Option("--as", help="Who judges where there are no accounts.")] = "",
+    name: Annotated[list[str] | None, typer.Option(help="Name, with port, browsers use; repeatable.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="PEM file; serves HTTPS itself.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's private key.")] = None,
+    proxied: Annotated[bool, typer.Option("--proxied", help="A proxy in front serves HTTPS under --name.")] = False,
     browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-) -> None:
+) -> None:  # fmt: skip
     """Serve the annotation page until it is stopped."""
-    if not _is_loopback(host):
-        raise typer.BadParameter(
-            f"--host {host}: nobody logs in on this page, so it is served to this machine alone; expected 127.0.0.1 or "
-            "::1; reach it from elsewhere through an SSH tunnel: ssh -L 7861:127.0.0.1:7861 THIS-MACHINE"
-        )
     if not os.environ.get(DATABASE):
         raise typer.BadParameter(f"{DATABASE} is not set; expected a database URL; `workbench page` sets it")
-    listening = _listen(host, port)
-    at = listening.getsockname()[1]
-    hosts = [f"{name}:{at}" for name in ("127.0.0.1", "localhost", "[::1]")]
     with Store.open(os.environ[DATABASE]) as store:
-        app = make_app(store, person=person or getpass.getuser(), hosts=hosts)
-        url = f"http://{hosts[2] if ':' in host else hosts[0]}/"
+        _check(
+            host, accounts=Accounts(store.engine).any(), encrypted=certificate is not None, proxied=proxied, name=name
+        )
+        listening = _listen(host, port)
+        at = listening.getsockname()[1]
+        scheme = "https" if certificate or proxied else "http"
+        hosts = [*(name or ()), *(f"{each}:{at}" for each in ("127.0.0.1", "localhost", "[::1]"))]
+        app = make_app(store, person=person or getpass.getuser(), hosts=hosts, scheme=scheme)
+        url = f"{scheme}://{hosts[0]}/"
         print(f"annotation page: {url} (Ctrl+C ends it)", flush=True)  # noqa: T201 - for whoever started it
         if browser:
             webbrowser.open(url)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
+            timeout_graceful_shutdown=5,
+        )
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _check(host: str, *, accounts: bool, encrypted: bool, proxied: bool, name: list[str] | None) -> None:
+    """Refuse to serve other machines without accounts, or passwords without encryption."""
+    if (proxied or encrypted) and not name:
+        raise typer.BadParameter("--name is missing; expected the name browsers use, such as annotate.example.org")
+    if (proxied or not _is_loopback(host)) and not accounts:
+        raise typer.BadParameter("there are no accounts, so this page is for this machine alone; make one with `workbench "
+                                 "people add NAME --role admin`, or use an SSH tunnel: ssh -L 7861:127.0.0.1:7861 HERE")  # fmt: skip
+    if not _is_loopback(host) and not encrypted:
+        raise typer.BadParameter(f"--host {host}: passwords would cross the network in the clear; give --certificate and "
+                                 "--key, or let a proxy with HTTPS reach 127.0.0.1 and give --proxied --name NAME")  # fmt: skip
 
 
 def _is_loopback(host: str) -> bool:

@@ -2,25 +2,39 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 
+from preference_data.accounts import Account, Accounts
 from preference_data.errors import QueueError, Refused, StoreError
 from preference_data.projects import Projects
 from preference_data.queue import Queue
 from preference_data.store import Store
 from ui.guard import Guard
 from ui.judging import Said, own_facts, project_facts, receipt_facts, showing_facts
+from ui.people import Local, LoggedIn, People, add_login
 
 STATIC = Path(__file__).parent / "static"
 AT_ONCE = 32
 """Most items a page may hold: those it prepares, and those whose judgements are on their way."""
 LAST = 50
 """Own judgements that can be looked at and corrected."""
+
+
+def current(request: Request) -> Account:
+    """Whoever makes a request; answers 401 where nobody is logged in."""
+    people: People = request.app.state.people
+    found = people.who(request)
+    if found is None:
+        raise HTTPException(401)
+    return found
+
+
+Person = Annotated[Account, Depends(current)]
 
 
 class Wanted(BaseModel):
@@ -32,16 +46,24 @@ class Wanted(BaseModel):
     count: int = Field(default=4, ge=1, le=AT_ONCE)
 
 
-def make_app(store: Store, *, person: str, hosts: Iterable[str]) -> FastAPI:
+def make_app(store: Store, *, person: str, hosts: Iterable[str], scheme: Literal["http", "https"] = "http") -> FastAPI:
     """The application.
 
     Args:
-        store: the preferences.
-        person: handle of whoever judges; on one's own machine nobody logs in.
+        store: the preferences; if it has accounts, people log in.
+        person: handle of whoever judges, where there are no accounts.
         hosts: names with ports the page is served under, such as `127.0.0.1:7861`.
+        scheme: what browsers reach it by.
     """
     app = FastAPI(title="Annotation", openapi_url=None)
-    queue, projects = Queue(store.engine), Projects(store.engine)
+    accounts = Accounts(store.engine)
+    if accounts.any():
+        people = LoggedIn(accounts)
+        add_login(app, accounts, people, secure=scheme == "https")
+    else:
+        people = Local(person)
+
+    app.state.people = people
 
     @app.get("/")
     def start() -> RedirectResponse:
@@ -52,34 +74,46 @@ def make_app(store: Store, *, person: str, hosts: Iterable[str]) -> FastAPI:
         return {"ok": True}
 
     @app.get("/api/me")
-    def me() -> dict[str, Any]:
-        return {"person": person}
+    def me(person: Person) -> dict[str, Any]:
+        return {"person": person.handle, "role": person.role, "accounts": isinstance(people, LoggedIn)}
 
-    @app.get("/api/projects")
-    def list_projects() -> list[dict[str, Any]]:
-        return [project_facts(each, queue.progress(each.name)) for each in projects.all()]
-
-    @app.post("/api/take")
-    def take(wanted: Wanted) -> dict[str, Any]:
-        taken = queue.take(wanted.project, person, count=wanted.count)
-        facts = project_facts(taken.project, queue.progress(wanted.project))
-        return {"project": facts, "showings": [showing_facts(s) for s in taken.showings], "why": taken.why}
-
-    @app.post("/api/judge")
-    def judge(said: Said) -> dict[str, Any]:
-        keep = queue.correct if said.again else queue.submit
-        return receipt_facts(keep(said.lease, person, said.given()))
-
-    @app.get("/api/own")
-    def own(project: str, last: int = 20) -> list[dict[str, Any]]:
-        return [own_facts(each) for each in queue.own(project, person, last=min(max(last, 1), LAST))]
-
+    _add_judging(app, store)
     app.mount("/", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(Refused, _answer(409))
     app.add_exception_handler(QueueError, _answer(404))
     app.add_exception_handler(StoreError, _answer(503))
-    app.add_middleware(Guard, hosts=tuple(hosts))
+    app.add_exception_handler(401, _log_in_first)
+    app.add_middleware(Guard, hosts=tuple(hosts), scheme=scheme)
     return app
+
+
+def _add_judging(app: FastAPI, store: Store) -> None:
+    """Add the calls of the judging page."""
+    queue, projects = Queue(store.engine), Projects(store.engine)
+
+    @app.get("/api/projects")
+    def list_projects(_: Person) -> list[dict[str, Any]]:
+        return [project_facts(each, *queue.remaining(each.name)) for each in projects.all()]
+
+    @app.post("/api/take")
+    def take(wanted: Wanted, person: Person) -> dict[str, Any]:
+        if person.state == "paused":
+            facts = project_facts(projects.get(wanted.project), *queue.remaining(wanted.project))
+            return {"project": facts, "showings": [], "why": "paused"}
+        taken = queue.take(
+            wanted.project, person.handle, count=wanted.count, abilities=person.abilities, avoid=person.avoid
+        )
+        facts = project_facts(taken.project, taken.items, taken.open)
+        return {"project": facts, "showings": [showing_facts(s) for s in taken.showings], "why": taken.why}
+
+    @app.post("/api/judge")
+    def judge(said: Said, person: Person) -> dict[str, Any]:
+        keep = queue.correct if said.again else queue.submit
+        return receipt_facts(keep(said.lease, person.handle, said.given()))
+
+    @app.get("/api/own")
+    def own(project: str, person: Person, last: int = 20) -> list[dict[str, Any]]:
+        return [own_facts(each) for each in queue.own(project, person.handle, last=min(max(last, 1), LAST))]
 
 
 def _answer(status: int) -> Any:
@@ -87,3 +121,7 @@ def _answer(status: int) -> Any:
         return JSONResponse({"message": str(error)}, status_code=status)
 
     return handle
+
+
+def _log_in_first(_: Request, __: Exception) -> JSONResponse:
+    return JSONResponse({"message": "nobody is logged in; log in and try again"}, status_code=401)

@@ -32,9 +32,10 @@ class Guard:
     site's choice (DNS rebinding).
     """
 
-    def __init__(self, app: App, *, hosts: Iterable[str]) -> None:
-        """Let through what asks for one of the hosts, each with its port."""
+    def __init__(self, app: App, *, hosts: Iterable[str], scheme: str) -> None:
+        """Let through what asks for one of the hosts, each with its port, reached by a scheme."""
         self._app, self._hosts = app, frozenset(hosts)
+        self._origins = {f"{scheme}://{name}" for name in self._hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -56,10 +57,10 @@ class Guard:
     def _refusal(self, method: str, headers: dict[str, str]) -> tuple[int, str] | None:
         host = headers.get("host", "")
         if host not in self._hosts:
-            return 421, f"this page is not served as {host!r}; open http://{min(self._hosts)}"
+            return 421, f"this page is not served as {host!r}; open {min(self._origins)}"
         if method in {"GET", "HEAD"}:
             return None
-        if headers.get("origin") not in {f"http://{name}" for name in self._hosts}:
+        if headers.get("origin") not in self._origins:
             return 403, "the request comes from another site; use the page itself"
         # Without a length a body could be endless; browsers and clients always give it for what fits in memory.
         length = headers.get("content-length", "")

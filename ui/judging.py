@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from preference_data.opinions import as_it_stood
 from preference_data.projects import Project
-from preference_data.queue import Given, Own, Progress, Receipt, Showing
+from preference_data.queue import Given, Own, Receipt, Showing
 from preference_data.records import opinion_as_json, opinion_from_json
 from ui.rendering import rendered
 
@@ -72,7 +72,7 @@ class Said(BaseModel):
         )
 
 
-def project_facts(project: Project, progress: Progress) -> dict[str, Any]:
+def project_facts(project: Project, items: int, still_open: int) -> dict[str, Any]:
     """What people are told of a project."""
     return {
         "name": project.name,
@@ -82,8 +82,8 @@ def project_facts(project: Project, progress: Progress) -> dict[str, Any]:
         "warning": project.settings.warning,
         "dimensions": project.settings.dimensions,
         "scale": project.settings.scale,
-        "items": progress.items,
-        "done": progress.done + progress.halted,
+        "items": items,
+        "done": items - still_open,
     }
 
 

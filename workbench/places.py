@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
+from preference_data.accounts import Accounts
 from preference_data.store import Store
 from preference_data.version_list import VersionList
 from workbench.config import Settings, read_settings
@@ -85,6 +86,11 @@ class Places:
     def store(self) -> Store:
         """What people said."""
         return Store.open(self.settings.store or f"sqlite:///{self.root / 'preferences.db'}")
+
+    @property
+    def accounts(self) -> Accounts:
+        """Who may log in to the page."""
+        return Accounts(self.store.engine)
 
     @property
     def ledger_url(self) -> str:

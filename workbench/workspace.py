@@ -156,6 +156,7 @@ class Workspace(Places):
         settings: ProjectSettings | None = None,
         by: str,
         sources: tuple[str, ...] = (),
+        needs: tuple[str, ...] = (),
         count: int = 0,
         seed: int = 0,
     ) -> Asked:
@@ -169,6 +170,7 @@ class Workspace(Places):
             settings=settings,
             by=by,
             sources=sources,
+            needs=needs,
             count=count,
             seed=seed,
         )

@@ -10,7 +10,7 @@ import { FLAGS, fillKeys } from "./settings.js";
 import { t, translate } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-const AHEAD = 4, LOOK_AGAIN_MS = 30000, TRY_AGAIN_MS = 3000;
+const AHEAD = 6, REFILL = 3, LOOK_AGAIN_MS = 30000, TRY_AGAIN_MS = 3000;
 const WHY = { "nothing open": "empty", "trial failed": "trialFailed", "trial under way": "trialOn", "daily cap": "cap", closed: "closed", paused: "paused" };
 
 let project = null, now = null, shownAt = 0, again = false, filling = false, why = "", edited = null, looking = 0, outbox = null, mode = null;
@@ -100,7 +100,7 @@ function next() {
     $("empty").querySelector("h2").textContent = t(why ? WHY[why] : "loading");
     $("empty").querySelector("p").textContent = why ? t(`${WHY[why]}Why`) : "";
   }
-  if (buffer.length < AHEAD - 1 && !why) fill();
+  if (buffer.length <= REFILL && !why) fill();
   if (!now && why) { clearTimeout(looking); looking = setTimeout(fill, LOOK_AGAIN_MS); }
 }
 
@@ -260,12 +260,14 @@ $("skip").addEventListener("close", () => {
 });
 $("keys").addEventListener("close", () => { labels(); if (now && project.mode in ONE_KEY) drawMode(); });
 $("retry").addEventListener("click", fill);
+$("logout").addEventListener("click", async () => { await ask("api/logout", {}); location.assign("login.html"); });
 $("projects").addEventListener("change", () => { location.search = `?project=${encodeURIComponent($("projects").value)}`; });
 
 async function start() {
   try {
     const me = await ask("api/me");
     outbox ??= new Outbox(me.person, on);
+    $("logout").hidden = !me.accounts;
     const all = await ask("api/projects");
     const wanted = new URLSearchParams(location.search).get("project");
     $("projects").replaceChildren(...all.map((one) => new Option(one.name, one.name, false, one.name === wanted)));

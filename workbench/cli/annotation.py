@@ -26,6 +26,9 @@ def ask(
     count: Annotated[int, typer.Option(min=0, help="How many to draw at random; 0 for all.")] = 0,
     seed: Annotated[int, typer.Option(help="Which ones are drawn.")] = 0,
     overlap: Annotated[int, typer.Option(min=1, help="People who judge each item of a new project.")] = 1,
+    needs: Annotated[
+        list[str] | None, typer.Option(help="Slice, such as language, people must know; repeatable.")
+    ] = None,
     dimension: Annotated[list[str] | None, typer.Option(help="What a rating rates; repeatable.")] = None,
     workspace: WorkspaceDir = Path(),
     as_json: AsJson = False,
@@ -39,6 +42,7 @@ def ask(
         settings=ProjectSettings(overlap=overlap, dimensions=tuple(dimension or ())),
         by=getpass.getuser(),
         sources=tuple(source or ()),
+        needs=tuple(needs or ()),
         count=count,
         seed=seed,
     )
@@ -55,15 +59,23 @@ def ask(
 @app.command()
 def page(
     *,
-    host: Annotated[str, typer.Option(help="Address to listen on; this machine alone.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; others than this machine's own need accounts.")]
+    = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 7861,
-    person: Annotated[str, typer.Option("--as", help="Who judges; the name of your account by default.")] = "",
+    person: Annotated[str, typer.Option("--as", help="Who judges where there are no accounts; your login name.")] = "",
+    name: Annotated[list[str] | None, typer.Option(help="Name, with port, browsers use; repeatable.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="PEM file; serves HTTPS itself.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's private key.")] = None,
+    proxied: Annotated[bool, typer.Option("--proxied", help="A proxy in front serves HTTPS under --name.")] = False,
     browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     workspace: WorkspaceDir = Path(),
-) -> None:
-    """Serve the annotation page to this machine until it is stopped."""
+) -> None:  # fmt: skip
+    """Serve the annotation page until it is stopped."""
     url = Workspace(workspace).store.engine.url.render_as_string(hide_password=False)
-    command = [sys.executable, "-m", "ui", "--host", host, "--port", str(port), "--as", person]
-    command += ["--open"] if browser else []
+    given = {"--host": host, "--port": port, "--as": person, "--certificate": certificate, "--key": key}
+    command = [sys.executable, "-m", "ui"]
+    command += [str(word) for option, value in given.items() if value not in (None, "") for word in (option, value)]
+    command += [word for each in name or () for word in ("--name", each)]
+    command += ["--proxied"] * proxied + ["--open"] * browser
     # In this process's place, so that a stop reaches the server itself.
     os.execve(sys.executable, command, {**os.environ, DATABASE: url})
