@@ -135,15 +135,19 @@ def standing(connection: Connection, items: Collection[int], at: datetime) -> di
     found = dict.fromkeys(items, Standing(0, 0, 0))
     ordered = list(found)
     holds = and_(lease_event.c.lease.is_(None), lease.c.until > at)
+    names, conditions = ("judged", "held", "skipped"), (_JUDGED, holds, _SKIPPED)
     counts = (
-        select(lease.c.item, *(func.sum(case((when, 1), else_=0)) for when in (_JUDGED, holds, _SKIPPED)))
+        select(
+            lease.c.item,
+            *(func.sum(case((when, 1), else_=0)).label(name) for name, when in zip(names, conditions, strict=True)),
+        )
         .select_from(lease.outerjoin(lease_event, _IS_LAST))
         .where(lease.c.purpose == "work")
         .group_by(lease.c.item)
     )
     for start in range(0, len(ordered), VARIABLES):
         piece = counts.where(lease.c.item.in_(ordered[start : start + VARIABLES]))
-        found |= {row[0]: Standing(row[1], row[2], row[3]) for row in connection.execute(piece)}
+        found |= {row.item: Standing(row.judged, row.held, row.skipped) for row in connection.execute(piece)}
     return found
 
 
