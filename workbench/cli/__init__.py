@@ -16,7 +16,7 @@ from workbench.errors import WorkbenchError
 
 
 class Verb(NamedTuple):
-    """The module of this package that registers a verb, and the line `--help` shows."""
+    """The module that registers a verb, of this package unless dots lead elsewhere, and the line `--help` shows."""
 
     module: str
     help: str
@@ -44,6 +44,7 @@ VERBS = {
     "adopt": Verb("policies", "Register a checkpoint trained elsewhere."),
     "promote": Verb("policies", "Make a policy champion by hand."),
     "rollback": Verb("policies", "Make an earlier champion champion again."),
+    "bench": Verb(".bench.verb", "Measure figures against their targets."),
     "gc": Verb("upkeep", "Give back disk space that nothing refers to."),
 }
 
@@ -59,7 +60,7 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Load the verb before it is looked up."""
         if verb := VERBS.get(args[0]):
-            import_module(f"{__name__}.{verb.module}")
+            import_module(f".{verb.module}", __name__)
             self.commands[args[0]] = get_group(app).commands[args[0]]
         return super().resolve_command(ctx, args)
 

@@ -1,0 +1,47 @@
+"""The verb `bench`."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+
+from workbench.bench.figures import write
+from workbench.cli import app, show
+
+
+class Bench(NamedTuple):
+    """A module with `measure(quick)`, and the packages whose versions matter."""
+
+    module: str
+    help: str
+    packages: tuple[str, ...]
+
+
+BENCHES = {
+    "page": Bench("page", "the annotation page: painting, saving, load, kills", ("fastapi", "uvicorn", "SQLAlchemy")),
+}
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="; ".join(f"{name}: {each.help}" for name, each in BENCHES.items()))],
+    *,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures in this file, too.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few repetitions, to see that it runs; its verdicts mean little.")
+    ] = False,
+) -> None:
+    """Measure figures against their targets; exit status 1 if any is short."""
+    if name not in BENCHES:
+        raise typer.BadParameter(f"{name!r}: expected one of {', '.join(BENCHES)}")
+    chosen = BENCHES[name]
+    figures = import_module(f"workbench.bench.{chosen.module}").measure(quick=quick)
+    rows = [(each.name, "" if each.value is None else f"{each.value:.4g}", each.target, each.note) for each in figures]
+    show.out().print(show.table(f"bench {name}", ("figure", "#value", "#target", "how"), rows))
+    for each in figures:
+        typer.echo(each.line())
+    if json_file:
+        write(json_file, f"workbench bench {name}{' --quick' * quick}", figures, chosen.packages)
+    if any(each.verdict == "short" for each in figures):
+        raise typer.Exit(1)
