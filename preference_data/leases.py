@@ -25,13 +25,13 @@ PIECE = 16
 """Open items looked at at a time."""
 
 _LATER = lease_event.alias()
-_IS_LAST = and_(
+LAST_WORD = and_(
     lease_event.c.lease == lease.c.id,
     lease_event.c.number == select(func.max(_LATER.c.number)).where(_LATER.c.lease == lease.c.id).scalar_subquery(),
 )
 _LEASES = (
     select(lease, lease_event.c.number, lease_event.c.outcome, lease_event.c.judgement, lease_event.c.at.label("ended"))
-    .select_from(lease.outerjoin(lease_event, _IS_LAST))
+    .select_from(lease.outerjoin(lease_event, LAST_WORD))
     .order_by(lease.c.id)
 )
 """Leases with what became of them last; nothing yet where `outcome` is None."""
@@ -141,7 +141,7 @@ def standing(connection: Connection, items: Collection[int], at: datetime) -> di
             lease.c.item,
             *(func.sum(case((when, 1), else_=0)).label(name) for name, when in zip(names, conditions, strict=True)),
         )
-        .select_from(lease.outerjoin(lease_event, _IS_LAST))
+        .select_from(lease.outerjoin(lease_event, LAST_WORD))
         .where(lease.c.purpose == "work")
         .group_by(lease.c.item)
     )
@@ -261,7 +261,7 @@ def _taken(number: Any, at: datetime) -> Any:
     holds = and_(lease_event.c.lease.is_(None), lease.c.until > at)
     return (
         select(func.count())
-        .select_from(lease.outerjoin(lease_event, _IS_LAST))
+        .select_from(lease.outerjoin(lease_event, LAST_WORD))
         .where(lease.c.item == number, lease.c.purpose == "work", or_(_JUDGED, holds))
         .correlate(open_item)
         .scalar_subquery()

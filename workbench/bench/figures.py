@@ -35,7 +35,9 @@ class Figure:
         """Whether the target is met; what was not measured is short."""
         if self.value is None:
             return "short"
-        return "ok" if (self.value <= self.target if self.bound == "at most" else self.value >= self.target) else "short"
+        return (
+            "ok" if (self.value <= self.target if self.bound == "at most" else self.value >= self.target) else "short"
+        )
 
     def line(self) -> str:
         """For people and for `grep`."""

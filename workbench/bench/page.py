@@ -63,7 +63,9 @@ def _browse(world: World, server: psutil.Process, scale: Scale) -> Iterator[Figu
         yield Figure("key to next pair painted, cold, p95 ms", quantile(cold, 0.95), 200,
                      note=f"n={len(cold)}, 8 people beside it with 0.5 s think time")  # fmt: skip
         durable = [1000 * each for each in beside.result().submit_s]
-        yield Figure("judgement durable, p95 ms", quantile(durable, 0.95), 150, note=f"n={len(durable)}, those 8 people")
+        yield Figure(
+            "judgement durable, p95 ms", quantile(durable, 0.95), 150, note=f"n={len(durable)}, those 8 people"
+        )
         hosts, found = set(visitor.hosts), visitor.violations()
         dark = Visitor(running, world.address, token, color_scheme="dark")
         found += dark.violations()

@@ -1,0 +1,190 @@
+"""All that people said in a project, with how it was shown: what leads look at."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from itertools import combinations
+from math import fsum
+from typing import NamedTuple, assert_never
+
+from sqlalchemy import Engine, func, select
+
+from preference_data import schema
+from preference_data.agreement import Judged
+from preference_data.database import reading
+from preference_data.leases import LAST_WORD, Purpose
+from preference_data.opinions import is_skip
+from preference_data.projects import project_named
+from preference_data.queue_schema import item, lease, lease_event
+from preference_data.records import Opinion, Pairwise, Ranking, Rating, Thumb, Verdict, opinion_from_json
+
+NEITHER = 9.0
+"""Both bad, as a number that is no side."""
+
+
+class Told(NamedTuple):
+    """What a person last said of an item.
+
+    Attributes:
+        lease: number of the showing.
+        item: number of the item.
+        comparison: key of what was judged.
+        person: handle of whoever judged.
+        purpose: why the item was shown.
+        outcome: what became of it: judged, skipped or late.
+        opinion: about the answers in the order of the record.
+        expected: the right answer of gold and trial items.
+        shown_order: indices of the answers as they stood, left to right.
+        lengths: characters of each answer, in the order of the record.
+        seconds: how long it was on the screen.
+        at: when it was judged (UTC).
+        guideline: number of the project's change under which it was shown.
+    """
+
+    lease: int
+    item: int
+    comparison: str
+    person: str
+    purpose: Purpose
+    outcome: str
+    opinion: Opinion
+    expected: Opinion | None
+    shown_order: tuple[int, ...]
+    lengths: tuple[int, ...]
+    seconds: float
+    at: datetime
+    guideline: int
+
+
+def told(engine: Engine, project: str) -> list[Told]:
+    """What was said in a project, in the order it was shown; corrections replace what they correct.
+
+    Raises:
+        QueueError: no such project.
+    """
+    extra = schema.text.alias()
+    wanted = (
+        select(
+            lease.c.id,
+            lease.c.item,
+            schema.comparison.c.key,
+            schema.comparison.c.id.label("number"),
+            schema.annotator.c.handle,
+            lease.c.purpose,
+            lease_event.c.outcome,
+            schema.judgement.c.opinion,
+            item.c.expected,
+            lease.c.shown_order,
+            extra.c.body,
+            schema.judgement.c.at,
+            lease.c.change,
+        )
+        .select_from(lease)
+        .join(lease_event, LAST_WORD)
+        .join(item, item.c.id == lease.c.item)
+        .join(schema.comparison, schema.comparison.c.id == item.c.comparison)
+        .join(schema.annotator, schema.annotator.c.id == lease.c.annotator)
+        .join(schema.judgement, schema.judgement.c.key == lease_event.c.judgement)
+        .outerjoin(extra, extra.c.digest == schema.judgement.c.extra)
+        .order_by(lease.c.id)
+    )
+    with reading(engine) as connection:
+        number = project_named(connection, project).number
+        rows = connection.execute(wanted.where(item.c.project == number)).all()
+        sizes = (
+            select(schema.completion.c.comparison, func.length(schema.text.c.body))
+            .join(schema.text, schema.text.c.digest == schema.completion.c.text)
+            .join(item, item.c.comparison == schema.completion.c.comparison)
+            .where(item.c.project == number)
+            .order_by(schema.completion.c.comparison, schema.completion.c.position)
+        )
+        lengths: defaultdict[int, list[int]] = defaultdict(list)
+        for comparison, size in connection.execute(sizes):
+            lengths[comparison].append(size or 0)
+    return [
+        Told(
+            row.id,
+            row.item,
+            row.key,
+            row.handle,
+            row.purpose,
+            row.outcome,
+            opinion_from_json(row.opinion),
+            opinion_from_json(row.expected["opinion"]) if row.expected else None,
+            tuple(row.shown_order),
+            tuple(lengths[row.number]),
+            float(json.loads(row.body or "{}").get("seconds", 0)),
+            row.at,
+            row.change,
+        )
+        for row in rows
+    ]
+
+
+def counted(everything: Sequence[Told]) -> list[Told]:
+    """The judgements of work items: without skips, late ones, gold, trials and repeats."""
+    return [each for each in everything if each.purpose == "work" and each.outcome == "judged"]
+
+
+def units(everything: Sequence[Told], *, ordinal: bool) -> list[Judged]:
+    """What agreement is computed from: per question, each person's answer as a number.
+
+    A pairwise item, a thumb, each rating of an answer on a dimension and each pair of ranked answers is a question.
+
+    Args:
+        everything: judgements of one project.
+        ordinal: pairwise answers from -3, the first much better, to 3, leaving out both bad; otherwise sides alone.
+    """
+    found: defaultdict[tuple[int, str], dict[str, float]] = defaultdict(dict)
+    for each in counted(everything):
+        for question, answer in answers(each.opinion, ordinal=ordinal).items():
+            found[each.item, question][each.person] = answer
+    return list(found.values())
+
+
+def answers(opinion: Opinion, *, ordinal: bool) -> Mapping[str, float]:
+    """An opinion as answers to questions; none for a skip."""
+    if is_skip(opinion):
+        return {}
+    match opinion:
+        case Pairwise(verdict, strength):
+            return _side(verdict, strength or 1 if ordinal else 1, ordinal=ordinal)
+        case Thumb(up):
+            return {"": float(up)}
+        case Rating(scores):
+            return {f"{k}/{name}": score for k, one in enumerate(scores) for name, score in one.items()}
+        case Ranking(order):
+            rank = {k: place for place, tied in enumerate(order) for k in tied}
+            return {
+                f"{a}/{b}": float((rank[a] > rank[b]) - (rank[a] < rank[b])) for a, b in combinations(sorted(rank), 2)
+            }
+        case _:
+            assert_never(opinion)
+
+
+def _side(verdict: Verdict, strength: int, *, ordinal: bool) -> Mapping[str, float]:
+    match verdict:
+        case Verdict.FIRST:
+            return {"": -float(strength)}
+        case Verdict.SECOND:
+            return {"": float(strength)}
+        case Verdict.TIE:
+            return {"": 0.0}
+        case _:
+            return {} if ordinal else {"": NEITHER}
+
+
+def disputed(everything: Sequence[Told]) -> list[tuple[float, list[Told]]]:
+    """Items on which people differ, the most disputed first: share of unequal pairs of answers, and who said what."""
+    by_item: defaultdict[int, list[Told]] = defaultdict(list)
+    for each in counted(everything):
+        by_item[each.item].append(each)
+    found: list[tuple[float, list[Told]]] = []
+    for said in by_item.values():
+        each = [answers(one.opinion, ordinal=False) for one in said]
+        pairs = [(a[q], b[q]) for a, b in combinations(each, 2) for q in a.keys() & b.keys()]
+        unequal = fsum(a != b for a, b in pairs) / len(pairs) if pairs else 0.0
+        if unequal:
+            found.append((unequal, said))
+    return sorted(found, key=lambda one: (-one[0], -len(one[1]), one[1][0].item))
