@@ -78,8 +78,14 @@ class Accounts:
         """Use the store's database."""
         self._engine = engine
 
-    def create(self, handle: str, password: str, role: Role = "annotator", *, by: str) -> Account:
+    def create(self, handle: str, password: str | None, role: Role = "annotator", *, by: str) -> Account:
         """Let somebody log in.
+
+        Args:
+            handle: the name they log in with.
+            password: None for somebody whom another system lets in, with `begin`.
+            role: what they may do.
+            by: who lets them.
 
         Raises:
             QueueError: there is such an account, or the name, role or password is unusable.
@@ -88,14 +94,15 @@ class Accounts:
             raise QueueError(f"name {handle!r}: expected some text without spaces around it")
         if role not in get_args(Role):
             raise QueueError(f"role {role!r}: expected one of {', '.join(get_args(Role))}")
-        hashed = _hash(password)
+        hashed = None if password is None else _hash(password)
         with writing(self._engine) as connection:
             if _find(connection, handle) is not None:
                 raise QueueError(f"account {handle!r}: exists already; change it, or give another name")
             number = people_of(connection, {handle})[handle]
             facts: dict[str, dict[str, list[str]]] = {"abilities": {}, "avoid": {}}
             _add(connection, number, {"role": role, "state": "active", "facts": facts, "reason": ""}, by=by)
-            connection.execute(insert(credential), {"annotator": number, "hash": hashed})
+            if hashed:
+                connection.execute(insert(credential), {"annotator": number, "hash": hashed})
             record(connection, "account created", {"account": handle, "role": role}, by=by)
             return _get(connection, handle)
 
@@ -135,7 +142,8 @@ class Accounts:
         hashed = _hash(password)
         with writing(self._engine) as connection:
             found = _get(connection, handle)
-            connection.execute(update(credential).where(credential.c.annotator == found.number).values(hash=hashed))
+            connection.execute(delete(credential).where(credential.c.annotator == found.number))
+            connection.execute(insert(credential), {"annotator": found.number, "hash": hashed})
             connection.execute(delete(session).where(session.c.annotator == found.number))
             record(connection, "password set", {"account": handle}, by=by)
 
@@ -161,9 +169,21 @@ class Accounts:
             hashed = connection.execute(wanted).scalar()
         if not _matches(hashed or _NOBODY, password) or found is None or found.state == "closed":
             raise AccessRefused("name or password: not known together; try again, or ask whoever leads the project")
+        return self.begin(handle)
+
+    def begin(self, handle: str) -> str:
+        """Begin a session for somebody whose identity was proved otherwise; its secret token.
+
+        Raises:
+            QueueError: no such account.
+            AccessRefused: it is closed.
+        """
         token = secrets.token_urlsafe(32)
         at = now()
         with writing(self._engine) as connection:
+            found = _get(connection, handle)
+            if found.state == "closed":
+                raise AccessRefused(f"account {handle!r}: closed; ask whoever leads the project")
             connection.execute(delete(session).where(session.c.until <= at))
             row = {"token": _digest(token), "annotator": found.number, "until": at + timedelta(hours=SESSION_H)}
             connection.execute(insert(session), row)

@@ -82,6 +82,7 @@ def _trial_verdict(connection: Connection, project: Project, person: Person, at:
 def trial_score(connection: Connection, project: Project, person: int) -> tuple[int, int]:
     """Trial items a person got right, and how many were answered; a correction comes after the answer was told."""
     ended = leases.own_ended(connection, project.number, person, "trial")
+    ended = [row for row in ended if row.change >= project.since]
     first = {row.item: said[0] for row in ended if (said := leases.said_under(connection, row.id))}
     said = judgements_by_key(connection, first.values())
     wanted = connection.execute(select(item.c.id, item.c.expected).where(item.c.id.in_(first))).all()

@@ -5,18 +5,20 @@ they come: the majority decides the direction and the net share of the votes is 
 other and the pair is dropped; time plays no part, since the time of an import says nothing about the opinion.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
+from preference_data.ballots import capped, read_ballots, weighed
 from preference_data.duplicates import clustered_text
 from preference_data.errors import VersionError
-from preference_data.pairs import Ballot, Placed, gather, resolve, without_twins
+from preference_data.pairs import Placed, gather, resolve, without_twins
 from preference_data.records import SPLITS, Comparison, Prompt, Split
+from preference_data.reliability import Reliability
 from preference_data.splits import Home, decide
-from preference_data.store import Store
+from preference_data.store import Assignment, Store
 from preference_data.versions import Version, write_version
 
 Progress = Callable[[str, int, int | None], None]
@@ -30,6 +32,9 @@ class FreezeRule:
     Attributes:
         sources: comparisons of these sources only; empty means all.
         slices: comparisons whose slices have one of the values given for each name; empty means all.
+        without: judgements of these annotators are left out, as if they had never been given.
+        reliability: how much each annotator's judgements count: all `alike`, or by `dawid-skene`, 2p - 1 for whoever is
+            right with probability p where several judged the same; see `preference_data.reliability`.
         annotator_cap: largest share of the judgements one annotator may give, in (0, 1]; 1 means no limit.
         min_weight: pairs of less weight are dropped, in [0, 1].
         min_pairs: fewest pairs each split must have.
@@ -39,6 +44,8 @@ class FreezeRule:
 
     sources: tuple[str, ...] = ()
     slices: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    without: tuple[str, ...] = ()
+    reliability: Reliability = "alike"
     annotator_cap: float = 1.0
     min_weight: float = 0.0
     min_pairs: int = 1
@@ -56,6 +63,8 @@ class FreezeRule:
             raise ValueError(f"min_weight: got {self.min_weight}; expected a weight in [0, 1]")
         if self.min_pairs < 0:
             raise ValueError(f"min_pairs: got {self.min_pairs}; expected 0 or more")
+        if self.reliability not in get_args(Reliability):
+            raise ValueError(f"reliability: got {self.reliability!r}; expected {' or '.join(get_args(Reliability))}")
         if self.max_pairs < 0:
             raise ValueError(f"max_pairs: got {self.max_pairs}; expected 0 for no limit, or more")
 
@@ -106,16 +115,6 @@ class Frozen(NamedTuple):
     report: FreezeReport
 
 
-class _Read(NamedTuple):
-    """What the store holds up to a watermark and, of that, what the rule wants."""
-
-    comparisons: int
-    judgements: int
-    prompts: dict[str, Prompt]
-    ballots: list[Ballot]
-    unused: Counter[str]
-
-
 def freeze(
     store: Store, rule: FreezeRule, directory: Path, *, parent: str = "", progress: Progress | None = None
 ) -> Frozen:
@@ -139,9 +138,31 @@ def freeze(
     """
     tell: Progress = progress or (lambda stage, done, total: None)
     mark = store.watermark()
-    read = _read(store, mark.seq, rule, tell)
-    contests = gather(_capped(read.ballots, rule.annotator_cap, read.unused), read.unused)
-    homes, bridges = _homes(store, read.prompts, tell)
+    kept, report, assignments = _choose(store, mark.seq, rule, tell)
+    store.assign(assignments)
+    _require_enough(report, rule)
+    tell("write", 0, len(kept))
+    pairs = [each.pair for each in kept]
+    version = write_version(pairs, directory, rule=asdict(rule), watermark=mark.seq, head=mark.head, parent=parent)
+    tell("write", len(kept), len(kept))
+    return Frozen(version, report)
+
+
+def preview(store: Store, rule: FreezeRule, *, progress: Progress | None = None) -> FreezeReport:
+    """What a freeze would count now; nothing is written, and no prompt gets its split."""
+    return _choose(store, store.watermark().seq, rule, progress or (lambda stage, done, total: None))[1]
+
+
+def _choose(
+    store: Store, upto: int, rule: FreezeRule, tell: Progress
+) -> tuple[list[Placed], FreezeReport, Sequence[Assignment]]:
+    """The pairs of a version, the report of how they came about, and the splits that new prompts would get."""
+    read = read_ballots(
+        store, upto, leaves_out=rule.leaves_out, without=rule.without, tell=lambda done: tell("read", done, None)
+    )
+    ballots = weighed(capped(read.ballots, rule.annotator_cap, read.unused), rule.reliability, read.unused)
+    contests = gather(ballots, read.unused)
+    homes, assignments, bridges = _homes(store, read.prompts, tell)
     placed, dropped, contested = resolve(contests, homes, min_weight=rule.min_weight)
     kept = without_twins(placed, lambda done, total: tell("duplicates", done, total))
     dropped["near-duplicate pair"] += len(placed) - len(kept)
@@ -162,63 +183,19 @@ def freeze(
         largest_cluster=max(clusters.values(), default=0),
         counts=_counts(kept),
     )
-    _require_enough(report, rule)
-    tell("write", 0, len(kept))
-    pairs = [each.pair for each in kept]
-    version = write_version(pairs, directory, rule=asdict(rule), watermark=mark.seq, head=mark.head, parent=parent)
-    tell("write", len(kept), len(kept))
-    return Frozen(version, report)
+    return kept, report, assignments
 
 
-def _read(store: Store, upto: int, rule: FreezeRule, tell: Progress) -> _Read:
-    groups = {annotator.handle: annotator.group for annotator in store.annotators()}
-    prompts: dict[str, Prompt] = {}
-    ballots: list[Ballot] = []
-    unused: Counter[str] = Counter()
-    comparisons = judgements = 0
-    for comparisons, (comparison, given) in enumerate(store.entries(upto=upto), start=1):
-        prompts[comparison.prompt.key] = comparison.prompt
-        judgements += len(given)
-        if reason := rule.leaves_out(comparison):
-            unused[reason] += len(given)
-        else:
-            ballots += [Ballot(comparison, each, groups.get(each.annotator, "")) for each in given]
-        tell("read", comparisons, None)
-    return _Read(comparisons, judgements, prompts, ballots, unused)
-
-
-def _capped(ballots: list[Ballot], share: float, unused: Counter[str]) -> list[Ballot]:
-    """At most the largest number of judgements per annotator that keeps each within its share of what is left.
-
-    Which ones stay is decided by their keys: arbitrary, but the same on every machine.
-    """
-    if share == 1:
-        return ballots
-    given: dict[str, list[Ballot]] = defaultdict(list)
-    for ballot in ballots:
-        given[ballot.judgement.annotator].append(ballot)
-    sizes = [len(own) for own in given.values()]
-    most = max(sizes, default=0)
-    while most and most > share * sum(min(size, most) for size in sizes):
-        most -= 1
-    if ballots and not most:
-        raise VersionError(
-            f"annotator_cap: no annotator of {len(given)} can keep to a share of {share}; expected at least "
-            f"{-(-1 // share):.0f} annotators; raise the cap or collect from more people"
-        )
-    kept = [each for own in given.values() for each in sorted(own, key=lambda ballot: ballot.judgement.key)[:most]]
-    unused["over the annotator's share"] += len(ballots) - len(kept)
-    return kept
-
-
-def _homes(store: Store, prompts: Mapping[str, Prompt], tell: Progress) -> tuple[dict[str, Home], int]:
-    """Give new prompts their splits for ever; return where every assigned prompt lives and the number of bridges."""
+def _homes(
+    store: Store, prompts: Mapping[str, Prompt], tell: Progress
+) -> tuple[dict[str, Home], Sequence[Assignment], int]:
+    """Where every prompt lives, assigned already or now; the new assignments; and the number of bridges."""
     assigned = list(store.assignments())
     texts = {key: clustered_text(prompt) for key, prompt in prompts.items()}
     decision = decide(texts, assigned, lambda done, total: tell("split", done, total))
-    store.assign(decision.assignments)
     everyone = (*assigned, *decision.assignments)
-    return {each.prompt_key: Home(each.cluster, each.split) for each in everyone}, len(decision.bridges)
+    homes = {each.prompt_key: Home(each.cluster, each.split) for each in everyone}
+    return homes, decision.assignments, len(decision.bridges)
 
 
 def _counts(kept: list[Placed]) -> dict[Split, int]:

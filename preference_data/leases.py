@@ -9,12 +9,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, case, delete, exists, func, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, and_, exists, func, insert, or_, select, tuple_, update
 
 from preference_data import schema
-from preference_data.database import insert_missing
 from preference_data.projects import Project
-from preference_data.queries import COMPARISONS, VARIABLES, assemble, number_of
+from preference_data.queries import COMPARISONS, assemble, number_of
 from preference_data.queue_schema import item, lease, lease_event, open_item
 from preference_data.records import Comparison
 
@@ -37,7 +36,7 @@ _LEASES = (
 """Leases with what became of them last; nothing yet where `outcome` is None."""
 
 
-_JUDGED, _SKIPPED = (lease_event.c.outcome == outcome for outcome in ("judged", "skipped"))
+JUDGED, SKIPPED = (lease_event.c.outcome == outcome for outcome in ("judged", "skipped"))
 
 
 class Person(NamedTuple):
@@ -122,35 +121,6 @@ def shown_since(connection: Connection, project: int, person: int, since: dateti
     return number_of(connection, wanted if since is None else wanted.where(lease.c.at >= since))
 
 
-class Standing(NamedTuple):
-    """How far an item is: places that are judged, places that are held, and how many skipped it."""
-
-    judged: int
-    held: int
-    skipped: int
-
-
-def standing(connection: Connection, items: Collection[int], at: datetime) -> dict[int, Standing]:
-    """How far each of some items is, work alone; gold, trials and repeats take no place."""
-    found = dict.fromkeys(items, Standing(0, 0, 0))
-    ordered = list(found)
-    holds = and_(lease_event.c.lease.is_(None), lease.c.until > at)
-    names, conditions = ("judged", "held", "skipped"), (_JUDGED, holds, _SKIPPED)
-    counts = (
-        select(
-            lease.c.item,
-            *(func.sum(case((when, 1), else_=0)).label(name) for name, when in zip(names, conditions, strict=True)),
-        )
-        .select_from(lease.outerjoin(lease_event, LAST_WORD))
-        .where(lease.c.purpose == "work")
-        .group_by(lease.c.item)
-    )
-    for start in range(0, len(ordered), VARIABLES):
-        piece = counts.where(lease.c.item.in_(ordered[start : start + VARIABLES]))
-        found |= {row.item: Standing(row.judged, row.held, row.skipped) for row in connection.execute(piece)}
-    return found
-
-
 def fresh(connection: Connection, project: Project, person: Person, at: datetime) -> Iterator[Any]:
     """Rows of open items with a place left that this person has not been asked about, in the order of the queue."""
     after: Any = None
@@ -172,8 +142,8 @@ def fresh(connection: Connection, project: Project, person: Person, at: datetime
         )
         .where(
             open_item.c.project == project.number,
-            ~_known_to(open_item.c.item, person.number, at),
-            _taken(open_item.c.item, at) < project.settings.overlap,
+            ~_known_to(open_item.c.item, person.number, at, since=project.since),
+            _taken(open_item.c.item, at, since=project.since) < project.settings.overlap,
         )
         .order_by(open_item.c.rank, open_item.c.draw, open_item.c.item)
         .limit(PIECE)
@@ -190,7 +160,7 @@ def special(
     connection: Connection, project: Project, person: int, purpose: Literal["gold", "trial"], *, at: datetime
 ) -> list[Any]:
     """Rows of gold or trial items this person has neither answered nor before them."""
-    known = _known_to(item.c.id, person, at)
+    known = _known_to(item.c.id, person, at, since=project.since)
     wanted = select(item).where(item.c.project == project.number, item.c.purpose == purpose, ~known)
     return list(connection.execute(wanted.order_by(item.c.draw)).all())
 
@@ -256,24 +226,25 @@ def showings(connection: Connection, rows: Iterable[Any]) -> list[Showing]:
     ]
 
 
-def _taken(number: Any, at: datetime) -> Any:
+def _taken(number: Any, at: datetime, *, since: int) -> Any:
     """How many places of an item are judged or held."""
     holds = and_(lease_event.c.lease.is_(None), lease.c.until > at)
     return (
         select(func.count())
         .select_from(lease.outerjoin(lease_event, LAST_WORD))
-        .where(lease.c.item == number, lease.c.purpose == "work", or_(_JUDGED, holds))
+        .where(lease.c.item == number, lease.c.purpose == "work", lease.c.change >= since, or_(JUDGED, holds))
         .correlate(open_item)
         .scalar_subquery()
     )
 
 
-def _known_to(number: Any, person: int, at: datetime) -> Any:
+def _known_to(number: Any, person: int, at: datetime, *, since: int) -> Any:
     """Whether a person answered an item or holds it now. One that ran out unanswered may be shown to them again."""
     told = select(lease_event.c.lease).where(lease_event.c.lease == lease.c.id)
     answered = exists(told.where(lease_event.c.outcome != "released"))
     held = and_(lease.c.until > at, ~exists(told))
-    return exists(select(lease.c.id).where(lease.c.annotator == person, lease.c.item == number, or_(answered, held)))
+    own = (lease.c.annotator == person, lease.c.item == number, lease.c.change >= since)
+    return exists(select(lease.c.id).where(*own, or_(answered, held)))
 
 
 def _can(person: Person, needs: Mapping[str, str]) -> bool:
@@ -318,79 +289,3 @@ def said_under(connection: Connection, number: int) -> tuple[str, ...]:
     """Keys of the judgements given under a lease, in order."""
     wanted = select(lease_event.c.judgement).where(lease_event.c.lease == number, lease_event.c.judgement.is_not(None))
     return tuple(connection.execute(wanted.order_by(lease_event.c.number)).scalars())
-
-
-def has_room(connection: Connection, project: Project, number: int, at: datetime) -> bool:
-    """Whether an item has a place that is neither judged nor held."""
-    judged, held, _ = standing(connection, [number], at)[number]
-    return judged + held < project.settings.overlap
-
-
-def open_items(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Let items be shown; gold and trial items are found otherwise."""
-    work = [row for row in rows if row["purpose"] == "work"]
-    insert_missing(connection, open_item, [
-        {"item": row["id"], "project": row["project"], "rank": -row["priority"], "draw": row["draw"]} for row in work
-    ])  # fmt: skip
-
-
-def settle(connection: Connection, project: Project, rows: Iterable[Any], at: datetime) -> None:
-    """Close items that have all their judgements or were skipped too often, and open those that have not."""
-    rows = {row.id: row for row in rows}
-    places, settings = standing(connection, rows, at), project.settings
-    done = {n for n, (judged, _, skips) in places.items()
-            if judged >= settings.overlap or skips >= settings.skips_to_halt}  # fmt: skip
-    if done:
-        gone = delete(open_item).where(open_item.c.item == bindparam("number"))
-        connection.execute(gone, [{"number": number} for number in sorted(done)])
-    open_items(connection, [row._mapping for number, row in rows.items() if number not in done])  # noqa: SLF001
-
-
-def remaining(connection: Connection, project: Project) -> tuple[int, int]:
-    """Work items of a project, and those still open; two counts, however many judgements there are."""
-    items = select(func.count()).select_from(item).where(item.c.project == project.number, item.c.purpose == "work")
-    still = select(func.count()).select_from(open_item).where(open_item.c.project == project.number)
-    return number_of(connection, items), number_of(connection, still)
-
-
-class Progress(NamedTuple):
-    """How far a project is.
-
-    Attributes:
-        items: work items in the queue.
-        done: those with all their judgements.
-        halted: those skipped too often.
-        judgements: on work items.
-        held: places that people hold now.
-        people: who judged at least one item.
-    """
-
-    items: int
-    done: int
-    halted: int
-    judgements: int
-    held: int
-    people: int
-
-
-def progress(connection: Connection, project: Project, at: datetime) -> Progress:
-    """How far a project is."""
-    items = connection.execute(
-        select(item.c.id).where(item.c.project == project.number, item.c.purpose == "work")
-    ).scalars().all()  # fmt: skip
-    places, settings = standing(connection, items, at), project.settings
-    done = {n for n, each in places.items() if each.judged >= settings.overlap}
-    halted = {n for n, each in places.items() if each.skipped >= settings.skips_to_halt} - done
-    judges = (
-        select(func.count(func.distinct(lease.c.annotator)))
-        .select_from(lease.join(item, item.c.id == lease.c.item).join(lease_event, lease_event.c.lease == lease.c.id))
-        .where(item.c.project == project.number, lease_event.c.outcome == "judged")
-    )
-    return Progress(
-        items=len(items),
-        done=len(done),
-        halted=len(halted),
-        judgements=sum(each.judged for each in places.values()),
-        held=sum(each.held for each in places.values()),
-        people=number_of(connection, judges),
-    )

@@ -7,6 +7,8 @@ from preference_data.errors import Refused
 from preference_data.projects import Project
 from preference_data.records import Opinion, Pairwise, Ranking, Rating, Thumb, Verdict
 
+ADJUDICATED = "adjudicated"
+"""Flag of a lead's judgement that takes the place of all others of its comparison."""
 NEAR = 1.0
 """Ratings that far apart still agree."""
 

@@ -15,11 +15,17 @@ UNKNOWN = "unknown"
 
 
 class Ballot(NamedTuple):
-    """A judgement, what it is about, and the group of who gave it, empty where there is none."""
+    """A judgement and what it is about.
+
+    Attributes:
+        group: of who gave it, empty where there is none.
+        weight: how much its votes count, in (0, 1].
+    """
 
     comparison: Comparison
     judgement: Judgement
     group: str
+    weight: float = 1.0
 
 
 class Contest(NamedTuple):
@@ -62,7 +68,7 @@ def gather(ballots: Iterable[Ballot], unused: Counter[str]) -> list[Contest]:
         for vote in votes:
             left, right = sorted((vote.better, vote.worse))
             contest = contests.setdefault((prompt_key, left, right), Contest(prompt, [], []))
-            contest.votes.append(vote)
+            contest.votes.append(vote._replace(weight=vote.weight * ballot.weight))
             contest.ballots.append(ballot)
     return [contests[key] for key in sorted(contests)]
 
@@ -154,7 +160,7 @@ def _is_unicode(pair: Pair) -> bool:
 def _slices(ballots: Iterable[Ballot], chosen: str) -> dict[str, str]:
     """The slices of all that a pair comes from; values that differ are joined by `+`."""
     values: dict[str, set[str]] = defaultdict(set)
-    for comparison, _, group in ballots:
+    for comparison, _, group, _ in ballots:
         own = {**comparison.slices, "source": comparison.source} | ({"annotator_group": group} if group else {})
         for name, value in own.items():
             values[name].add(value)

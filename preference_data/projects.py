@@ -15,8 +15,16 @@ from preference_data.records import digest, now
 
 Mode = Literal["pairwise", "rating", "thumb", "ranking"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-_SHARES = ("gold_share", "repeat_share", "pass_mark")
-_LEAST = {"overlap": 1, "lease_s": 10, "skips_to_halt": 1, "repeat_after": 1, "daily_cap": 0, "scale": 2}
+_SHARES = ("gold_share", "repeat_share", "pass_mark", "old_weight")
+_LEAST = {
+    "overlap": 1,
+    "lease_s": 10,
+    "skips_to_halt": 1,
+    "repeat_after": 1,
+    "daily_cap": 0,
+    "scale": 2,
+    "counts_from": 1,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +43,9 @@ class ProjectSettings:
         dimensions: what is rated, with the mode `rating`.
         scale: highest rating; the lowest is 1.
         closed: nobody is shown anything more.
+        counts_from: number of the project's first change whose guideline counts; judgements under earlier ones weigh
+            `old_weight` at a freeze and, where that is 0, their items are asked again.
+        old_weight: what judgements under a withdrawn guideline weigh, in [0, 1].
         warning: what people are told of the contents before they begin; answers are then blurred until asked for.
     """
 
@@ -49,6 +60,8 @@ class ProjectSettings:
     dimensions: tuple[str, ...] = ()
     scale: int = 5
     closed: bool = False
+    counts_from: int = 1
+    old_weight: float = 1.0
     warning: str = ""
 
     def __post_init__(self) -> None:
@@ -101,6 +114,11 @@ class Project(NamedTuple):
     guideline: str
     by: str
     at: datetime
+
+    @property
+    def since(self) -> int:
+        """Number of the change from which on showings take places: those under a withdrawn guideline take none."""
+        return 1 if self.settings.old_weight else self.settings.counts_from
 
     @property
     def label(self) -> str:

@@ -13,17 +13,19 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, Engine, func, insert, select
 
-from preference_data import leases
+from preference_data import leases, standing
 from preference_data.choosing import Why, next_for
 from preference_data.database import reading, writing
 from preference_data.errors import QueueError, Refused
-from preference_data.leases import Outcome, Person, Progress, Showing
+from preference_data.leading import Returned, returned
+from preference_data.leases import Outcome, Person, Showing
 from preference_data.opinions import agrees, check, is_skip, turned
 from preference_data.projects import Project, ProjectSettings, change_project, project_named, project_numbered
 from preference_data.queries import append, judgements_by_key, lookup, number_of, people_of
 from preference_data.queue_schema import item
 from preference_data.records import Comparison, Judgement, Opinion, now, opinion_as_json, opinion_from_json
 from preference_data.schema import annotator, comparison
+from preference_data.standing import Progress
 from preference_data.votes import SET_ASIDE
 
 __all__ = ["Candidate", "Given", "Own", "Person", "Progress", "Queue", "Queued", "Receipt", "Showing", "Taken"]
@@ -61,14 +63,30 @@ class Queued(NamedTuple):
     known: int
 
 
+class Own(NamedTuple):
+    """What a person said, and what about."""
+
+    showing: Showing
+    judgement: Judgement
+    outcome: Outcome
+
+
 class Taken(NamedTuple):
-    """What a person is shown now and next, why there is no more, and how many work items there are and are still open."""
+    """What a person is shown now and next.
+
+    Attributes:
+        why: why there is no more.
+        items: work items of the project.
+        open: those still open.
+        back: the person's own judgements that leads sent back, with their reasons; to be corrected.
+    """
 
     project: Project
     showings: list[Showing]
     why: Why
     items: int
     open: int
+    back: list[tuple[Own, Returned]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,14 +125,6 @@ class Receipt(NamedTuple):
     why: str = ""
 
 
-class Own(NamedTuple):
-    """What a person said, and what about."""
-
-    showing: Showing
-    judgement: Judgement
-    outcome: Outcome
-
-
 class Queue:
     """The queues of a store: `Queue(store.engine)`."""
 
@@ -148,7 +158,7 @@ class Queue:
             ]
             if rows:
                 connection.execute(insert(item), rows)
-                leases.open_items(connection, rows)
+                standing.open_items(connection, rows)
         return Queued(len(rows), len(wanted) - len(rows))
 
     def change(
@@ -162,7 +172,7 @@ class Queue:
         with writing(self._engine) as connection:
             found = change_project(connection, project, guideline=guideline, settings=settings, by=by)
             rows = connection.execute(select(item).where(item.c.project == found.number, item.c.purpose == "work"))
-            leases.settle(connection, found, rows, now())
+            standing.settle(connection, found, rows, now())
             return found
 
     def take(
@@ -196,7 +206,8 @@ class Queue:
             leases.give(connection, found, who, wanted, at=at)
             rows = leases.own_open(connection, found.number, who.number, at)
             shown = leases.showings(connection, rows[:count])
-            return Taken(found, shown, why, *leases.remaining(connection, found))
+            back = _sent_back(connection, found, who)
+            return Taken(found, shown, why, *standing.remaining(connection, found), back)
 
     def submit(self, number: int, person: str, given: Given) -> Receipt:
         """Store what a person said of what they were shown under a lease. Sending it again changes nothing.
@@ -271,7 +282,7 @@ class Queue:
             QueueError: no such project.
         """
         with reading(self._engine) as connection:
-            return leases.remaining(connection, project_named(connection, project))
+            return standing.remaining(connection, project_named(connection, project))
 
     def progress(self, project: str) -> Progress:
         """How far a project is.
@@ -280,7 +291,18 @@ class Queue:
             QueueError: no such project.
         """
         with reading(self._engine) as connection:
-            return leases.progress(connection, project_named(connection, project), now())
+            return standing.progress(connection, project_named(connection, project), now())
+
+
+def _sent_back(connection: Connection, project: Project, who: Person) -> list[tuple[Own, Returned]]:
+    found = returned(connection, project.number, who.number)
+    if not found:
+        return []
+    notes = {each.lease: each for each in found}
+    rows = [row for row in leases.own_ended(connection, project.number, who.number) if row.id in notes]
+    said = judgements_by_key(connection, [row.judgement for row in rows])
+    shown = {each.lease: each for each in leases.showings(connection, rows)}
+    return [(Own(shown[row.id], said[row.judgement], row.outcome), notes[row.id]) for row in rows if row.id in shown]
 
 
 def _item_row(each: Candidate, project: Project, number: int) -> dict[str, Any]:
@@ -336,13 +358,13 @@ def _keep(
 ) -> Receipt:
     """Store an opinion, and what it does to its item's places."""
     takes_place = asked.lease.purpose == "work" and not is_skip(given.opinion)
-    late = takes_place and not holds and not leases.has_room(connection, asked.project, asked.lease.item, at)
+    late = takes_place and not holds and not standing.has_room(connection, asked.project, asked.lease.item, at)
     said = _judgement(asked, given, at, supersedes=supersedes, late=late)
     outcome: Outcome = "late" if late else "skipped" if is_skip(given.opinion) else "judged"
     append(connection, {}, {said.key: said}, {asked.key: asked.item.comparison})
     leases.end(connection, asked.lease.id, outcome, said.key, at=at)
     if asked.lease.purpose == "work":
-        leases.settle(connection, asked.project, [asked.item], at)
+        standing.settle(connection, asked.project, [asked.item], at)
     return _receipt(asked, said.key, outcome, given, known=False)
 
 

@@ -163,6 +163,22 @@ def test_openai_and_unpaired_rows(tmp_path):
     ]
 
 
+def test_rows_of_the_other_formats(tmp_path):
+    entry = said(compared("good", "bad"), Pairwise(Verdict.SECOND, 2), Pairwise(Verdict.TIE), Pairwise(Verdict.NEITHER))
+    rows = {}
+    for name in ("hh", "ultrafeedback", "helpsteer3", "arena"):
+        export(name, [entry], tmp_path / f"{name}.jsonl")
+        rows[name] = read(tmp_path / f"{name}.jsonl")
+    assert rows["hh"] == [
+        {"chosen": "\n\nHuman: Why?\n\nAssistant: bad", "rejected": "\n\nHuman: Why?\n\nAssistant: good"}
+    ]
+    assert [(r["prompt"], r["chosen"][-1]["content"], r["score_chosen"]) for r in rows["ultrafeedback"]] == [
+        ("Why?", "bad", 2.0), ("Why?", "good", 0.0)]  # fmt: skip
+    assert [(r["response1"], r["overall_preference"]) for r in rows["helpsteer3"]] == [("good", 2), ("good", 0)]
+    assert [(r["conversation_a"][-1]["content"], r["winner"], r["judge"]) for r in rows["arena"]] == [
+        ("good", "model_b", "ann0"), ("good", "tie", "ann1"), ("good", "tie (bothbad)", "ann2")]  # fmt: skip
+
+
 @pytest.mark.parametrize("given", [{"tools": [{"type": "function"}], "messages": []}, 3, {"tools": []}])
 def test_openai_settings_go_into_the_row_and_come_back(tmp_path, given):
     entry = said(compared("good", "bad"), Pairwise(Verdict.FIRST), extra={"input": given})
@@ -261,7 +277,7 @@ def test_a_full_disk_leaves_what_stood_there(tmp_path, monkeypatch):
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize(("name", "file"), [("hh", "o.jsonl"), ("openai", "o.json")])
+@pytest.mark.parametrize(("name", "file"), [("xml", "o.jsonl"), ("openai", "o.json")])
 def test_unknown_formats_and_endings_are_refused(tmp_path, name, file):
-    with pytest.raises(InputRefused, match=r"unknown format 'hh'; export knows|ending '.json'; expected .jsonl"):
+    with pytest.raises(InputRefused, match=r"unknown format 'xml'; export knows|ending '.json'; expected .jsonl"):
         export(name, [], Path(tmp_path / file))

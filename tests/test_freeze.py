@@ -252,7 +252,7 @@ def test_a_version_names_its_parent_and_its_rule(store_of, tmp_path):
     version, _ = freeze(store_of(entry("?", ["a", "b"], Said(FIRST))), rule, tmp_path, parent="abc")
     manifest = load_version(version.path).manifest
     assert manifest.parent == "abc"
-    assert FreezeRule(**manifest.rule | {"sources": tuple(manifest.rule["sources"])}) == rule
+    assert FreezeRule(**manifest.rule | {name: tuple(manifest.rule[name]) for name in ("sources", "without")}) == rule
 
 
 def test_progress_is_told_by_stage(store_of, tmp_path):

@@ -6,6 +6,7 @@ import time
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from preference_data.leading import Leading
 from preference_data.queue import Given
 from preference_data.records import Comparison, Completion, Imported, Pairwise, Prompt, Thumb, Verdict
 from tests.page_kit import Page, browser, compare, served
@@ -331,3 +332,31 @@ def test_right_to_left_text_keeps_its_direction(visit):
     ann.tab.locator(ANSWER).first.wait_for()
     directions = ann.tab.locator(ANSWER).evaluate_all("all => all.map(one => getComputedStyle(one).direction)")
     assert directions == ["rtl", "rtl"]
+
+
+def test_an_item_sent_back_is_shown_with_its_reason_and_corrected(visit, page):
+    page.ask(compare(1))
+    (shown,) = page.queue.take("p", "ann", count=1).showings
+    page.queue.submit(shown.lease, "ann", Given(opinion=Pairwise(Verdict.TIE)))
+    Leading(page.store.engine).send_back("p", 1, "ann", reason="look at the end", by="lead")
+    ann = visit(compare(2))
+    ann.sees("Sent back to you: look at the end")
+    ann.press("8")
+    ann.saved()
+    assert [j.opinion.verdict for j in page.judgements()] == [Verdict.TIE, Verdict.NEITHER]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_leads_see_progress_disputes_and_the_guideline(visit, page, scheme):
+    ann = visit(*(compare(i) for i in range(3)), color_scheme=scheme)
+    for person, verdict in (("bob", Verdict.FIRST), ("cyd", Verdict.SECOND)):
+        for shown in page.queue.take("p", person, count=3).showings:
+            page.queue.submit(shown.lease, person, Given(opinion=Pairwise(verdict)))
+    ann.tab.get_by_role("link", name="Leads' page").click()
+    ann.sees("3 judgements by 1 people" if page.projects.get("p").settings.overlap == 1 else "judgements by")
+    assert violations(ann) == []
+    for tab in ("Disputes", "Guideline", "People", "Files and versions"):
+        ann.tab.get_by_role("tab", name=tab).click()
+        time.sleep(0.3)
+        assert violations(ann) == [], tab
+    assert {re.match(r"https?://[^/]+", url)[0] for url in ann.asked} == {ann.tab.evaluate("location.origin")}

@@ -1,1 +1,6 @@
-"""What people see: the annotation page. It meets the trainer in the database alone and loads no torch."""
+"""What people see: the annotation page and the leads' page. They meet the trainer in the database and load no torch."""
+
+import os
+
+# Gradio reads it when it is imported, and would otherwise ask a host outside for its newest version.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

@@ -18,7 +18,8 @@ from preference_data.store import Store
 from ui.app import make_app
 
 DATABASE = "WORKBENCH_DATABASE"
-"""Environment variable with the database URL: a command line is seen by everybody on the machine."""
+WORKSPACE = "WORKBENCH_WORKSPACE"
+"""Environment variables with the database URL and the workspace: a command line is seen by everybody on the machine."""
 
 
 def serve(
@@ -44,7 +45,13 @@ def serve(
         at = listening.getsockname()[1]
         scheme = "https" if certificate or proxied else "http"
         hosts = [*(name or ()), *(f"{each}:{at}" for each in ("127.0.0.1", "localhost", "[::1]"))]
-        app = make_app(store, person=person or getpass.getuser(), hosts=hosts, scheme=scheme)
+        app = make_app(
+            store,
+            person=person or getpass.getuser(),
+            hosts=hosts,
+            scheme=scheme,
+            workspace=os.environ.get(WORKSPACE, ""),
+        )
         url = f"{scheme}://{hosts[0]}/"
         print(f"annotation page: {url} (Ctrl+C ends it)", flush=True)  # noqa: T201 - for whoever started it
         if browser:

@@ -14,8 +14,10 @@ from preference_data.errors import QueueError, Refused, StoreError
 from preference_data.projects import Projects
 from preference_data.queue import Queue
 from preference_data.store import Store
+from ui.chores import Chores
 from ui.guard import Guard
 from ui.judging import Said, own_facts, project_facts, receipt_facts, showing_facts
+from ui.leads import LEADS, PATH, add_leads, lead_page
 from ui.people import Local, LoggedIn, People, add_login
 
 STATIC = Path(__file__).parent / "static"
@@ -46,7 +48,14 @@ class Wanted(BaseModel):
     count: int = Field(default=4, ge=1, le=AT_ONCE)
 
 
-def make_app(store: Store, *, person: str, hosts: Iterable[str], scheme: Literal["http", "https"] = "http") -> FastAPI:
+def make_app(
+    store: Store,
+    *,
+    person: str,
+    hosts: Iterable[str],
+    scheme: Literal["http", "https"] = "http",
+    workspace: str = "",
+) -> FastAPI:
     """The application.
 
     Args:
@@ -54,6 +63,7 @@ def make_app(store: Store, *, person: str, hosts: Iterable[str], scheme: Literal
         person: handle of whoever judges, where there are no accounts.
         hosts: names with ports the page is served under, such as `127.0.0.1:7861`.
         scheme: what browsers reach it by.
+        workspace: folder of the workspace, for imports, exports and freezes; empty for none.
     """
     app = FastAPI(title="Annotation", openapi_url=None)
     accounts = Accounts(store.engine)
@@ -75,15 +85,20 @@ def make_app(store: Store, *, person: str, hosts: Iterable[str], scheme: Literal
 
     @app.get("/api/me")
     def me(person: Person) -> dict[str, Any]:
-        return {"person": person.handle, "role": person.role, "accounts": isinstance(people, LoggedIn)}
+        return {
+            "person": person.handle,
+            "leads": person.role in LEADS,
+            "accounts": isinstance(people, LoggedIn),
+        }
 
     _add_judging(app, store)
+    add_leads(app, lead_page(store, Chores(workspace), nobody=person), people.who)
     app.mount("/", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(Refused, _answer(409))
     app.add_exception_handler(QueueError, _answer(404))
     app.add_exception_handler(StoreError, _answer(503))
     app.add_exception_handler(401, _log_in_first)
-    app.add_middleware(Guard, hosts=tuple(hosts), scheme=scheme)
+    app.add_middleware(Guard, hosts=tuple(hosts), scheme=scheme, gradio=PATH)
     return app
 
 
@@ -99,12 +114,17 @@ def _add_judging(app: FastAPI, store: Store) -> None:
     def take(wanted: Wanted, person: Person) -> dict[str, Any]:
         if person.state == "paused":
             facts = project_facts(projects.get(wanted.project), *queue.remaining(wanted.project))
-            return {"project": facts, "showings": [], "why": "paused"}
+            return {"project": facts, "showings": [], "back": [], "why": "paused"}
         taken = queue.take(
             wanted.project, person.handle, count=wanted.count, abilities=person.abilities, avoid=person.avoid
         )
         facts = project_facts(taken.project, taken.items, taken.open)
-        return {"project": facts, "showings": [showing_facts(s) for s in taken.showings], "why": taken.why}
+        return {
+            "project": facts,
+            "showings": [showing_facts(s) for s in taken.showings],
+            "back": [own_facts(own) | {"note": note.reason, "number": note.note} for own, note in taken.back],
+            "why": taken.why,
+        }
 
     @app.post("/api/judge")
     def judge(said: Said, person: Person) -> dict[str, Any]:

@@ -15,8 +15,15 @@ _POLICY = "; ".join([
     "default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'", "img-src 'self'",
     "base-uri 'none'", "form-action 'self'", "frame-ancestors 'none'",
 ])  # fmt: skip
+# Gradio's pages hold scripts and styles of their own; still nothing may come from, or be sent to, another host.
+_GRADIO = "; ".join([
+    "default-src 'self'", "script-src 'self' 'unsafe-inline' 'unsafe-eval'", "style-src 'self' 'unsafe-inline'",
+    "connect-src 'self'", "img-src 'self' data: blob:", "font-src 'self' data:", "worker-src 'self' blob:",
+    "base-uri 'self'", "form-action 'self'", "frame-ancestors 'none'",
+])  # fmt: skip
+LARGEST_FILE = 20_000_000_000
+"""Bytes of a file of preferences that leads upload; it is streamed to disk."""
 _HEADERS = {
-    "content-security-policy": _POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
@@ -32,9 +39,9 @@ class Guard:
     site's choice (DNS rebinding).
     """
 
-    def __init__(self, app: App, *, hosts: Iterable[str], scheme: str) -> None:
-        """Let through what asks for one of the hosts, each with its port, reached by a scheme."""
-        self._app, self._hosts = app, frozenset(hosts)
+    def __init__(self, app: App, *, hosts: Iterable[str], scheme: str, gradio: str) -> None:
+        """Let through what asks for one of the hosts, each with its port, reached by a scheme; Gradio is at a path."""
+        self._app, self._hosts, self._gradio = app, frozenset(hosts), gradio
         self._origins = {f"{scheme}://{name}" for name in self._hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,18 +50,20 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        if refusal := self._refusal(scope["method"], headers):
+        leads = scope["path"] == self._gradio or scope["path"].startswith(f"{self._gradio}/")
+        if refusal := self._refusal(scope["method"], headers, LARGEST_FILE if leads else LARGEST_BODY):
             await _refuse(send, *refusal)
             return
+        policy = {"content-security-policy": _GRADIO if leads else _POLICY}
 
         async def dressed(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_pairs(_HEADERS)]
+                message["headers"] = [*message["headers"], *_pairs(_HEADERS | policy)]
             await send(message)
 
         await self._app(scope, receive, dressed)
 
-    def _refusal(self, method: str, headers: dict[str, str]) -> tuple[int, str] | None:
+    def _refusal(self, method: str, headers: dict[str, str], largest: int) -> tuple[int, str] | None:
         host = headers.get("host", "")
         if host not in self._hosts:
             return 421, f"this page is not served as {host!r}; open {min(self._origins)}"
@@ -64,8 +73,8 @@ class Guard:
             return 403, "the request comes from another site; use the page itself"
         # Without a length a body could be endless; browsers and clients always give it for what fits in memory.
         length = headers.get("content-length", "")
-        if not length.isdigit() or int(length) > LARGEST_BODY:
-            return 413, f"the request has {length or 'an unknown number of'} bytes; expected at most {LARGEST_BODY}"
+        if not length.isdigit() or int(length) > largest:
+            return 413, f"the request has {length or 'an unknown number of'} bytes; expected at most {largest}"
         return None
 
 

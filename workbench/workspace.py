@@ -13,8 +13,8 @@ from pathlib import Path
 
 from preference_data.asking import Asked, ask
 from preference_data.exporters import ExportReport, export
-from preference_data.freeze import FreezeRule, Frozen, freeze
-from preference_data.importers import ImportReport, import_file
+from preference_data.freeze import FreezeReport, FreezeRule, Frozen, freeze, preview
+from preference_data.importers import ImportReport, Nowhere, import_file
 from preference_data.projects import Mode, ProjectSettings
 from preference_data.simulated import Simulated, judge_open
 from preference_data.version_list import VersionEntry
@@ -112,8 +112,23 @@ class Workspace(Places):
             progress=progress,
         )
 
+    def preview_import(
+        self,
+        path: Path,
+        *,
+        format: str | None = None,  # noqa: A002
+        mapping: Path | str | None = None,
+        rejects: Path,
+    ) -> ImportReport:
+        """What an import would read and refuse; nothing is stored, and what is known already is not told apart."""
+        return import_file(path, Nowhere(), format=format, mapping=mapping, rejects=rejects)
+
+    def preview_freeze(self, rule: FreezeRule | None = None) -> FreezeReport:
+        """What a freeze would count now; nothing is written."""
+        return preview(self.store, rule or FreezeRule())
+
     def export(self, name: str, path: Path) -> ExportReport:
-        """Write all judgements as `name` (`trl-preference`, `trl-unpaired`, `openai`), the rest into a sidecar file."""
+        """Write all judgements in a format of `preference_data.exporters.EXPORTERS`, the rest into a sidecar file."""
         return export(name, self.store.entries(), path)
 
     def freeze(

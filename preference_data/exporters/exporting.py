@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from preference_data.errors import InputRefused, PreferenceDataError, RowRefused
-from preference_data.exporters import openai, trl
+from preference_data.exporters import arena, helpsteer3, hh, openai, trl, ultrafeedback
 from preference_data.exporters.exporter import Exporter
 from preference_data.importers.importer import Source
 from preference_data.importers.registry import named
@@ -19,7 +19,16 @@ from preference_data.sidecar import Header, beside, entry_as_json, facts, with_f
 from preference_data.store import Entry
 from preference_data.streams import Refusal
 
-EXPORTERS = {exporter.name: exporter for exporter in (trl.PREFERENCE, trl.UNPAIRED, openai.OPENAI)}
+_BUILT_IN = (
+    trl.PREFERENCE,
+    trl.UNPAIRED,
+    openai.OPENAI,
+    hh.HH,
+    ultrafeedback.ULTRAFEEDBACK,
+    helpsteer3.HELPSTEER3,
+    arena.ARENA,
+)
+EXPORTERS = {exporter.name: exporter for exporter in _BUILT_IN}
 UNKNOWN = "0" * 64
 """Stands in the header until the file is complete and its SHA-256 known; of the same length."""
 

@@ -1,12 +1,12 @@
 """A file into the store: a batch at a time, every refused row accounted for."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Protocol, Self
 
 from preference_data.errors import InputRefused, PreferenceDataError, RowRefused
 from preference_data.importers.importer import Importer, Source
@@ -15,7 +15,7 @@ from preference_data.mapping import load
 from preference_data.reading import plain_name, rows, size
 from preference_data.records import Pairwise, Verdict, now
 from preference_data.sidecar import Sidecar
-from preference_data.store import Entry, Store
+from preference_data.store import Added, Entry
 from preference_data.streams import Refusal, Row
 
 BATCH = 1_000
@@ -26,6 +26,22 @@ SHOWN = 2_000
 """Characters of a refused row that the rejects file repeats."""
 
 UNDECIDED = (Verdict.TIE, Verdict.NEITHER)
+
+
+class Sink(Protocol):
+    """What takes records: a store, or nothing."""
+
+    def add(self, entries: Iterable[Entry]) -> Added:
+        """Take a batch; says what was new."""
+        ...
+
+
+class Nowhere:
+    """Counts and forgets: an import into it shows what a file holds."""
+
+    def add(self, entries: Iterable[Entry]) -> Added:
+        """Count a batch as new."""
+        return Added(sum(max(1, len(entry.judgements)) for entry in entries), 0)
 
 
 class ImportReport(NamedTuple):
@@ -97,7 +113,7 @@ class Rejects:
 
 def import_file(
     path: Path,
-    store: Store,
+    store: Sink,
     *,
     rejects: Path,
     format: str | None = None,  # noqa: A002  the word users know from the command line
@@ -173,7 +189,7 @@ def _entries(row: Row, importer: Importer, source: Source, beside: Sidecar | Non
 class _Run:
     """Counts and the batch under way."""
 
-    def __init__(self, store: Store, rejects: Rejects, file: str, *, strict: bool) -> None:
+    def __init__(self, store: Sink, rejects: Rejects, file: str, *, strict: bool) -> None:
         self._store, self._rejects, self._file, self._strict = store, rejects, file, strict
         self._batch: list[Entry] = []
         self.read = self.stored = self.duplicates = self.ties = 0

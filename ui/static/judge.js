@@ -15,7 +15,7 @@ const WHY = { "nothing open": "empty", "trial failed": "trialFailed", "trial und
 
 let project = null, now = null, shownAt = 0, again = false, filling = false, why = "", edited = null, looking = 0, outbox = null, mode = null;
 let buffer = [], done = [];
-const settled = new Set();
+const settled = new Set(), seenNotes = new Set();
 const view = { plain: false, diff: false };
 
 // Kinds: "item" goes with the item shown, "note" and "told" stay for one more, "saving" and "server" until it is over.
@@ -68,6 +68,9 @@ async function fill() {
     const known = new Set([...settled, ...buffer.map((one) => one.lease), ...outbox.waiting.map((one) => one.lease)]);
     if (now) known.add(now.lease);
     buffer.push(...taken.showings.filter((one) => !known.has(one.lease)));
+    const back = taken.back.filter((one) => !seenNotes.has(one.number));
+    back.forEach((one) => seenNotes.add(one.number));
+    buffer.unshift(...back);
     why = taken.why;
     about(taken.project);
     hush("server");
@@ -92,10 +95,10 @@ function about(facts) {
 
 function next() {
   now = buffer.shift() ?? null;
-  again = false;
+  again = Boolean(now?.note);  // sent back by a lead: a new verdict replaces the old one
   $("item").hidden = !now;
   $("empty").hidden = Boolean(now);
-  if (now) draw(now);
+  if (now) draw(now, now.said ?? null);
   else {
     $("empty").querySelector("h2").textContent = t(why ? WHY[why] : "loading");
     $("empty").querySelector("p").textContent = why ? t(`${WHY[why]}Why`) : "";
@@ -268,6 +271,7 @@ async function start() {
     const me = await ask("api/me");
     outbox ??= new Outbox(me.person, on);
     $("logout").hidden = !me.accounts;
+    $("lead").hidden = !me.leads;
     const all = await ask("api/projects");
     const wanted = new URLSearchParams(location.search).get("project");
     $("projects").replaceChildren(...all.map((one) => new Option(one.name, one.name, false, one.name === wanted)));

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from multiprocessing import get_context
@@ -36,15 +36,19 @@ FULL = Scale(items=6000, people=200, seconds=90, kills=100, presses=100)
 QUICK = Scale(items=300, people=12, seconds=4, kills=2, presses=5)
 
 
-def measure(*, quick: bool) -> list[Figure]:
-    """All figures of the page."""
+def measure(tell: Callable[[str], None], *, quick: bool) -> list[Figure]:
+    """All figures of the page; `tell` is called with what is being done."""
     scale = QUICK if quick else FULL
     with tempfile.TemporaryDirectory() as folder:
+        tell(f"filling a store with {scale.items} items and {scale.people} people")
         world = World(Path(folder), items=scale.items, overlap=3, people=scale.people)
         with world.serving() as server:
+            tell(f"one browser, {2 * scale.presses} key presses")
             browsing = list(_browse(world, server, scale))
         with world.serving() as server:
+            tell(f"{scale.people} people for {scale.seconds:g} s")
             loaded = list(_load(world, server, scale))
+        tell(f"{scale.kills} kills under load")
         survived = list(_kill(world, scale))
     return [*browsing, *loaded, *survived, _sides()]
 

@@ -43,50 +43,49 @@ async def run_people(address: str, tokens: Mapping[str, str], *, seconds: float,
     end = time.monotonic() + seconds
     limits = httpx.Limits(max_connections=len(tokens), max_keepalive_connections=len(tokens))
     async with httpx.AsyncClient(base_url=address, headers={"origin": address}, timeout=30, limits=limits) as client:
-        work = (_person(client, token, load, random.Random(name), end=end, think_s=think_s)
-                for name, token in tokens.items())  # fmt: skip
-        await asyncio.gather(*work)
+        people = (_Person(client, token, load, random.Random(name)) for name, token in tokens.items())
+        await asyncio.gather(*(each.work(end, think_s) for each in people))
     return load
 
 
-async def _person(
-    client: httpx.AsyncClient, token: str, load: Load, rng: random.Random, *, end: float, think_s: float
-) -> None:
-    cookie = {"cookie": f"session={token}"}
-    buffer: list[int] = []
-    seen = set[int]()
-    await asyncio.sleep(rng.uniform(0, think_s))
-    while time.monotonic() < end:
-        if len(buffer) <= REFILL:
-            taken = await _send(client, "/api/take", {"project": PROJECT, "count": AHEAD}, cookie, load)
-            buffer += [each["lease"] for each in (taken or {}).get("showings", ()) if each["lease"] not in seen]
-            seen |= set(buffer)
-        if buffer:
-            await judge(client, buffer.pop(0), cookie, load, rng)
-        await asyncio.sleep(rng.uniform(0.5, 1.5) * think_s)
+@dataclass(slots=True)
+class _Person:
+    client: httpx.AsyncClient
+    token: str
+    load: Load
+    rng: random.Random
+    buffer: list[int] = field(default_factory=list[int])
+    seen: set[int] = field(default_factory=set[int])
 
+    async def work(self, end: float, think_s: float) -> None:
+        await asyncio.sleep(self.rng.uniform(0, think_s))
+        while time.monotonic() < end:
+            if len(self.buffer) <= REFILL:
+                await self.take()
+            if self.buffer:
+                await self.judge(self.buffer.pop(0))
+            await asyncio.sleep(self.rng.uniform(0.5, 1.5) * think_s)
 
-async def judge(
-    client: httpx.AsyncClient, lease: int, cookie: Mapping[str, str], load: Load, rng: random.Random
-) -> None:
-    """Send one judgement and note how long its confirmation took."""
-    side = rng.choice(("first", "second"))
-    said = {"lease": lease, "opinion": {"kind": "pairwise", "verdict": side, "strength": rng.randint(1, 3)}}
-    start = time.perf_counter()
-    if await _send(client, "/api/judge", said, cookie, load):
-        load.submit_s.append(time.perf_counter() - start)
-        load.confirmed.add(lease)
+    async def take(self) -> None:
+        taken = await self.send("/api/take", {"project": PROJECT, "count": AHEAD})
+        self.buffer += [each["lease"] for each in (taken or {}).get("showings", ()) if each["lease"] not in self.seen]
+        self.seen |= set(self.buffer)
 
+    async def judge(self, lease: int) -> None:
+        verdict, strength = self.rng.choice(("first", "second")), self.rng.randint(1, 3)
+        said = {"lease": lease, "opinion": {"kind": "pairwise", "verdict": verdict, "strength": strength}}
+        start = time.perf_counter()
+        if await self.send("/api/judge", said):
+            self.load.submit_s.append(time.perf_counter() - start)
+            self.load.confirmed.add(lease)
 
-async def _send(
-    client: httpx.AsyncClient, path: str, body: Mapping[str, Any], headers: Mapping[str, str], load: Load
-) -> Any:
-    try:
-        answer = await client.post(path, json=body, headers=dict(headers))
-    except httpx.HTTPError as error:
-        load.errors.append(f"{path}: {type(error).__name__}")
-        return None
-    if answer.status_code != httpx.codes.OK:
-        load.errors.append(f"{path}: {answer.status_code} {answer.text[:100]}")
-        return None
-    return answer.json()
+    async def send(self, path: str, body: Mapping[str, Any]) -> Any:
+        try:
+            answer = await self.client.post(path, json=body, headers={"cookie": f"session={self.token}"})
+        except httpx.HTTPError as error:
+            self.load.errors.append(f"{path}: {type(error).__name__}")
+            return None
+        if answer.status_code != httpx.codes.OK:
+            self.load.errors.append(f"{path}: {answer.status_code} {answer.text[:100]}")
+            return None
+        return answer.json()

@@ -22,7 +22,6 @@ from preference_data.store import Entry, Store
 from workbench.errors import WorkbenchError
 
 PROJECT = "bench"
-PASSWORD = "not a secret of anybody"
 START_S = 60.0
 _PARAGRAPH = "The answer weighs both sides, says what is **known**, and `names` what is not. " * 6
 
@@ -39,10 +38,11 @@ class World:
             ask(store, PROJECT, "pairwise", guideline="Prefer what *helps*.", settings=ProjectSettings(overlap=overlap),
                 by="bench")  # fmt: skip
             accounts = Accounts(store.engine)
-            self.tokens = {}
+            self.tokens = dict[str, str]()
             for number in range(people):
-                accounts.create(f"person-{number}", PASSWORD, by="bench")
-                self.tokens[f"person-{number}"] = accounts.log_in(f"person-{number}", PASSWORD)
+                name = f"person-{number}"
+                accounts.create(name, None, by="bench")
+                self.tokens[name] = accounts.begin(name)
 
     @property
     def address(self) -> str:

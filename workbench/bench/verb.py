@@ -11,7 +11,7 @@ from workbench.cli import app, show
 
 
 class Bench(NamedTuple):
-    """A module with `measure(quick)`, and the packages whose versions matter."""
+    """A module with `measure(tell, quick=…)`, and the packages whose versions matter."""
 
     module: str
     help: str
@@ -36,7 +36,9 @@ def bench(
     if name not in BENCHES:
         raise typer.BadParameter(f"{name!r}: expected one of {', '.join(BENCHES)}")
     chosen = BENCHES[name]
-    figures = import_module(f"workbench.bench.{chosen.module}").measure(quick=quick)
+    with show.err().status(f"bench {name}") as status:
+        measure = import_module(f"workbench.bench.{chosen.module}").measure
+        figures = measure(lambda doing: status.update(f"bench {name}: {doing}"), quick=quick)
     rows = [(each.name, "" if each.value is None else f"{each.value:.4g}", each.target, each.note) for each in figures]
     show.out().print(show.table(f"bench {name}", ("figure", "#value", "#target", "how"), rows))
     for each in figures:

@@ -78,4 +78,4 @@ def page(
     command += [word for each in name or () for word in ("--name", each)]
     command += ["--proxied"] * proxied + ["--open"] * browser
     # In this process's place, so that a stop reaches the server itself.
-    os.execve(sys.executable, command, {**os.environ, DATABASE: url})
+    os.execve(sys.executable, command, {**os.environ, DATABASE: url, "WORKBENCH_WORKSPACE": str(workspace.resolve())})

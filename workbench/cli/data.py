@@ -12,6 +12,7 @@ from rich.console import Console
 from preference_data.exporters import EXPORTERS
 from preference_data.freeze import FreezeReport, FreezeRule
 from preference_data.importers import ImportReport
+from preference_data.reliability import Reliability
 from preference_data.simulate import GUIDELINES
 from workbench.cli import app, show
 from workbench.cli.bars import file_bar, stage_bars
@@ -36,6 +37,7 @@ def import_(
     mapping: Annotated[str | None, typer.Option(help="Mapping file for other formats, or the name of one.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="The first refused row ends the import.")] = False,
     rejects: Annotated[Path | None, typer.Option(help="File for refused rows.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count; store nothing.")] = False,
     workspace: WorkspaceDir = Path(),
     as_json: AsJson = False,
 ) -> None:
@@ -43,7 +45,11 @@ def import_(
     ws = Workspace(workspace)
     place = rejects or ws.rejects_of(file)
     with file_bar(file.name) as progress:
-        report = ws.import_file(file, format=format_, mapping=mapping, strict=strict, rejects=place, progress=progress)
+        report = (
+            ws.preview_import(file, format=format_, mapping=mapping, rejects=place)
+            if dry_run
+            else ws.import_file(file, format=format_, mapping=mapping, strict=strict, rejects=place, progress=progress)
+        )
     reasons = _reasons(place) if report.refused else {}
     found = {**report._asdict(), "reasons": reasons, "rejects": place if report.refused else None}
     show.result(found, as_json=as_json, render=lambda out: _render_import(out, report, reasons, place=place))
@@ -99,10 +105,17 @@ def freeze(
     slice_: Annotated[
         list[str] | None, typer.Option("--slice", help="NAME=VALUE: comparisons of this slice only; repeatable.")
     ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Leave out what this annotator said, as if never given; repeatable.")
+    ] = None,
+    reliability: Annotated[
+        Reliability, typer.Option(help="How much each annotator counts: all alike, or as often as they seem right.")
+    ] = "alike",
     annotator_cap: Annotated[float, typer.Option(help="Largest share of judgements from one annotator.")] = 1.0,
     min_weight: Annotated[float, typer.Option(help="Leave out pairs of less weight.")] = 0.0,
     min_pairs: Annotated[int, typer.Option(help="Fewest pairs each split must have.")] = 1,
     max_pairs: Annotated[int, typer.Option(help="Most pairs the version may have; 0 for no limit.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would be in it; write nothing.")] = False,
     workspace: WorkspaceDir = Path(),
     as_json: AsJson = False,
 ) -> None:
@@ -111,6 +124,8 @@ def freeze(
         rule = FreezeRule(
             sources=tuple(source or ()),
             slices=_slices(slice_ or []),
+            without=tuple(without or ()),
+            reliability=reliability,
             annotator_cap=annotator_cap,
             min_weight=min_weight,
             min_pairs=min_pairs,
@@ -119,6 +134,10 @@ def freeze(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     ws = Workspace(workspace)
+    if dry_run:
+        report = ws.preview_freeze(rule)
+        show.result(report, as_json=as_json, render=lambda out: _render_freeze(out, "would be frozen", report))
+        return
     with stage_bars() as progress:
         frozen = ws.freeze(name=name, rule=rule, progress=progress)
     digest = frozen.version.digest

@@ -1,0 +1,129 @@
+"""Which judgements count at a freeze, and how much each of them."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from preference_data.errors import VersionError
+from preference_data.opinions import ADJUDICATED
+from preference_data.pairs import Ballot
+from preference_data.projects import Projects, ProjectSettings
+from preference_data.records import Comparison, Judgement, Prompt
+from preference_data.reliability import Reliability, reliabilities
+from preference_data.store import Store
+
+
+class Read(NamedTuple):
+    """What the store holds up to a watermark and, of that, what counts.
+
+    Attributes:
+        comparisons: comparisons read, each with a judgement.
+        judgements: effective judgements read.
+        prompts: every prompt read, by key.
+        ballots: the judgements that count.
+        unused: judgements that do not, by reason.
+    """
+
+    comparisons: int
+    judgements: int
+    prompts: dict[str, Prompt]
+    ballots: list[Ballot]
+    unused: Counter[str]
+
+
+def read_ballots(
+    store: Store,
+    upto: int,
+    *,
+    leaves_out: Callable[[Comparison], str],
+    without: Collection[str],
+    tell: Callable[[int], None],
+) -> Read:
+    """Read all judgements up to a number.
+
+    A lead's adjudication takes the place of all other judgements of its comparison. A judgement given under a guideline
+    that was withdrawn weighs what the project says.
+
+    Args:
+        store: where they are.
+        upto: number of the last judgement to read.
+        leaves_out: why a comparison is not wanted, empty where it is.
+        without: annotators whose judgements are left out.
+        tell: called with the number of comparisons read so far.
+    """
+    groups = {annotator.handle: annotator.group for annotator in store.annotators()}
+    settings = {each.name: each.settings for each in Projects(store.engine).all()}
+    found = Read(0, 0, {}, [], Counter())
+    comparisons = judgements = 0
+    for comparisons, (comparison, given) in enumerate(store.entries(upto=upto), start=1):
+        found.prompts[comparison.prompt.key] = comparison.prompt
+        judgements += len(given)
+        if reason := leaves_out(comparison):
+            found.unused[reason] += len(given)
+        else:
+            final = any(ADJUDICATED in each.flags for each in given)
+            for each in given:
+                weight, reason = _weight(each, without, settings, final=final)
+                if reason:
+                    found.unused[reason] += 1
+                else:
+                    found.ballots.append(Ballot(comparison, each, groups.get(each.annotator, ""), weight))
+        tell(comparisons)
+    return found._replace(comparisons=comparisons, judgements=judgements)
+
+
+def _weight(
+    judgement: Judgement, without: Collection[str], settings: Mapping[str, ProjectSettings], *, final: bool
+) -> tuple[float, str]:
+    """How much a judgement counts, and why it does not."""
+    if judgement.annotator in without:
+        return 0, "annotator left out"
+    if final and ADJUDICATED not in judgement.flags:
+        return 0, "adjudicated by a lead"
+    project, _, change = judgement.guideline.rpartition("/")
+    if project in settings and change.isdigit() and int(change) < settings[project].counts_from:
+        weight = settings[project].old_weight
+        return weight, "" if weight else "under a guideline that was withdrawn"
+    return 1, ""
+
+
+def capped(ballots: Sequence[Ballot], share: float, unused: Counter[str]) -> list[Ballot]:
+    """At most the largest number of judgements per annotator that keeps each within its share of what is left.
+
+    Which ones stay is decided by their keys: arbitrary, but the same on every machine.
+
+    Raises:
+        VersionError: nobody could keep within the share.
+    """
+    if share == 1:
+        return list(ballots)
+    given: dict[str, list[Ballot]] = defaultdict(list)
+    for ballot in ballots:
+        given[ballot.judgement.annotator].append(ballot)
+    sizes = [len(own) for own in given.values()]
+    most = max(sizes, default=0)
+    while most and most > share * sum(min(size, most) for size in sizes):
+        most -= 1
+    if ballots and not most:
+        raise VersionError(
+            f"annotator_cap: no annotator of {len(given)} can keep to a share of {share}; expected at least "
+            f"{-(-1 // share):.0f} annotators; raise the cap or collect from more people"
+        )
+    kept = [each for own in given.values() for each in sorted(own, key=lambda ballot: ballot.judgement.key)[:most]]
+    unused["over the annotator's share"] += len(ballots) - len(kept)
+    return kept
+
+
+def weighed(ballots: Sequence[Ballot], how: Reliability, unused: Counter[str]) -> list[Ballot]:
+    """The ballots with the weight of whoever gave them; those of people no better than chance are left out."""
+    if how == "alike":
+        return list(ballots)
+    skills = reliabilities(ballots)
+    weights = {person: max(0.0, 2 * skill - 1) for person, skill in skills.items()}
+    kept = [
+        each._replace(weight=each.weight * weights.get(each.judgement.annotator, 1.0))
+        for each in ballots
+        if weights.get(each.judgement.annotator, 1.0) > 0
+    ]
+    unused["annotator no better than chance"] += len(ballots) - len(kept)
+    return kept

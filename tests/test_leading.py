@@ -1,0 +1,116 @@
+"""What leads do: decide disputes, send judgements back, change the guideline, look and freeze."""
+
+import pytest
+
+from preference_data.accounts import Accounts
+from preference_data.audit import entries
+from preference_data.errors import QueueError
+from preference_data.leading import Leading
+from preference_data.opinions import ADJUDICATED
+from preference_data.projects import ProjectSettings
+from preference_data.queue import Given
+from preference_data.records import Pairwise, Verdict
+from preference_data.told import told
+from tests.page_kit import Page, client, compare, served
+from ui.chores import Chores
+from ui.tables import agreement_rows, dispute_rows, people_rows, progress_text
+
+FIRST, SECOND, TIE = Pairwise(Verdict.FIRST, 2), Pairwise(Verdict.SECOND, 1), Pairwise(Verdict.TIE)
+
+
+@pytest.fixture
+def page(tmp_path):
+    made = Page(tmp_path, overlap=2)
+    made.leading = Leading(made.store.engine)
+    made.ask(compare(1), compare(2))
+    return made
+
+
+def judge(page, person, opinion, count=1):
+    for shown in page.queue.take("p", person, count=count).showings:
+        page.queue.submit(shown.lease, person, Given(opinion=opinion))
+
+
+def item_of(page):
+    return told(page.store.engine, "p")[0].item
+
+
+def test_an_item_sent_back_comes_first_with_the_reason_until_it_is_corrected(page):
+    judge(page, "ann", FIRST)
+    page.leading.send_back("p", item_of(page), "ann", reason="the second is wrong", by="lead")
+    ((own, note),) = page.queue.take("p", "ann", count=1).back
+    assert (own.judgement.opinion, note.reason) == (FIRST, "the second is wrong")
+    page.queue.correct(own.showing.lease, "ann", Given(opinion=SECOND))
+    assert page.queue.take("p", "ann", count=1).back == []
+    assert [each.action for each in entries(page.store.engine, last=5)] == ["sent back"]
+
+
+@pytest.mark.parametrize(
+    ("person", "reason", "why"), [("bob", "look", "'bob' has not judged it"), ("ann", " ", "reason: got none")]
+)
+def test_what_cannot_be_sent_back_is_said(page, person, reason, why):
+    judge(page, "ann", FIRST)
+    with pytest.raises(QueueError, match=why):
+        page.leading.send_back("p", item_of(page), person, reason=reason, by="lead")
+
+
+def test_a_decision_is_a_judgement_and_a_later_one_replaces_it(page):
+    judge(page, "ann", FIRST)
+    number = item_of(page)
+    page.leading.adjudicate("p", number, SECOND, why="clear", by="lead")
+    page.leading.adjudicate("p", number, TIE, why="less clear", by="lead")
+    decided = [j for j in page.judgements() if ADJUDICATED in j.flags]
+    assert [(j.opinion, j.supersedes) for j in decided] == [(SECOND, ""), (TIE, decided[0].key)]
+    with pytest.raises(QueueError, match="item 99: not in project"):
+        page.leading.adjudicate("p", 99, TIE, why="", by="lead")
+
+
+def test_under_a_withdrawn_guideline_items_are_asked_again(page):
+    judge(page, "ann", FIRST, count=2)
+    assert page.queue.take("p", "ann", count=2).showings == []
+    settings = ProjectSettings(overlap=2, counts_from=2, old_weight=0.0)
+    page.queue.change("p", guideline="Be fairer.", settings=settings, by="lead")
+    assert page.queue.progress("p").judgements == 0
+    judge(page, "ann", SECOND, count=2)
+    judge(page, "bob", SECOND, count=2)
+    assert page.queue.progress("p").done == 2
+    assert len(page.judgements()) == 6  # the old ones stay in the log
+
+
+def test_tables_say_what_is_undefined(page):
+    judge(page, "ann", FIRST, count=2)
+    judge(page, "bob", FIRST)
+    judge(page, "bob", TIE)
+    everything = told(page.store.engine, "p")
+    rows = {row[0]: row[1:] for row in agreement_rows(everything, "pairwise")}
+    assert rows["equal answers"][:4] == ["0.500", "", 2, 4]
+    assert rows["equal answers"][4] == "2 items are too few for an interval"
+    assert [row[0] for row in people_rows(everything)] == ["ann", "bob"]
+    assert dispute_rows(everything)[0][1:] == ["100 %", 2, "ann: A++; bob: tie"]
+    assert progress_text(page.queue.progress("p")).startswith("2 of 2 items done, 0 skipped too often, 0 open")
+    assert agreement_rows([], "thumb")[1] == ["Fleiss' kappa", "undefined", "", 0, 0, "no item has two judgements"]
+
+
+def test_the_leads_page_lets_leads_in_and_nobody_else(page):
+    accounts = Accounts(page.store.engine)
+    password = "correct horse battery"
+    accounts.create("ann", password, by="root")
+    accounts.create("lea", password, "lead", by="root")
+    with served(page.store) as url:
+        with client(url) as http:
+            assert http.get("/lead/").status_code == 401
+            http.post("/api/login", json={"name": "ann", "password": password})
+            assert http.get("/lead/").status_code == 401
+            assert http.get("/lead/config").status_code == 401
+        with client(url) as http:
+            http.post("/api/login", json={"name": "lea", "password": password})
+            shown = http.get("/lead/")
+            assert shown.status_code == 200
+            assert "connect-src 'self'" in shown.headers["content-security-policy"]
+            assert http.get("/api/me").json()["leads"]
+
+
+def test_chores_run_the_command_line_and_say_what_it_refused(tmp_path):
+    assert Chores("").preview() == "Not done: this page knows no workspace; start it with `workbench page`"
+    assert "no workspace" in Chores(str(tmp_path)).preview()
+    assert Chores("").look(None) == "Choose a file first."

@@ -1,0 +1,241 @@
+"""The leads' page: how a project goes, who judges how, where people differ, the guideline, files and versions.
+
+Gradio draws it, on the server of the judging page. It asks the store when a tab is opened or something was done, never
+in between, and does what takes long in a process of its own.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from html import escape
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI, Request
+
+from preference_data.accounts import Account, Accounts, State, Wanted
+from preference_data.errors import PreferenceDataError
+from preference_data.leading import Leading
+from preference_data.projects import Projects
+from preference_data.queue import Queue
+from preference_data.records import Pairwise, Verdict
+from preference_data.store import Store
+from preference_data.told import told
+from ui.chores import Chores
+from ui.tables import AGREEMENT, DISPUTES, PEOPLE, agreement_rows, dispute_rows, people_rows, progress_text
+
+KEEP, LESS, AGAIN = "keep them", "let them weigh half", "ask their items again"
+OLD = {KEEP: None, LESS: 0.5, AGAIN: 0.0}
+"""What becomes of judgements under the guideline before, and what each then weighs."""
+
+
+PATH = "/lead"
+LEADS = frozenset(["lead", "admin"])
+
+
+def add_leads(app: FastAPI, page: gr.Blocks, who: Callable[[Request], Account | None]) -> None:
+    """Mount the page; whoever is no lead is not let in."""
+
+    def lead(request: Request) -> str | None:
+        found = who(request)
+        return found.handle if found and found.role in LEADS else None
+
+    gr.mount_gradio_app(  # pyright: ignore[reportUnknownMemberType] - a parameter we do not use has no type
+        app,
+        page,
+        path=PATH,
+        auth_dependency=lead,
+        run_history=False,
+        footer_links=[],
+        enable_monitoring=False,
+        mcp_server=False,
+        ssr_mode=False,
+    )
+
+
+def lead_page(store: Store, chores: Chores, *, nobody: str) -> gr.Blocks:
+    """The page.
+
+    Args:
+        store: the preferences.
+        chores: what takes long.
+        nobody: the handle of whoever acts where nobody logs in.
+    """
+    view = _View(store, nobody)
+    with gr.Blocks(title="Leads", analytics_enabled=False) as page:
+        gr.Markdown("# Leads' page\n\n[Judging page](/judge.html)")
+        project = gr.Dropdown(label="Project", choices=view.names(), interactive=True)
+        said = gr.Markdown()
+        with gr.Tab("Progress"):
+            progress = gr.Markdown()
+            agreement = gr.Dataframe(headers=list(AGREEMENT), label="Agreement", interactive=False, wrap=True)
+            people = gr.Dataframe(headers=list(PEOPLE), label="People", interactive=False, wrap=True)
+        with gr.Tab("Disputes"):
+            disputes = gr.Dataframe(headers=list(DISPUTES), label="Most disputed first", interactive=False, wrap=True)
+            _disputes(view, project, said)
+        with gr.Tab("Guideline"):
+            guideline = gr.Textbox(label="Guideline (Markdown)", lines=12)
+            old = gr.Radio(list(OLD), value=KEEP, label="Judgements under the guideline before")
+            gr.Button("Save as a new version").click(
+                view.save_guideline, [project, guideline, old], said, api_visibility="private"
+            )
+        with gr.Tab("People"):
+            _people(view, said)
+        with gr.Tab("Files and versions"):
+            _files(chores, said)
+        shown = [progress, agreement, people, disputes, guideline]
+        page.load(view.begin, None, [project, *shown], api_visibility="private")
+        project.input(view.show, project, shown, api_visibility="private")
+        gr.Button("Look again").click(view.show, project, shown, api_visibility="private")
+    return page
+
+
+def _disputes(view: "_View", project: gr.Dropdown, said: gr.Markdown) -> None:
+    item = gr.Number(label="Item", precision=0)
+    texts = gr.Markdown()
+    item.change(view.item, [project, item], texts, api_visibility="private")
+    with gr.Row():
+        with gr.Column():
+            verdict = gr.Radio(["A", "B", "tie", "neither"], label="Adjudicate (pairwise projects)")
+            why = gr.Textbox(label="Why")
+            gr.Button("Adjudicate").click(
+                view.adjudicate, [project, item, verdict, why], said, api_visibility="private"
+            )
+        with gr.Column():
+            person = gr.Textbox(label="Person")
+            reason = gr.Textbox(label="Reason the person is told")
+            gr.Button("Send back").click(
+                view.send_back, [project, item, person, reason], said, api_visibility="private"
+            )
+
+
+def _people(view: "_View", said: gr.Markdown) -> None:
+    gr.Markdown("Pausing needs accounts: `workbench people add NAME`.")
+    name = gr.Textbox(label="Name")
+    reason = gr.Textbox(label="Reason (goes into the audit log)")
+    with gr.Row():
+        gr.Button("Pause").click(view.pause, [name, reason], said, api_visibility="private")
+        gr.Button("Let go on").click(view.let_go_on, [name, reason], said, api_visibility="private")
+
+
+def _files(chores: Chores, said: gr.Markdown) -> None:
+    chosen = gr.State("")
+    with gr.Row():
+        file = gr.UploadButton("Choose preferences to import", type="filepath", file_count="single")
+        take_in = gr.Button("Import what was chosen")
+
+    def look(path: str) -> tuple[str, str]:
+        return path, chores.look(path)
+
+    def hand_out(name: str) -> gr.DownloadButton:
+        return gr.DownloadButton("Download the export", value=chores.hand_out(name), interactive=True)
+
+    file.upload(look, file, [chosen, said], api_visibility="private")
+    take_in.click(chores.take_in, chosen, said, api_visibility="private")
+    with gr.Row():
+        form = gr.Dropdown(chores.forms(), label="Format", value=chores.forms()[0])
+        make = gr.Button("Export everything")
+        fetch = gr.DownloadButton("Nothing exported yet", interactive=False)
+    make.click(hand_out, form, fetch, api_visibility="private")
+    name = gr.Textbox(label="Name of the version")
+    with gr.Row():
+        gr.Button("What would be in a version").click(chores.preview, None, said, api_visibility="private")
+        gr.Button("Freeze").click(chores.freeze, name, said, api_visibility="private")
+
+
+class _View:
+    """What the page shows and does, by project."""
+
+    def __init__(self, store: Store, nobody: str) -> None:
+        self._store, self._nobody = store, nobody
+        self._queue, self._projects = Queue(store.engine), Projects(store.engine)
+        self._leading, self._accounts = Leading(store.engine), Accounts(store.engine)
+
+    def names(self) -> list[str]:
+        return [each.name for each in self._projects.all()]
+
+    def first(self) -> str | None:
+        return next(iter(self.names()), None)
+
+    def begin(self) -> list[Any]:
+        return [gr.Dropdown(choices=self.names(), value=self.first()), *self.show(self.first())]
+
+    def show(self, project: str | None) -> list[Any]:
+        if not project:
+            return ["No project yet: `workbench ask NAME` begins one.", [], [], [], ""]
+        found = self._projects.get(project)
+        everything = told(self._store.engine, project)
+        return [
+            progress_text(self._queue.progress(project)),
+            agreement_rows(everything, found.mode),
+            people_rows(everything),
+            dispute_rows(everything),
+            found.guideline,
+        ]
+
+    def item(self, project: str | None, number: float | None) -> str:
+        """An item's texts, as text: what models wrote is not rendered here."""
+        if not project or not number:
+            return ""
+        try:
+            found = self._leading.comparison(project, int(number))
+        except PreferenceDataError as error:
+            return str(error)
+        turns = [(message.role, message.content) for message in found.prompt.messages]
+        texts = [(chr(65 + k), each.text) for k, each in enumerate(found.completions)]
+        return "\n\n".join(f"**{name}**\n\n{_quoted(text)}" for name, text in (*turns, *texts))
+
+    def adjudicate(  # noqa: PLR0917 - Gradio gives inputs by place
+        self, project: str | None, number: float | None, verdict: str | None, why: str, request: gr.Request
+    ) -> str:
+        opinion = Pairwise(Verdict({"A": "first", "B": "second"}.get(verdict or "", verdict or "skip")))
+        return self._done(
+            lambda: self._leading.adjudicate(project or "", int(number or 0), opinion, why=why, by=self._who(request)),
+            "Decided: at the next freeze this takes the place of all other judgements of the item.",
+        )
+
+    def send_back(  # noqa: PLR0917
+        self, project: str | None, number: float | None, person: str, reason: str, request: gr.Request
+    ) -> str:
+        return self._done(
+            lambda: self._leading.send_back(
+                project or "", int(number or 0), person.strip(), reason=reason, by=self._who(request)
+            ),
+            "Sent back: the person sees it next, with the reason.",
+        )
+
+    def save_guideline(self, project: str | None, text: str, old: str, request: gr.Request) -> str:
+        def save() -> None:
+            found = self._projects.get(project or "")
+            weight = OLD[old]
+            changed = {} if weight is None else {"counts_from": found.change + 1, "old_weight": weight}
+            self._queue.change(found.name, guideline=text, settings=replace(found.settings, **changed),
+                               by=self._who(request))  # fmt: skip
+
+        return self._done(save, "Saved: people see it from the next item on.")
+
+    def pause(self, person: str, reason: str, request: gr.Request) -> str:
+        return self._set_state(person.strip(), "paused", reason, request)
+
+    def let_go_on(self, person: str, reason: str, request: gr.Request) -> str:
+        return self._set_state(person.strip(), "active", reason, request)
+
+    def _set_state(self, person: str, state: State, reason: str, request: gr.Request) -> str:
+        wanted = Wanted(state=state, reason=reason)
+        return self._done(
+            lambda: self._accounts.change(person, wanted, by=self._who(request)), f"{escape(person)}: {state}."
+        )
+
+    def _who(self, request: gr.Request) -> str:
+        return request.username or self._nobody
+
+    @staticmethod
+    def _done(action: Callable[[], object], told: str) -> str:
+        try:
+            action()
+        except PreferenceDataError as error:
+            return f"Not done: {escape(str(error))}"
+        return told
+
+
+def _quoted(text: str) -> str:
+    return f"<pre>{escape(text)}</pre>"
