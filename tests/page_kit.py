@@ -51,11 +51,13 @@ def compare(number, first="", second="", prompt="", **slices):
 
 
 @contextmanager
-def served(store, *, person="ann", port=0):
+def served(store, *, person="ann", port=0, arena=None):
     """The address of the page's server, running in this process."""
     listening = socket.create_server(("127.0.0.1", port))
     host = f"127.0.0.1:{listening.getsockname()[1]}"
-    server = uvicorn.Server(uvicorn.Config(make_app(store, person=person, hosts=[host]), log_level="warning"))
+    server = uvicorn.Server(
+        uvicorn.Config(make_app(store, person=person, hosts=[host], arena=arena), log_level="warning")
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     while not server.started:

@@ -16,9 +16,11 @@ from preference_data.accounts import Accounts
 from preference_data.errors import PreferenceDataError
 from preference_data.store import Store
 from ui.app import make_app
+from ui.arena import Arena
 
 DATABASE = "WORKBENCH_DATABASE"
 WORKSPACE = "WORKBENCH_WORKSPACE"
+ENDPOINT, ENDPOINT_KEY = "WORKBENCH_ENDPOINT", "WORKBENCH_ENDPOINT_KEY"
 """Environment variables with the database URL and the workspace: a command line is seen by everybody on the machine."""
 
 
@@ -51,6 +53,7 @@ def serve(
             hosts=hosts,
             scheme=scheme,
             workspace=os.environ.get(WORKSPACE, ""),
+            arena=_arena(store),
         )
         url = f"{scheme}://{hosts[0]}/"
         print(f"annotation page: {url} (Ctrl+C ends it)", flush=True)  # noqa: T201 - for whoever started it
@@ -78,6 +81,11 @@ def _check(host: str, *, accounts: bool, encrypted: bool, proxied: bool, name: l
     if not _is_loopback(host) and not encrypted:
         raise typer.BadParameter(f"--host {host}: passwords would cross the network in the clear; give --certificate and "
                                  "--key, or let a proxy with HTTPS reach 127.0.0.1 and give --proxied --name NAME")  # fmt: skip
+
+
+def _arena(store: Store) -> Arena | None:
+    endpoint = os.environ.get(ENDPOINT, "")
+    return Arena(store, endpoint, os.environ.get(ENDPOINT_KEY, "")) if endpoint else None
 
 
 def _is_loopback(host: str) -> bool:

@@ -2,41 +2,30 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 
-from preference_data.accounts import Account, Accounts
+from preference_data.accounts import Accounts
 from preference_data.errors import QueueError, Refused, StoreError
 from preference_data.projects import Projects
 from preference_data.queue import Queue
 from preference_data.store import Store
+from ui.arena import Arena, add_arena
 from ui.chores import Chores
 from ui.guard import Guard
 from ui.judging import Said, own_facts, project_facts, receipt_facts, showing_facts
 from ui.leads import LEADS, PATH, add_leads, lead_page
-from ui.people import Local, LoggedIn, People, add_login
+from ui.people import Local, LoggedIn, Person, add_login
 
 STATIC = Path(__file__).parent / "static"
 AT_ONCE = 32
 """Most items a page may hold: those it prepares, and those whose judgements are on their way."""
 LAST = 50
 """Own judgements that can be looked at and corrected."""
-
-
-def current(request: Request) -> Account:
-    """Whoever makes a request; answers 401 where nobody is logged in."""
-    people: People = request.app.state.people
-    found = people.who(request)
-    if found is None:
-        raise HTTPException(401)
-    return found
-
-
-Person = Annotated[Account, Depends(current)]
 
 
 class Wanted(BaseModel):
@@ -55,6 +44,7 @@ def make_app(
     hosts: Iterable[str],
     scheme: Literal["http", "https"] = "http",
     workspace: str = "",
+    arena: Arena | None = None,
 ) -> FastAPI:
     """The application.
 
@@ -64,6 +54,7 @@ def make_app(
         hosts: names with ports the page is served under, such as `127.0.0.1:7861`.
         scheme: what browsers reach it by.
         workspace: folder of the workspace, for imports, exports and freezes; empty for none.
+        arena: where policies answer what people type; None for no arena.
     """
     app = FastAPI(title="Annotation", openapi_url=None)
     accounts = Accounts(store.engine)
@@ -89,9 +80,12 @@ def make_app(
             "person": person.handle,
             "leads": person.role in LEADS,
             "accounts": isinstance(people, LoggedIn),
+            "arena": arena is not None,
         }
 
     _add_judging(app, store)
+    if arena is not None:
+        add_arena(app, arena)
     add_leads(app, lead_page(store, Chores(workspace), nobody=person), people.who)
     app.mount("/", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(Refused, _answer(409))

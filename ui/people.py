@@ -3,9 +3,9 @@
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -66,6 +66,18 @@ class LoggedIn:
     def forget(self, token: str) -> None:
         """Ask the database next time."""
         self._recent.pop(token, None)
+
+
+def current(request: Request) -> Account:
+    """Whoever makes a request; answers 401 where nobody is logged in."""
+    people: People = request.app.state.people
+    found = people.who(request)
+    if found is None:
+        raise HTTPException(401)
+    return found
+
+
+Person = Annotated[Account, Depends(current)]
 
 
 class Throttle:

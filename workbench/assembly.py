@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Literal
 
 from preference_data.records import Comparison, Prompt
@@ -19,6 +20,8 @@ from workbench.tasks import (
     PolicyRef,
     Report,
     ScoreJob,
+    Speak,
+    SpeakJob,
     Tools,
     TrainJob,
     Workload,
@@ -130,6 +133,46 @@ def tools(where: Where) -> Iterator[Tools]:
     options = RayOptions(address=os.environ.get("RAY_ADDRESS"))
     with cluster(options):
         yield ray_tools(IN_PROCESS, options)
+
+
+def speak(job: SpeakJob) -> Iterator[str]:
+    """`workbench.generation.speak.speak`."""
+    _quiet()
+    from workbench.generation.speak import speak as run
+
+    yield from run(job)
+
+
+@contextmanager
+def speaking(where: Where, *, count: int, threads: int) -> Iterator[Speak]:
+    """Something that answers, in this process one job at a time, or on Ray with `count` workers.
+
+    Args:
+        where: as for `tools`.
+        count: workers on Ray.
+        threads: CPUs of each.
+    """
+    if where == "here" or (where == "auto" and not os.environ.get("RAY_ADDRESS")):
+        yield one_at_a_time(speak)
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    from workbench.cluster.ray_tools import RayOptions, cluster
+    from workbench.cluster.speakers import Speakers
+
+    with cluster(RayOptions(address=os.environ.get("RAY_ADDRESS"))):
+        yield Speakers(speak, count, threads)
+
+
+def one_at_a_time(verb: Speak) -> Speak:
+    """The same, for callers on several threads: a loaded model behaves as one policy at a time."""
+    lock = Lock()
+
+    def locked(job: SpeakJob) -> Iterator[str]:
+        with lock:
+            yield from verb(job)
+
+    return locked
 
 
 def _quiet() -> None:

@@ -4,11 +4,11 @@ Jobs and results hold facts and paths, never models or tensors, so that a job me
 Ray worker and in a test's fake. Paths are absolute: a worker may run in another directory.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from preference_data.records import Split
+from preference_data.records import Prompt, Split
 from workbench.config import EvaluationSettings, GateSettings, NumericsSettings, ObjectiveSettings, TrainingSettings
 
 
@@ -152,6 +152,27 @@ class GenerateJob:
     seed: int
     numerics: NumericsSettings
     output: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakJob:
+    """One answer of one policy, to be streamed.
+
+    Attributes:
+        prompt: the turns so far.
+    """
+
+    policy: PolicyRef
+    prompt: Prompt
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+    numerics: NumericsSettings
+
+
+Speak = Callable[[SpeakJob], Iterator[str]]
+"""Answers a job, in pieces as they are written."""
 
 
 class Item(NamedTuple):

@@ -272,6 +272,7 @@ async function start() {
     outbox ??= new Outbox(me.person, on);
     $("logout").hidden = !me.accounts;
     $("lead").hidden = !me.leads;
+    $("arena").hidden = !me.arena;
     const all = await ask("api/projects");
     const wanted = new URLSearchParams(location.search).get("project");
     $("projects").replaceChildren(...all.map((one) => new Option(one.name, one.name, false, one.name === wanted)));

@@ -15,12 +15,12 @@ export const ONE_KEY = {
 const same = (a, b) => a && a.kind === b.kind && a.verdict === b.verdict && (a.strength ?? null) === (b.strength ?? null) && a.up === b.up;
 
 // Fills the box with the group. choose(action) is what a choice does.
-export function drawVerdicts(box, { mode, opinion, keyOf, choose }) {
+export function drawVerdicts(box, { mode, opinion, keyOf, choose, without = [] }) {
   const group = document.createElement("div");
   group.className = "verdicts";
   group.setAttribute("role", "radiogroup");
   group.setAttribute("aria-label", t("verdict"));
-  const offered = Object.entries(ONE_KEY[mode]);
+  const offered = Object.entries(ONE_KEY[mode]).filter(([action]) => !without.includes(action));
   const was = offered.findIndex(([, each]) => same(opinion, each));
   group.append(...offered.map(([action], place) => {
     const radio = document.createElement("div");

@@ -33,6 +33,8 @@ const WORDS = {
     taken: "'{key}' is the key of '{action}' already.", newGuideline: "The guideline has changed. Read it before you go on.",
     loggedOut: "You are logged out. What you judged is kept in this browser; log in to go on.", logIn: "Log in", logOut: "Log out",
     name: "Name", password: "Password", lead: "Leads' page", returned: "Sent back to you: {reason}",
+    arena: "Arena", arenaAsk: "Your prompt", arenaGo: "Let two policies answer", arenaNames: "Stored. First: {first}. Second: {second}.",
+    arenaBroken: "An answer broke off: {error}. Ask again.",
   },
   ja: {
     annotation: "アノテーション", project: "プロジェクト", view: "表示", prompt: "プロンプト", guideline: "ガイドライン", close: "閉じる", back: "戻る",
@@ -66,6 +68,8 @@ const WORDS = {
     taken: "「{key}」はすでに「{action}」のキーです。", newGuideline: "ガイドラインが変わりました。続ける前に読んでください。",
     loggedOut: "ログアウトしています。判定はこのブラウザに保存されています。続けるにはログインしてください。", logIn: "ログイン", logOut: "ログアウト",
     name: "名前", password: "パスワード", lead: "責任者のページ", returned: "差し戻し: {reason}",
+    arena: "アリーナ", arenaAsk: "プロンプト", arenaGo: "二つのモデルに回答させる", arenaNames: "保存しました。1番目: {first}、2番目: {second}。",
+    arenaBroken: "回答が途切れました: {error}。もう一度お試しください。",
   },
 };
 

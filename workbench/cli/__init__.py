@@ -32,6 +32,8 @@ VERBS = {
     "freeze": Verb("data", "Make an immutable dataset version of what was judged so far."),
     "ask": Verb("annotation", "Put comparisons on the annotation page."),
     "page": Verb("annotation", "Serve the annotation page."),
+    "serve": Verb("serving", "Serve policies over an OpenAI-compatible endpoint."),
+    "up": Verb("serving", "Start the page and the runner together."),
     "people": Verb("people", "List, add, change and pause the accounts of annotators."),
     "simulate": Verb("data", "Judge open comparisons as a simulated annotator."),
     "plan": Verb("rounds", "Show what a round would do and cost, or write settings to edit."),

@@ -5,7 +5,7 @@ A prompt asked for several answers is read once. Answers that have ended leave t
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +124,26 @@ def sample(
     return [answers[i] for i in range(len(prompts))]
 
 
+def stream(model: Any, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, sampling: Sampling) -> Iterator[str]:
+    """The answer of `sample` to one prompt, in pieces as they are written. Spaces at its ends are not cut off.
+
+    A piece ends where a character does: tokens that end inside one wait for the next.
+    """
+    ids = tuple(prompt_ids(tokenizer, prompt))
+    ends = _end_tokens(model, tokenizer)
+    written: list[int] = []
+    told = ""
+    with torch.autocast("cpu", enabled=False):
+        for ((_, token),) in _Batch(model, [ids], pad_id(tokenizer)).steps(_chances([ids], sampling), ends, sampling):
+            written.append(token)
+            text = str(tokenizer.decode(written, skip_special_tokens=True))
+            if not text.endswith("\ufffd") and len(text) > len(told):
+                yield text[len(told) :]
+                told = text
+    if len(text := str(tokenizer.decode(written, skip_special_tokens=True))) > len(told):
+        yield text[len(told) :]
+
+
 class _Batch:
     """Answers that grow by one token at a time; rows leave when theirs has ended."""
 
@@ -141,13 +161,19 @@ class _Batch:
     def complete(self, chances: Tensor, ends: set[int], sampling: Sampling) -> list[list[int]]:
         """Completions in the order of the prompts, each with its end token where it wrote one."""
         completions: list[list[int]] = [[] for _ in chances]
-        open_rows = list(range(len(completions)))
+        for written in self.steps(chances, ends, sampling):
+            for row, token in written:
+                completions[row].append(token)
+        return completions
+
+    def steps(self, chances: Tensor, ends: set[int], sampling: Sampling) -> Iterator[list[tuple[int, int]]]:
+        """The tokens of one step after the other, each with the row it belongs to."""
+        open_rows = list(range(len(chances)))
         for step in range(sampling.max_new_tokens):
             tokens = draw(
                 self._logits, chances[open_rows, step], temperature=sampling.temperature, top_p=sampling.top_p
             )
-            for row, token in zip(open_rows, tokens.tolist(), strict=True):
-                completions[row].append(token)
+            yield list(zip(open_rows, tokens.tolist(), strict=True))
             going = [k for k, token in enumerate(tokens.tolist()) if token not in ends]
             if not going or step + 1 == sampling.max_new_tokens:
                 break
@@ -156,7 +182,6 @@ class _Batch:
                 open_rows, tokens = [open_rows[k] for k in going], tokens[going]
             self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=-1)
             self._read(tokens[:, None], self._mask.sum(dim=-1, keepdim=True) - 1)
-        return completions
 
     def _read(self, ids: Tensor, places: Tensor, **how: Any) -> None:
         out = self._model(

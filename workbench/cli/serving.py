@@ -1,0 +1,92 @@
+"""Verbs about serving: `serve` and `up`."""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workbench import assembly
+from workbench.cli import app
+from workbench.cli.options import Workers, WorkspaceDir, where_of
+from workbench.config import NumericsSettings
+from workbench.workspace import Workspace
+
+KEY = "WORKBENCH_ENDPOINT_KEY"
+ENDPOINT = "WORKBENCH_ENDPOINT"
+STOP_S = 15.0
+
+Policies = Annotated[
+    list[str] | None, typer.Option("--policy", help="Policy to serve: name, digest, base, champion; repeatable.")
+]
+
+
+@app.command()
+def serve(
+    *,
+    policy: Policies = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine.")] = 8000,
+    count: Annotated[int, typer.Option(min=1, help="Workers that answer.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each.")] = 1,
+    workers: Workers = "auto",
+    workspace: WorkspaceDir = Path(),
+) -> None:
+    """Serve policies on this machine over an OpenAI-compatible endpoint that streams, until it is stopped."""
+    import uvicorn  # noqa: PLC0415
+
+    from workbench.runner import endpoint  # noqa: PLC0415 - a web server is not loaded for other verbs
+
+    ws = Workspace(workspace)
+    served = {name: ws.registry.ref(ws.registry.resolve(name)) for name in policy or ["base", "champion"]}
+    with assembly.speaking(where_of(workers), count=count, threads=threads) as speak:
+        made = endpoint(speak, served, NumericsSettings(threads=threads), key=os.environ.get(KEY, ""))
+        typer.echo(f"policies {', '.join(served)}: http://127.0.0.1:{port}/v1 (Ctrl+C ends it)")
+        uvicorn.run(made, host="127.0.0.1", port=port, log_level="warning", access_log=False)
+
+
+@app.command()
+def up(
+    *,
+    policy: Policies = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page; the endpoint takes the next.")] = 7861,
+    workers: Workers = "auto",
+    workspace: WorkspaceDir = Path(),
+) -> None:
+    """Start the page and the runner on this machine; Ctrl+C, or the end of either, stops both."""
+    environment = {**os.environ, ENDPOINT: f"http://127.0.0.1:{port + 1}/v1", KEY: secrets.token_urlsafe(32)}
+    common = ["--workspace", str(workspace)]
+    runner = ["serve", "--port", str(port + 1), "--workers", workers]
+    runner += [word for each in policy or () for word in ("--policy", each)]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for words in (runner, ["page", "--port", str(port)]):
+            command = [sys.executable, "-m", "workbench", *words, *common]
+            running.append(subprocess.Popen(command, env=environment, start_new_session=True))
+        while all(process.poll() is None for process in running):
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        typer.echo("stopping", err=True)
+    finally:
+        failed = [process.returncode for process in running if process.poll()]
+        _stop(running)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _stop(running: list[subprocess.Popen[bytes]]) -> None:
+    """Ask all to end, then end those that do not."""
+    for process in running:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+    end = time.monotonic() + STOP_S
+    for process in running:
+        try:
+            process.wait(max(0.1, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
