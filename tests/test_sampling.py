@@ -9,7 +9,7 @@ from tests.tiny_model import build_tiny_model
 from workbench.errors import NumericsError
 from workbench.models.forward import batches_by_length, collate, completion_logps
 from workbench.models.load import load_full, load_tokenizer
-from workbench.models.sampling import Sampling, draw, sample
+from workbench.models.sampling import Sampling, draw, sample, stream
 from workbench.models.tokens import Encoded, encode_pair, encode_text, example_key
 
 
@@ -149,3 +149,26 @@ def test_a_model_with_recurrent_layers_answers_too(tiny):
         [a.encoded for a in sample(model, tiny[1], prompts, Sampling(8, 1.0, 1.0, size, 0))] for size in (1, 3)
     )
     assert alone == together
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_streamed_answer_is_the_sampled_one_in_pieces(tiny, seed):
+    how = Sampling(max_new_tokens=24, temperature=1.5, top_p=1.0, batch_size=2, seed=seed)
+    pieces = list(stream(*tiny, Prompt.of("tell"), how))
+    (whole,) = sample(*tiny, [Prompt.of("tell")], how)
+    assert "".join(pieces).strip() == whole.text
+    assert all(pieces)
+
+
+def test_no_piece_ends_inside_a_character(tiny, monkeypatch):
+    # a tokenizer whose tokens are single bytes of "ä€x"
+    class Bytes:
+        def __getattr__(self, name):
+            return getattr(tiny[1], name)
+
+        def decode(self, ids, **_):
+            return bytes(ids).decode("utf-8", "replace")
+
+    monkeypatch.setattr("workbench.models.sampling._Batch.steps", lambda *_: ([(0, byte)] for byte in "ä€x".encode()))
+    how = Sampling(max_new_tokens=6, temperature=0, top_p=1.0, batch_size=1, seed=0)
+    assert list(stream(tiny[0], Bytes(), Prompt.of("tell"), how)) == ["ä", "€", "x"]
