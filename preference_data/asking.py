@@ -1,5 +1,6 @@
 """Comparisons of the store become items of a project."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from preference_data.errors import QueueError
@@ -11,6 +12,25 @@ from preference_data.store import Store
 
 BATCH = 1_000
 """Items per transaction."""
+
+
+class Strategy(NamedTuple):
+    """How comparisons are chosen.
+
+    Attributes:
+        name: stored with each item.
+        worth: of each comparison by key, 0 or more; those it leaves out are worth 0, and where all are, all are alike.
+    """
+
+    name: str
+    worth: Callable[[Sequence[Comparison]], Mapping[str, float]]
+
+
+def _alike(_: Sequence[Comparison]) -> Mapping[str, float]:
+    return {}
+
+
+RANDOM = Strategy("random", _alike)
 
 
 class Asked(NamedTuple):
@@ -39,6 +59,7 @@ def ask(
     by: str,
     sources: tuple[str, ...] = (),
     needs: tuple[str, ...] = (),
+    strategy: Strategy = RANDOM,
     count: int = 0,
     seed: int = 0,
 ) -> Asked:
@@ -53,7 +74,8 @@ def ask(
         by: who asks.
         sources: comparisons of these sources only; empty for all.
         needs: names of slices, such as language, whose value a person must be able to judge.
-        count: how many to draw, all alike; 0 for all. Known ones count, so that drawing again adds nothing.
+        strategy: what comparisons are worth; a fifth of the draw is uniform whatever it says, and all of it at random.
+        count: how many to draw; 0 for all. Known ones count, so that drawing the same again adds nothing.
         seed: which ones are drawn.
 
     Raises:
@@ -62,19 +84,21 @@ def ask(
     projects = Projects(store.engine)
     known = {each.name: each for each in projects.all()}
     mode = known[project].mode if project in known else mode
-    found = {c.key: _needs(c, needs) for c in _comparisons(store, sources) if fits(c, mode)}
+    fitting = [c for c in _comparisons(store, sources) if fits(c, mode)]
+    found = {c.key: _needs(c, needs) for c in fitting}
     if not found:
         wanted = f"of {', '.join(sources)} " if sources else ""
         raise QueueError(f"project {project!r}: no comparison {wanted}has as many answers as the mode {mode!r} asks for; "
                          "import or generate some first, or name another source")  # fmt: skip
     if project not in known:
         projects.create(project, mode, guideline=guideline, settings=settings, by=by)
-    chosen = choose(dict.fromkeys(found, 0.0), count or len(found), random_share=1.0, seed=seed)
+    worth = dict.fromkeys(found, 0.0) | dict(strategy.worth(fitting))
+    chosen = choose(worth, count or len(found), seed=seed)
     queue = Queue(store.engine)
     added = repeated = 0
     for start in range(0, len(chosen), BATCH):
         piece = [
-            Candidate(comparison=c.key, propensity=c.propensity, needs=found[c.key])
+            Candidate(comparison=c.key, propensity=c.propensity, strategy=strategy.name, needs=found[c.key])
             for c in chosen[start : start + BATCH]
         ]
         queued = queue.add(project, piece, by=by)

@@ -62,7 +62,7 @@ def answer(request: Request, tools: Tools, services: Services, *, store: Store |
             output=str(_made(staged / "answers")),
             **dict(request.settings),
         )
-        tools.generate(job, _reporting(services))
+        tools.generate(job, reporting(services))
         if request.output:
             shutil.copyfile(staged / "answers" / FILE, request.output)
         compared = assembly.generated(staged / "answers", job, source=f"generated:{plain_name(request.prompts)}")
@@ -77,7 +77,9 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _reporting(services: Services) -> Report:
+def reporting(services: Services) -> Report:
+    """Progress to whoever watches; nothing is ever asked to stop."""
+
     def report(progress: Progress) -> bool:
         services.watch(progress)
         return False

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from preference_data.records import Comparison, Prompt
 from workbench.config import NumericsSettings
@@ -26,6 +26,9 @@ from workbench.tasks import (
     TrainJob,
     Workload,
 )
+
+if TYPE_CHECKING:
+    from workbench.models.score_table import PairScore
 
 Where = Literal["auto", "here", "ray"]
 
@@ -96,6 +99,13 @@ def cached_model(name: str) -> Path:
     from workbench.models.hub import cached_model as run
 
     return run(name)
+
+
+def scores_of(folder: Path) -> "dict[str, PairScore]":
+    """`workbench.models.score_table.read_table`."""
+    from workbench.models.score_table import read_table as run
+
+    return run(folder)
 
 
 def write_prompts(path: Path, prompts: Iterable[tuple[Prompt, Mapping[str, str]]]) -> None:

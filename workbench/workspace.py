@@ -7,20 +7,22 @@ outcome = ws.round(ws.plan(RoundSettings())).run()
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from preference_data import asking
 from preference_data.asking import Asked, ask
 from preference_data.exporters import ExportReport, export
 from preference_data.freeze import FreezeReport, FreezeRule, Frozen, freeze, preview
 from preference_data.importers import ImportReport, Nowhere, import_file
 from preference_data.projects import Mode, ProjectSettings
+from preference_data.records import Comparison
 from preference_data.simulated import Simulated, judge_open
 from preference_data.version_list import VersionEntry
 from preference_data.versions import Version
-from workbench import assembly
-from workbench.answering import Generated, Request, answer
+from workbench import assembly, worth
+from workbench.answering import Generated, Request, answer, reporting
 from workbench.assembly import Where
 from workbench.config import AnchorSettings, GenerateSettings, RoundSettings
 from workbench.drift.uncertainty import Estimate
@@ -36,6 +38,7 @@ from workbench.rounds.run import Outcome, run_round
 from workbench.rounds.sweeping import Freed, sweep
 from workbench.scoring.cache import ScoreCache
 from workbench.tasks import Plan
+from workbench.worth import Strategy
 
 DAY_S = 86_400.0
 
@@ -172,10 +175,17 @@ class Workspace(Places):
         by: str,
         sources: tuple[str, ...] = (),
         needs: tuple[str, ...] = (),
+        strategy: Strategy = "random",
         count: int = 0,
         seed: int = 0,
+        where: Where = "auto",
+        watch: Watch = silent,
     ) -> Asked:
-        """Put comparisons on the annotation page; see `preference_data.asking.ask`."""
+        """Put comparisons on the annotation page; see `preference_data.asking.ask` and `workbench.worth`.
+
+        Raises:
+            ConfigError: the champion's lineage is too short for the strategy.
+        """
         settings = settings or ProjectSettings()
         return ask(
             self.store,
@@ -186,9 +196,37 @@ class Workspace(Places):
             by=by,
             sources=sources,
             needs=needs,
+            strategy=asking.Strategy(strategy, self._worth(strategy, where, watch)),
             count=count,
             seed=seed,
         )
+
+    def _worth(
+        self, strategy: Strategy, where: Where, watch: Watch
+    ) -> Callable[[Sequence[Comparison]], Mapping[str, float]]:
+        if strategy == "random":
+            return lambda _: {}
+        lineage = self.registry.lineage(self.registry.resolve("champion").digest)
+        worth.require_lineage(lineage, strategy)
+        if strategy == "forgetting":
+            losses = worth.fallen(self.ledger, lineage, {e.digest for e in self.versions.entries()})
+            return lambda comparisons: worth.forgotten(comparisons, losses)
+
+        def by_margins(comparisons: Sequence[Comparison]) -> Mapping[str, float]:
+            base, *others = map(self.registry.ref, lineage)
+            services = self.services(watch)
+            staged = self.objects.stage()
+            try:
+                with assembly.tools(where) as tools:
+                    margins = worth.implicit_margins(
+                        comparisons, others, base, score=tools.score, folder=staged, cache=self.ledger_url,
+                        report=reporting(services),
+                    )  # fmt: skip
+            finally:
+                self.objects.discard(staged)
+            return worth.unsure(margins) if strategy == "margin" else worth.differing(margins)
+
+        return by_margins
 
     def simulate(self, guideline: str, *, annotator: str = "", error_rate: float = 0.0, seed: int = 0) -> Simulated:
         """Judge what nobody has judged yet as a simulated annotator; see `preference_data.simulated.judge_open`."""

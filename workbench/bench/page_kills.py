@@ -34,7 +34,7 @@ async def _kill_under_load(world: World, tokens: Mapping[str, str], kills: int) 
     ) as client:
         people = [asyncio.create_task(_insist(client, token, confirmed, over)) for token in tokens.values()]
         for _ in range(kills):
-            await asyncio.sleep(rng.uniform(0.2, 0.8))
+            await asyncio.sleep(rng.uniform(0.3, 1.2))
             process.kill()
             await asyncio.to_thread(process.wait)
             process = await asyncio.to_thread(world.start)
@@ -73,4 +73,4 @@ async def _until_answered(
         except httpx.HTTPError:
             if time.monotonic() > end:
                 raise
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(random.uniform(0.2, 0.4))  # 32 clients that ask without a pause would starve the start

@@ -71,7 +71,7 @@ class World:
                 if httpx.get(f"{self.address}/healthz").status_code == httpx.codes.OK:
                     return process
             except httpx.TransportError:
-                time.sleep(0.02)
+                time.sleep(0.05)
         process.kill()
         raise WorkbenchError(f"the page did not start within {START_S:.0f} s; try `workbench page` by hand")
 

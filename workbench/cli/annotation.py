@@ -12,6 +12,7 @@ from preference_data.projects import Mode, ProjectSettings
 from workbench.cli import app, show
 from workbench.cli.options import AsJson, WorkspaceDir
 from workbench.workspace import Workspace
+from workbench.worth import Strategy
 
 DATABASE = "WORKBENCH_DATABASE"
 
@@ -23,7 +24,10 @@ def ask(
     mode: Annotated[Mode, typer.Option(help="How a new project is judged.")] = "pairwise",
     guideline: Annotated[Path | None, typer.Option(help="Markdown file people see, of a new project.")] = None,
     source: Annotated[list[str] | None, typer.Option(help="Comparisons of this source only; repeatable.")] = None,
-    count: Annotated[int, typer.Option(min=0, help="How many to draw at random; 0 for all.")] = 0,
+    count: Annotated[int, typer.Option(min=0, help="How many to draw; 0 for all.")] = 0,
+    strategy: Annotated[
+        Strategy, typer.Option(help="What is worth asking: where the champion is unsure, its line differs, or forgot.")
+    ] = "random",
     seed: Annotated[int, typer.Option(help="Which ones are drawn.")] = 0,
     overlap: Annotated[int, typer.Option(min=1, help="People who judge each item of a new project.")] = 1,
     needs: Annotated[
@@ -43,6 +47,7 @@ def ask(
         by=getpass.getuser(),
         sources=tuple(source or ()),
         needs=tuple(needs or ()),
+        strategy=strategy,
         count=count,
         seed=seed,
     )
