@@ -49,7 +49,7 @@ def test_what_fell_is_told_by_slice_against_the_best_policy_before(tmp_path):
     topics = {"a": "war", "b": "war", "c": "tea", "d": "war"}
     for policy, values in margins.items():
         ledger.record(
-            policy, "n", [Item("retention/v", k, "margin", v, {"topic": topics[k]}, {}) for k, v in values.items()]
+            policy, "n", [Item("retention/v", k, "margin", v, k, {"topic": topics[k]}, {}) for k, v in values.items()]
         )
     lineage = [Policy(name) for name in margins]
     losses = fallen(ledger, lineage, ["v", "never measured"])
