@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from threading import BoundedSemaphore
 from typing import Any, Literal, NamedTuple, get_args
 
 from argon2 import PasswordHasher
@@ -29,6 +30,8 @@ LONGEST_PASSWORD = 1000
 SESSION_H = 12
 
 _HASHER = PasswordHasher()
+_FEW_AT_ONCE = BoundedSemaphore(2)
+"""Each hash takes 64 MiB while it is computed; many people logging in at once would take all there is."""
 # Verified where there is no such account, so that an answer takes as long as for a wrong password.
 _NOBODY = _HASHER.hash(secrets.token_hex())
 _LATER = account_change.alias()
@@ -218,12 +221,14 @@ def _hash(password: str) -> str:
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
         raise QueueError(f"password: got {len(password)} characters; expected {SHORTEST_PASSWORD} or more, such as four "
                          "unrelated words")  # fmt: skip
-    return _HASHER.hash(password)
+    with _FEW_AT_ONCE:
+        return _HASHER.hash(password)
 
 
 def _matches(hashed: str, password: str) -> bool:
     try:
-        return len(password) <= LONGEST_PASSWORD and _HASHER.verify(hashed, password)
+        with _FEW_AT_ONCE:
+            return len(password) <= LONGEST_PASSWORD and _HASHER.verify(hashed, password)
     except VerificationError:
         return False
 

@@ -32,6 +32,14 @@ class Returned(NamedTuple):
     at: datetime
 
 
+class Comment(NamedTuple):
+    """What a lead noted on an item, for other leads."""
+
+    text: str
+    by: str
+    at: datetime
+
+
 class Leading:
     """The leads' side of the queues of a store: `Leading(store.engine)`."""
 
@@ -95,8 +103,41 @@ class Leading:
             which = connection.execute(wanted).scalars().first()
             if which is None:
                 raise QueueError(f"item {number}: {person!r} has not judged it; expected somebody who has")
-            _add_note(connection, which, reason, by=by)
+            _add_note(connection, which, "returned", reason, by=by)
             record(connection, "sent back", {"project": project, "item": number, "person": person}, by=by)
+
+    def comment(self, project: str, number: int, text: str, *, by: str) -> None:
+        """Note something on an item that was shown to somebody; leads alone see it.
+
+        Raises:
+            QueueError: nobody was shown the item yet, or there is no text.
+        """
+        if not text.strip():
+            raise QueueError("comment: got no text; expected some")
+        with writing(self._engine) as connection:
+            _item(connection, project, number)
+            which = connection.execute(select(func.max(lease.c.id)).where(lease.c.item == number)).scalar()
+            if which is None:
+                raise QueueError(f"item {number}: shown to nobody yet; comment on it once somebody has seen it")
+            _add_note(connection, which, "comment", text, by=by)
+
+    def comments(self, project: str, number: int) -> list[Comment]:
+        """What leads noted on an item, oldest first.
+
+        Raises:
+            QueueError: no such item in the project.
+        """
+        wanted = (
+            select(schema.text.c.body, note.c.by, note.c.at)
+            .select_from(note)
+            .join(lease, lease.c.id == note.c.lease)
+            .join(schema.text, schema.text.c.digest == note.c.body)
+            .where(lease.c.item == number, note.c.kind == "comment")
+            .order_by(note.c.id)
+        )
+        with reading(self._engine) as connection:
+            _item(connection, project, number)
+            return [Comment(row.body or "", row.by, row.at) for row in connection.execute(wanted)]
 
 
 def returned(connection: Connection, project: int, person: int) -> list[Returned]:
@@ -114,10 +155,10 @@ def returned(connection: Connection, project: int, person: int) -> list[Returned
     return [Returned(row.id, row.lease, row.body or "", row.at) for row in connection.execute(wanted)]
 
 
-def _add_note(connection: Connection, which: int, body: str, *, by: str) -> None:
+def _add_note(connection: Connection, which: int, kind: str, body: str, *, by: str) -> None:
     insert_missing(connection, schema.text, [{"digest": digest(body), "body": body}])
     number = number_of(connection, select(func.max(note.c.id))) + 1
-    row = {"id": number, "lease": which, "kind": "returned", "body": digest(body), "by": by, "at": now()}
+    row = {"id": number, "lease": which, "kind": kind, "body": digest(body), "by": by, "at": now()}
     connection.execute(insert(note), row)
 
 

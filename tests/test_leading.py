@@ -65,6 +65,20 @@ def test_a_decision_is_a_judgement_and_a_later_one_replaces_it(page):
         page.leading.adjudicate("p", 99, TIE, why="", by="lead")
 
 
+def test_leads_comment_on_items_for_each_other(page):
+    with pytest.raises(QueueError, match="shown to nobody yet"):
+        page.leading.comment("p", 1, "odd", by="lead")
+    judge(page, "ann", FIRST)
+    number = item_of(page)
+    page.leading.comment("p", number, "odd", by="lead")
+    page.leading.comment("p", number, "indeed", by="chief")
+    assert [(each.text, each.by) for each in page.leading.comments("p", number)] == [
+        ("odd", "lead"),
+        ("indeed", "chief"),
+    ]
+    assert page.queue.take("p", "ann", count=1).back == []
+
+
 def test_under_a_withdrawn_guideline_items_are_asked_again(page):
     judge(page, "ann", FIRST, count=2)
     assert page.queue.take("p", "ann", count=2).showings == []

@@ -306,6 +306,12 @@ def test_a_promoted_policy_goes_on_to_generate(two_rounds):
     assert onward.startswith("let it answer new prompts")
 
 
+def test_where_every_round_was_rejected_the_newest_one_is_pointed_at_instead_of_a_first(world):
+    assert "workbench" in next_steps(world.report(), None)[0]
+    newest = ("the newest round was rejected; see why: `workbench drift round-1`",)
+    assert next_steps(world.report(), None, elsewhere=newest) == newest
+
+
 def test_a_gap_of_the_matrix_is_named(two_rounds):
     plan = two_rounds.plan(two_rounds.second, LATER)
     child = two_rounds.child(plan, 3.0)

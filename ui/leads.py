@@ -93,6 +93,8 @@ def _disputes(view: "_View", project: gr.Dropdown, said: gr.Markdown) -> None:
     item = gr.Number(label="Item", precision=0)
     texts = gr.Markdown()
     item.change(view.item, [project, item], texts, api_visibility="private")
+    remark = gr.Textbox(label="Comment for other leads")
+    gr.Button("Comment").click(view.comment, [project, item, remark], said, api_visibility="private")
     with gr.Row():
         with gr.Column():
             verdict = gr.Radio(["A", "B", "tie", "neither"], label="Adjudicate (pairwise projects)")
@@ -178,11 +180,19 @@ class _View:
             return ""
         try:
             found = self._leading.comparison(project, int(number))
+            remarks = self._leading.comments(project, int(number))
         except PreferenceDataError as error:
             return str(error)
         turns = [(message.role, message.content) for message in found.prompt.messages]
         texts = [(chr(65 + k), each.text) for k, each in enumerate(found.completions)]
-        return "\n\n".join(f"**{name}**\n\n{_quoted(text)}" for name, text in (*turns, *texts))
+        noted = [(f"comment of {escape(each.by)}, {each.at:%Y-%m-%d}", each.text) for each in remarks]
+        return "\n\n".join(f"**{name}**\n\n{_quoted(text)}" for name, text in (*turns, *texts, *noted))
+
+    def comment(self, project: str | None, number: float | None, text: str, request: gr.Request) -> str:
+        return self._done(
+            lambda: self._leading.comment(project or "", int(number or 0), text, by=self._who(request)),
+            "Noted; whoever opens the item sees it.",
+        )
 
     def adjudicate(  # noqa: PLR0917 - Gradio gives inputs by place
         self, project: str | None, number: float | None, verdict: str | None, why: str, request: gr.Request

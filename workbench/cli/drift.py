@@ -39,7 +39,7 @@ def drift(
     verdict: Mapping[str, Any] | None = newest.verdict if newest else None
     aside = _elsewhere(report, list(rounds.values()), ws)
     found = {"report": as_json(report), "verdict": verdict, "changes": change_lines(report),
-             "next": (*next_steps(report, verdict), *aside)}  # fmt: skip
+             "next": next_steps(report, verdict, elsewhere=aside)}  # fmt: skip
     show.result(found, as_json=as_json_, render=lambda out: render_report(out, report, verdict, aside=aside))
 
 

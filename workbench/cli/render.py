@@ -64,7 +64,7 @@ def render_report(
     if stored is not None:
         _verdict(console, report, stored)
     _heading(console, "What to do next")
-    for k, step in enumerate((*next_steps(report, stored), *aside), start=1):
+    for k, step in enumerate(next_steps(report, stored, elsewhere=aside), start=1):
         _item(console, f"{k}.", step)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from workbench.drift.metrics import Flips
 from workbench.drift.power import DISCORDANT, smallest_share_change
 from workbench.drift.uncertainty import Estimate
-from workbench.views.records import Change, DriftReport
+from workbench.views.records import Change, DriftReport, PolicyView
 
 MOST_PAIRS = 100_000
 """Beyond this many test pairs a change is too small to be worth looking for."""
@@ -51,16 +51,23 @@ def pairs_needed(change: float, discordant: float = DISCORDANT) -> int | None:
     return high
 
 
-def next_steps(report: DriftReport, verdict: Mapping[str, Any] | None) -> tuple[str, ...]:
+def next_steps(
+    report: DriftReport, verdict: Mapping[str, Any] | None, *, elsewhere: tuple[str, ...] = ()
+) -> tuple[str, ...]:
     """Two or three things to do, derived from the numbers.
 
     Args:
         report: the lineage.
         verdict: what the gate said of its newest policy, as the journal keeps it; None where no gate judged it.
+        elsewhere: where the newest round is to be seen, if its child is not in this lineage.
     """
     newest = report.policies[-1]
     if not report.rounds:
-        return _first_round(report)
+        return elsewhere or _first_round(report)
+    return (*_of_rounds(report, newest, verdict), *elsewhere)
+
+
+def _of_rounds(report: DriftReport, newest: PolicyView, verdict: Mapping[str, Any] | None) -> tuple[str, ...]:
     if report.condition is None:
         return (f"measure what there is: `workbench evaluate {newest.name}`",)
     if verdict is None:
