@@ -49,6 +49,7 @@ def add_leads(app: FastAPI, page: gr.Blocks, who: Callable[[Request], Account | 
         enable_monitoring=False,
         mcp_server=False,
         ssr_mode=False,
+        css="th, th * { word-break: keep-all !important; overflow-wrap: normal !important; }",
     )
 
 
@@ -248,4 +249,4 @@ class _View:
 
 
 def _quoted(text: str) -> str:
-    return f"<pre>{escape(text)}</pre>"
+    return f'<pre dir="auto">{escape(text)}</pre>'

@@ -82,6 +82,7 @@ async function fill() {
 }
 
 function about(facts) {
+  if (!project && facts.mode === "rating") $("guideline").open = true;
   if (project && facts.guideline !== project.guideline) {
     say(t("newGuideline"), "told");
     $("guideline").open = true;
