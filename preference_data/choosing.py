@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from preference_data import leases
 from preference_data.leases import Person, Purpose, chance
@@ -12,7 +12,6 @@ from preference_data.projects import Project
 from preference_data.queries import judgements_by_key
 from preference_data.queue_schema import item
 from preference_data.records import opinion_from_json
-from preference_data.schema import completion
 
 Why = Literal["", "nothing open", "trial failed", "trial under way", "daily cap", "closed"]
 Wanted = tuple[int, Purpose, tuple[int, ...]]
@@ -28,7 +27,7 @@ def next_for(
         return [], "closed"
     trial = leases.special(connection, project, person.number, "trial", at=at)
     if trial:
-        return [_first_time(connection, row, person) for row in trial[: max(count, 0)]], ""
+        return [_first_time(row, person) for row in trial[: max(count, 0)]], ""
     why = _trial_verdict(connection, project, person, at)
     if why:
         return [], why
@@ -54,7 +53,7 @@ def _mixed(connection: Connection, project: Project, person: Person, *, count: i
     for turn in range(before, before + count):
         drawn = chance("purpose", project.name, person.handle, turn)
         if drawn < settings.gold_share and (row := next(gold, None)) is not None:
-            found.append(_first_time(connection, row, person))
+            found.append(_first_time(row, person))
             continue
         if settings.gold_share <= drawn < settings.gold_share + settings.repeat_share and not repeats:
             old = leases.to_repeat(connection, project, person.number)
@@ -65,7 +64,7 @@ def _mixed(connection: Connection, project: Project, person: Person, *, count: i
         row = next(work, None)
         if row is None:
             break
-        found.append(_first_time(connection, row, person))
+        found.append(_first_time(row, person))
     return found
 
 
@@ -90,8 +89,5 @@ def trial_score(connection: Connection, project: Project, person: int) -> tuple[
     return sum(right), len(right)
 
 
-def _first_time(connection: Connection, row: Any, person: Person) -> Wanted:
-    answers = connection.execute(
-        select(func.count()).select_from(completion).where(completion.c.comparison == row.comparison)
-    ).scalar_one()  # fmt: skip
-    return row.id, row.purpose, leases.side_order(person.handle, str(row.comparison), answers)
+def _first_time(row: Any, person: Person) -> Wanted:
+    return row.id, row.purpose, leases.side_order(person.handle, str(row.comparison), row.answers)

@@ -11,7 +11,9 @@ import uuid
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from alembic import command
 from alembic.config import Config
@@ -27,6 +29,8 @@ BUSY_TIMEOUT_S = 30.0
 _CACHE_KIB = 65536
 _WRITES = "preference_data_writes"
 _WRITER_LOCK = 0x50524546
+_TURNS: WeakKeyDictionary[Engine, Lock] = WeakKeyDictionary()
+_TURNS_LOCK = Lock()
 _AGAIN = "nothing of this batch was stored"
 _ADVICE = {
     "SQLITE_BUSY": f"another process holds the database; {_AGAIN}; wait for it, then run the same command again",
@@ -96,10 +100,27 @@ def writing(engine: Engine) -> Generator[Connection]:
     Raises:
         StoreError: the database refused; the message says what to do.
     """
-    with _explained(engine), engine.connect().execution_options(**{_WRITES: True}) as connection, connection.begin():
+    with (
+        _turn(engine),
+        _explained(engine),
+        engine.connect().execution_options(**{_WRITES: True}) as connection,
+        connection.begin(),
+    ):
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _WRITER_LOCK})
         yield connection
+
+
+@contextmanager
+def _turn(engine: Engine) -> Generator[None]:
+    """This thread's turn to write: SQLite lets those who wait sleep and ask again, a lock wakes the next at once."""
+    if engine.dialect.name != "sqlite":
+        yield
+        return
+    with _TURNS_LOCK:
+        turn = _TURNS.setdefault(engine, Lock())
+    with turn:
+        yield
 
 
 def insert_missing(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:

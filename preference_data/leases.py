@@ -132,6 +132,7 @@ def fresh(connection: Connection, project: Project, person: Person, at: datetime
             item.c.purpose,
             item.c.needs,
             schema.comparison.c.slices,
+            _answers(item.c.comparison),
             open_item.c.rank,
             open_item.c.draw,
         )
@@ -161,7 +162,9 @@ def special(
 ) -> list[Any]:
     """Rows of gold or trial items this person has neither answered nor before them."""
     known = _known_to(item.c.id, person, at, since=project.since)
-    wanted = select(item).where(item.c.project == project.number, item.c.purpose == purpose, ~known)
+    wanted = select(item, _answers(item.c.comparison)).where(
+        item.c.project == project.number, item.c.purpose == purpose, ~known
+    )
     return list(connection.execute(wanted.order_by(item.c.draw)).all())
 
 
@@ -215,6 +218,16 @@ def comparisons_of(connection: Connection, items: Collection[int]) -> dict[int, 
     return {keys[stored.key]: (stored.key, stored.comparison) for stored in assemble(connection, found, until=0)}
 
 
+def subject(connection: Connection, number: int) -> str | None:
+    """The key of what an item asks, None where an answer was erased."""
+    completion, text = schema.completion.c, schema.text.c
+    erased = exists().where(
+        completion.comparison == schema.comparison.c.id, text.digest == completion.text, text.body.is_(None)
+    )
+    wanted = select(schema.comparison.c.key).join(item, item.c.comparison == schema.comparison.c.id)
+    return connection.execute(wanted.where(item.c.id == number, ~erased)).scalar()
+
+
 def showings(connection: Connection, rows: Iterable[Any]) -> list[Showing]:
     """Leases as what is shown; those whose texts were erased are left out."""
     rows = list(rows)
@@ -236,6 +249,12 @@ def _taken(number: Any, at: datetime, *, since: int) -> Any:
         .correlate(open_item)
         .scalar_subquery()
     )
+
+
+def _answers(comparison: Any) -> Any:
+    """How many answers a comparison has."""
+    completion = schema.completion.c
+    return select(func.count()).where(completion.comparison == comparison).scalar_subquery().label("answers")
 
 
 def _known_to(number: Any, person: int, at: datetime, *, since: int) -> Any:

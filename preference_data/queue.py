@@ -23,7 +23,7 @@ from preference_data.opinions import agrees, check, is_skip, turned
 from preference_data.projects import Project, ProjectSettings, change_project, project_named, project_numbered
 from preference_data.queries import append, judgements_by_key, lookup, number_of, people_of
 from preference_data.queue_schema import item
-from preference_data.records import Comparison, Judgement, Opinion, now, opinion_as_json, opinion_from_json
+from preference_data.records import Judgement, Opinion, now, opinion_as_json, opinion_from_json
 from preference_data.schema import annotator, comparison
 from preference_data.standing import Progress
 from preference_data.votes import SET_ASIDE
@@ -326,7 +326,6 @@ class _Asked(NamedTuple):
     lease: Any
     item: Any
     project: Project
-    comparison: Comparison
     key: str
     person: str
     said: tuple[str, ...]
@@ -338,16 +337,15 @@ def _asked(connection: Connection, number: int, person: str) -> _Asked:
         raise Refused(f"item {number}: not shown to {person!r}; load the page again to see what is")
     which = connection.execute(select(item).where(item.c.id == row.item)).one()
     project = project_numbered(connection, which.project)
-    found = leases.comparisons_of(connection, {row.item}).get(row.item)
-    if found is None:
+    key = leases.subject(connection, row.item)
+    if key is None:
         raise Refused(f"item {number}: its text was erased; go on with the next one")
-    said = leases.said_under(connection, number)
-    return _Asked(row, which, project, found[1], found[0], person, said)
+    return _Asked(row, which, project, key, person, leases.said_under(connection, number))
 
 
 def _of_record(asked: _Asked, given: Given) -> Given:
     """What was given, its opinion fitting and about the completions in the order of the record."""
-    check(given.opinion, asked.project, len(asked.comparison.completions))
+    check(given.opinion, asked.project, len(asked.lease.shown_order))
     if not given.as_shown:
         return given
     return replace(given, opinion=turned(given.opinion, asked.lease.shown_order), as_shown=False)
@@ -364,7 +362,7 @@ def _keep(
     append(connection, {}, {said.key: said}, {asked.key: asked.item.comparison})
     leases.end(connection, asked.lease.id, outcome, said.key, at=at)
     if asked.lease.purpose == "work":
-        standing.settle(connection, asked.project, [asked.item], at)
+        standing.settle(connection, asked.project, [asked.item], at, reopen=bool(supersedes))
     return _receipt(asked, said.key, outcome, given, known=False)
 
 

@@ -63,8 +63,16 @@ def open_items(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> Non
     ])  # fmt: skip
 
 
-def settle(connection: Connection, project: Project, rows: Iterable[Any], at: datetime) -> None:
-    """Close items that have all their judgements or were skipped too often, and open those that have not."""
+def settle(connection: Connection, project: Project, rows: Iterable[Any], at: datetime, *, reopen: bool = True) -> None:
+    """Close items that have all their judgements or were skipped too often, and open those that have not.
+
+    Args:
+        connection: inside a transaction.
+        project: theirs.
+        rows: of the items.
+        at: now.
+        reopen: some of them may be closed and have to be opened again.
+    """
     rows = {row.id: row for row in rows}
     places, settings = standing(connection, rows, at, since=project.since), project.settings
     done = {n for n, (judged, _, skips) in places.items()
@@ -72,7 +80,8 @@ def settle(connection: Connection, project: Project, rows: Iterable[Any], at: da
     if done:
         gone = delete(open_item).where(open_item.c.item == bindparam("number"))
         connection.execute(gone, [{"number": number} for number in sorted(done)])
-    open_items(connection, [row._mapping for number, row in rows.items() if number not in done])  # noqa: SLF001
+    if reopen:
+        open_items(connection, [row._mapping for number, row in rows.items() if number not in done])  # noqa: SLF001
 
 
 def remaining(connection: Connection, project: Project) -> tuple[int, int]:

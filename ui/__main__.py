@@ -67,6 +67,7 @@ def serve(
             ssl_certfile=certificate,
             ssl_keyfile=key,
             timeout_graceful_shutdown=5,
+            timeout_keep_alive=75,  # longer than people think, or a connection closes under the next judgement
         )
         uvicorn.Server(config).run(sockets=[listening])
 

@@ -16,7 +16,7 @@ COOKIE = "session"
 FAILURES = 5
 """Wrong passwords after which a name, or an address, has to wait."""
 WAIT_S = 300.0
-RECENT_S = 5.0
+RECENT_S = 30.0
 """How long a session is believed without asking the database again."""
 
 
