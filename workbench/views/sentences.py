@@ -52,7 +52,7 @@ def pairs_needed(change: float, discordant: float = DISCORDANT) -> int | None:
 
 
 def next_steps(
-    report: DriftReport, verdict: Mapping[str, Any] | None, *, elsewhere: tuple[str, ...] = ()
+    report: DriftReport, verdict: Mapping[str, Any] | None, *, elsewhere: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """Two or three things to do, derived from the numbers.
 
@@ -63,7 +63,7 @@ def next_steps(
     """
     newest = report.policies[-1]
     if not report.rounds:
-        return elsewhere or _first_round(report)
+        return tuple(elsewhere) or _first_round(report)
     return (*_of_rounds(report, newest, verdict), *elsewhere)
 
 
