@@ -18,6 +18,7 @@ from preference_data.store import Store
 from ui.app import make_app
 from ui.arena import Arena
 
+SWITCH_S = 0.0002
 DATABASE = "WORKBENCH_DATABASE"
 WORKSPACE = "WORKBENCH_WORKSPACE"
 ENDPOINT, ENDPOINT_KEY = "WORKBENCH_ENDPOINT", "WORKBENCH_ENDPOINT_KEY"
@@ -106,6 +107,8 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def main() -> None:
     """Run, and say in one line what was refused."""
+    # Whoever writes gives up the interpreter at every statement, and others would keep it for 5 ms each time.
+    sys.setswitchinterval(SWITCH_S)
     try:
         typer.run(serve)
     except PreferenceDataError as error:
