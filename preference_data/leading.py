@@ -10,7 +10,7 @@ from preference_data.audit import record
 from preference_data.database import insert_missing, reading, writing
 from preference_data.errors import QueueError
 from preference_data.leases import LAST_WORD
-from preference_data.opinions import ADJUDICATED, check
+from preference_data.opinions import ADJUDICATED, check, is_skip
 from preference_data.projects import project_named
 from preference_data.queries import append, number_of
 from preference_data.queue_schema import item, lease, lease_event, note
@@ -60,8 +60,10 @@ class Leading:
         """Decide an item: at a freeze this opinion takes the place of all others; a later one replaces it.
 
         Raises:
-            QueueError: no such item, or the opinion does not fit.
+            QueueError: no such item, the opinion does not fit, or it is a skip, which decides nothing.
         """
+        if is_skip(opinion):
+            raise QueueError("decision: got a skip; expected an opinion, which takes the place of all others")
         at = now()
         with writing(self._engine) as connection:
             found = project_named(connection, project)

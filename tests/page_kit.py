@@ -1,11 +1,10 @@
 """A store with one project behind the page's real server, and a real browser in front of it."""
 
 import os
-import shutil
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
@@ -16,10 +15,9 @@ from preference_data.queue import Candidate, Queue
 from preference_data.records import Comparison, Completion, Imported, Prompt
 from preference_data.store import Entry, Store
 from ui.app import make_app
+from workbench.bench.page_browser import chromium
+from workbench.errors import WorkbenchError
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-             "--disable-sync", "--no-first-run", "--disable-quic"]  # fmt: skip
 REQUIRED = "WORKBENCH_BROWSER_TESTS"
 """Set to `required`, a machine without a browser fails the tests instead of skipping them."""
 
@@ -51,13 +49,11 @@ def compare(number, first="", second="", prompt="", **slices):
 
 
 @contextmanager
-def served(store, *, person="ann", port=0, arena=None):
-    """The address of the page's server, running in this process."""
-    listening = socket.create_server(("127.0.0.1", port))
+def running(make):
+    """The address of a server in this process; `make` gives its application for a host with a port."""
+    listening = socket.create_server(("127.0.0.1", 0))
     host = f"127.0.0.1:{listening.getsockname()[1]}"
-    server = uvicorn.Server(
-        uvicorn.Config(make_app(store, person=person, hosts=[host], arena=arena), log_level="warning")
-    )
+    server = uvicorn.Server(uvicorn.Config(make(host), log_level="critical"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     while not server.started:
@@ -70,6 +66,11 @@ def served(store, *, person="ann", port=0, arena=None):
         listening.close()
 
 
+def served(store, *, person="ann", arena=None):
+    """The address of the page's server, running in this process."""
+    return running(lambda host: make_app(store, person=person, hosts=[host], arena=arena))
+
+
 def client(url):
     """What a browser sends along."""
     return httpx.Client(base_url=url, headers={"origin": url}, timeout=30)
@@ -78,15 +79,10 @@ def client(url):
 @contextmanager
 def browser():
     """Chromium; skips where there is none, and fails there if browser tests are required."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        give_up = pytest.fail if os.environ.get(REQUIRED) == "required" else pytest.skip
-        give_up("no Chromium on this machine; install it (Debian: apt-get install chromium) to run the browser tests")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+    with ExitStack() as stack:
         try:
-            yield running
-        finally:
-            running.close()
+            found = stack.enter_context(chromium())
+        except WorkbenchError as error:
+            give_up = pytest.fail if os.environ.get(REQUIRED) == "required" else pytest.skip
+            give_up(str(error))
+        yield found

@@ -61,6 +61,8 @@ def test_a_decision_is_a_judgement_and_a_later_one_replaces_it(page):
     page.leading.adjudicate("p", number, TIE, why="less clear", by="lead")
     decided = [j for j in page.judgements() if ADJUDICATED in j.flags]
     assert [(j.opinion, j.supersedes) for j in decided] == [(SECOND, ""), (TIE, decided[0].key)]
+    with pytest.raises(QueueError, match="got a skip; expected an opinion"):
+        page.leading.adjudicate("p", number, Pairwise(Verdict.SKIP), why="", by="lead")
     with pytest.raises(QueueError, match="item 99: not in project"):
         page.leading.adjudicate("p", 99, TIE, why="", by="lead")
 

@@ -52,6 +52,7 @@ class _Battle:
     prompt: str
     seed: int
     models: tuple[str, str]
+    policies: tuple[str, str]
     texts: list[str] = field(default_factory=lambda: ["", ""])
     ended: list[bool] = field(default_factory=lambda: [False, False])
 
@@ -78,7 +79,8 @@ class Arena:
         rng = secrets.SystemRandom()
         first, second = rng.sample(sorted(models), 2)
         name = secrets.token_urlsafe(16)
-        self._battles[name] = _Battle(person, prompt, rng.randrange(2**31), (first, second))
+        policies = (models[first], models[second])
+        self._battles[name] = _Battle(person, prompt, rng.randrange(2**31), (first, second), policies)
         while len(self._battles) > MOST_BATTLES:
             del self._battles[next(iter(self._battles))]
         return name
@@ -119,7 +121,7 @@ class Arena:
         if battle.texts[0].strip() == battle.texts[1].strip() or not all(text.strip() for text in battle.texts):
             raise Refused("battle: expected two different answers, neither empty; ask something else")
         origins = (
-            Sampled(model, TEMPERATURE, TOP_P, MAX_TOKENS, battle.seed + k) for k, model in enumerate(battle.models)
+            Sampled(policy, TEMPERATURE, TOP_P, MAX_TOKENS, battle.seed + k) for k, policy in enumerate(battle.policies)
         )
         answers = tuple(Completion(text, origin) for text, origin in zip(battle.texts, origins, strict=True))
         comparison = Comparison(Prompt.of(battle.prompt), answers, SOURCE)
@@ -136,7 +138,8 @@ class Arena:
             raise Refused("battle: unknown; it was judged already, or the page was started anew; ask again")
         return found
 
-    async def _models(self) -> list[str]:
+    async def _models(self) -> dict[str, str]:
+        """What the endpoint offers: the policy behind each name, the name itself where the endpoint tells no policy."""
         try:
             async with httpx.AsyncClient(timeout=_TIMEOUT, headers=self._headers) as client:
                 answer = await client.get(f"{self._endpoint}/models")
@@ -145,7 +148,7 @@ class Arena:
             raise HTTPException(
                 503, f"no policy answers at {self._endpoint} ({type(error).__name__}); start one: `workbench serve`"
             ) from error
-        return [str(each["id"]) for each in answer.json()["data"]]
+        return {str(each["id"]): str(each.get("policy") or each["id"]) for each in answer.json()["data"]}
 
 
 def add_arena(app: FastAPI, arena: Arena) -> None:

@@ -1,5 +1,6 @@
 """What takes long, in a process of its own: imports, exports, freezes, by the command line everybody has."""
 
+import atexit
 import json
 import shutil
 import subprocess
@@ -35,12 +36,14 @@ class Chores:
         """Import a file."""
         return self._told(path, "import", str(path))
 
-    def hand_out(self, form: str) -> str:
-        """Export everything; an archive with the file and its sidecar."""
-        folder = Path(tempfile.mkdtemp(prefix="export-"))
-        (folder / form).mkdir()
-        self._run("export", form, str(folder / form / f"{form}.jsonl"))
-        return shutil.make_archive(str(folder / form), "zip", folder / form)
+    def hand_out(self, form: str) -> tuple[str | None, str]:
+        """Export everything; an archive with the file and its sidecar, and what is told of it."""
+        place = tempfile.mkdtemp(prefix="export-")
+        atexit.register(shutil.rmtree, place, ignore_errors=True)
+        folder = Path(place) / form
+        folder.mkdir()
+        told = self._told("store", "export", form, str(folder / f"{form}.jsonl"))
+        return (shutil.make_archive(str(folder), "zip", folder) if any(folder.iterdir()) else None), told
 
     def preview(self) -> str:
         """What a version would hold."""
@@ -48,7 +51,7 @@ class Chores:
 
     def freeze(self, name: str) -> str:
         """Freeze a version."""
-        return self._told("store", "freeze", *(["--name", name.strip()] if name.strip() else []))
+        return self._told("store", "freeze", *([f"--name={name.strip()}"] if name.strip() else []))
 
     def _told(self, path: str | None, *words: str) -> str:
         if not path:

@@ -3,7 +3,7 @@
 A page knows answers by where they stand, and nothing else of them: no policy, no order of the record, no source.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,7 +13,7 @@ from preference_data.queue import Given, Own, Receipt, Showing
 from preference_data.records import opinion_as_json, opinion_from_json
 from ui.rendering import rendered
 
-FLAGS = ("pii", "broken", "offensive")
+Flag = Literal["pii", "broken", "offensive"]
 """What a person can say is wrong with an item; any flag goes with any judgement."""
 
 LONGEST_NOTE = 20_000
@@ -55,7 +55,7 @@ class Said(BaseModel):
     opinion: _Pairwise | _Thumb | _Rating | _Ranking = Field(discriminator="kind")
     rationale: str = Field(default="", max_length=LONGEST_NOTE)
     edit: str = Field(default="", max_length=LONGEST_EDIT)
-    flags: tuple[Literal["pii", "broken", "offensive"], ...] = ()
+    flags: tuple[Flag, ...] = ()
     seconds: float = Field(default=0.0, ge=0, le=86_400)
     again: bool = False
     """It replaces what was said before."""
@@ -108,7 +108,7 @@ def own_facts(own: Own) -> dict[str, Any]:
             "opinion": opinion_as_json(as_it_stood(said.opinion, own.showing.shown_order)),
             "rationale": said.rationale,
             "edit": said.edit,
-            "flags": [flag for flag in said.flags if flag in FLAGS],
+            "flags": [flag for flag in said.flags if flag in get_args(Flag)],
         },
         "at": said.at.isoformat(),
     }

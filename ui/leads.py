@@ -25,10 +25,12 @@ from ui.tables import AGREEMENT, DISPUTES, PEOPLE, agreement_rows, dispute_rows,
 
 KEEP, LESS, AGAIN = "keep them", "let them weigh half", "ask their items again"
 OLD = {KEEP: None, LESS: 0.5, AGAIN: 0.0}
-"""What becomes of judgements under the guideline before, and what each then weighs."""
+"""What becomes of judgements under all earlier guidelines, and what each then weighs."""
 
 
 PATH = "/lead"
+CLEAN_S = 3600
+"""How long files that leads sent or fetched stay in Gradio's folder."""
 LEADS = frozenset(["lead", "admin"])
 
 
@@ -62,7 +64,7 @@ def lead_page(store: Store, chores: Chores, *, nobody: str) -> gr.Blocks:
         nobody: the handle of whoever acts where nobody logs in.
     """
     view = _View(store, nobody)
-    with gr.Blocks(title="Leads", analytics_enabled=False) as page:
+    with gr.Blocks(title="Leads", analytics_enabled=False, delete_cache=(CLEAN_S, CLEAN_S)) as page:
         gr.Markdown("# Leads' page\n\n[Judging page](/judge.html)")
         project = gr.Dropdown(label="Project", choices=view.names(), interactive=True)
         said = gr.Markdown()
@@ -75,7 +77,7 @@ def lead_page(store: Store, chores: Chores, *, nobody: str) -> gr.Blocks:
             _disputes(view, project, said)
         with gr.Tab("Guideline"):
             guideline = gr.Textbox(label="Guideline (Markdown)", lines=12)
-            old = gr.Radio(list(OLD), value=KEEP, label="Judgements under the guideline before")
+            old = gr.Radio(list(OLD), value=KEEP, label="Judgements under all earlier guidelines")
             gr.Button("Save as a new version").click(
                 view.save_guideline, [project, guideline, old], said, api_visibility="private"
             )
@@ -129,8 +131,9 @@ def _files(chores: Chores, said: gr.Markdown) -> None:
     def look(path: str) -> tuple[str, str]:
         return path, chores.look(path)
 
-    def hand_out(name: str) -> gr.DownloadButton:
-        return gr.DownloadButton("Download the export", value=chores.hand_out(name), interactive=True)
+    def hand_out(name: str) -> tuple[gr.DownloadButton, str]:
+        path, told = chores.hand_out(name)
+        return gr.DownloadButton("Download the export", value=path, interactive=path is not None), told
 
     file.upload(look, file, [chosen, said], api_visibility="private")
     take_in.click(chores.take_in, chosen, said, api_visibility="private")
@@ -138,7 +141,7 @@ def _files(chores: Chores, said: gr.Markdown) -> None:
         form = gr.Dropdown(chores.forms(), label="Format", value=chores.forms()[0])
         make = gr.Button("Export everything")
         fetch = gr.DownloadButton("Nothing exported yet", interactive=False)
-    make.click(hand_out, form, fetch, api_visibility="private")
+    make.click(hand_out, form, [fetch, said], api_visibility="private")
     name = gr.Textbox(label="Name of the version")
     with gr.Row():
         gr.Button("What would be in a version").click(chores.preview, None, said, api_visibility="private")

@@ -8,6 +8,7 @@ from preference_data.agreement import Agreement, fleiss_kappa, krippendorff_alph
 from preference_data.annotators import Share, annotators
 from preference_data.projects import Mode
 from preference_data.queue import Progress
+from preference_data.records import Pairwise, Ranking, Rating, Thumb
 from preference_data.told import Told, disputed, units
 
 PEOPLE = (
@@ -101,8 +102,6 @@ def dispute_rows(everything: Sequence[Told]) -> list[list[str | float]]:
 
 def opinion_text(told: Told) -> str:
     """An opinion in a few words, answers called A, B, … in the order of the record."""
-    from preference_data.records import Pairwise, Ranking, Rating, Thumb  # noqa: PLC0415
-
     match told.opinion:
         case Pairwise(verdict, strength):
             side = {"first": "A", "second": "B"}.get(verdict.value)

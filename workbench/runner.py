@@ -66,7 +66,7 @@ def endpoint(speak: Speak, policies: Mapping[str, PolicyRef], numerics: Numerics
 
     @app.get("/v1/models", dependencies=[Depends(allowed)])
     def models() -> dict[str, Any]:
-        return {"object": "list", "data": [{"id": name, "object": "model"} for name in policies]}
+        return {"object": "list", "data": [_model(name, ref) for name, ref in policies.items()]}
 
     @app.post("/v1/chat/completions", dependencies=[Depends(allowed)], response_model=None)
     def complete(asked: Asked) -> StreamingResponse | dict[str, Any]:
@@ -92,6 +92,11 @@ def endpoint(speak: Speak, policies: Mapping[str, PolicyRef], numerics: Numerics
     app.add_exception_handler(WorkbenchError, lambda _, error: JSONResponse({"error": str(error)}, status_code=500))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     return app
+
+
+def _model(name: str, policy: PolicyRef) -> dict[str, str]:
+    """A name may come to mean another policy; the digest never does."""
+    return {"id": name, "object": "model", "policy": policy.digest}
 
 
 def _events(pieces: Iterator[str], named: Mapping[str, Any]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import { FLAGS, fillKeys } from "./settings.js";
 import { t, translate } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-const AHEAD = 6, REFILL = 3, LOOK_AGAIN_MS = 30000, TRY_AGAIN_MS = 3000;
+const AHEAD = 6, REFILL = 3, LOOK_AGAIN_MS = 30000, TRY_AGAIN_MS = 3000, LONGEST_S = 86400;  // the server takes no longer time
 const WHY = { "nothing open": "empty", "trial failed": "trialFailed", "trial under way": "trialOn", "daily cap": "cap", closed: "closed", paused: "paused" };
 
 let project = null, now = null, shownAt = 0, again = false, filling = false, why = "", edited = null, looking = 0, outbox = null, mode = null;
@@ -154,7 +154,7 @@ function decide(opinion, reason = "") {
   const flags = [...$("flags").querySelectorAll("input:checked")].map((box) => box.value);
   const said = {
     id: `${now.lease}/${Date.now()}`, lease: now.lease, opinion, flags, edit: opinion === SKIP || edited === null ? "" : $("edit").value,
-    rationale: reason || $("rationale").value.trim(), seconds: (performance.now() - shownAt) / 1000, again,
+    rationale: reason || $("rationale").value.trim(), seconds: Math.min((performance.now() - shownAt) / 1000, LONGEST_S), again,
   };
   done.push({ item: now, said });
   settled.add(now.lease);

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import psutil
 
 
@@ -49,10 +50,9 @@ def quantile(values: Sequence[float], share: float) -> float | None:
     """The smallest value that at least this share of the values does not exceed; None of none.
 
     >>> quantile([3, 1, 2, 4], 0.5)
-    2
+    2.0
     """
-    ordered = sorted(values)
-    return ordered[max(0, -(-round(share * len(ordered) * 1000) // 1000) - 1)] if ordered else None
+    return float(np.quantile(values, share, method="inverted_cdf")) if values else None
 
 
 def machine() -> dict[str, Any]:

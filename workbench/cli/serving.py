@@ -42,7 +42,9 @@ def serve(
     from workbench.runner import endpoint  # noqa: PLC0415 - a web server is not loaded for other verbs
 
     ws = Workspace(workspace)
-    served = {name: ws.registry.ref(ws.registry.resolve(name)) for name in policy or ["base", "champion"]}
+    named = {name: ws.registry.ref(ws.registry.resolve(name)) for name in policy or ["base", "champion"]}
+    # One policy under two names, such as a champion that is still the base, is served once.
+    served = {name: ref for ref, name in {ref: name for name, ref in reversed(named.items())}.items()}
     with assembly.speaking(where_of(workers), count=count, threads=threads) as speak:
         made = endpoint(speak, served, NumericsSettings(threads=threads), key=os.environ.get(KEY, ""))
         typer.echo(f"policies {', '.join(served)}: http://127.0.0.1:{port}/v1 (Ctrl+C ends it)")
