@@ -51,7 +51,7 @@ def add_leads(app: FastAPI, page: gr.Blocks, who: Callable[[Request], Account | 
         enable_monitoring=False,
         mcp_server=False,
         ssr_mode=False,
-        css="th, th * { word-break: keep-all !important; overflow-wrap: normal !important; }",
+        css='button[role="tab"].selected { color: var(--body-text-color) !important; }',  # orange is too pale for some
     )
 
 
@@ -167,14 +167,14 @@ class _View:
 
     def show(self, project: str | None) -> list[Any]:
         if not project:
-            return ["No project yet: `workbench ask NAME` begins one.", [], [], [], ""]
+            return ["No project yet: `workbench ask NAME` begins one.", *(_filled([]) for _ in range(3)), ""]
         found = self._projects.get(project)
         everything = told(self._store.engine, project)
         return [
             progress_text(self._queue.progress(project)),
-            agreement_rows(everything, found.mode),
-            people_rows(everything),
-            dispute_rows(everything),
+            _filled(agreement_rows(everything, found.mode)),
+            _filled(people_rows(everything)),
+            _filled(dispute_rows(everything)),
             found.guideline,
         ]
 
@@ -249,6 +249,11 @@ class _View:
         except PreferenceDataError as error:
             return f"Not done: {escape(str(error))}"
         return told
+
+
+def _filled(rows: list[list[str | float]]) -> gr.Dataframe:
+    """A table's rows; an empty table is hidden, for it scrolls and nothing in it takes the focus."""
+    return gr.Dataframe(value=rows, visible=bool(rows))
 
 
 def _quoted(text: str) -> str:
