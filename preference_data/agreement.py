@@ -30,6 +30,8 @@ Level = Literal["nominal", "ordinal", "interval"]
 Weights = Literal["none", "linear", "quadratic"]
 
 REPLICATES = 1000
+AT_ONCE = 50
+"""Replicates in memory together; each holds a number per item."""
 FEWEST_ITEMS = 5
 """Below this many items an interval means little and none is given."""
 
@@ -188,8 +190,9 @@ def _agreement(counts: Floats, figure: Callable[[Floats], Floats], rng: np.rando
     found = Agreement(value, None, None, items, int(counts.sum()), "")
     if items < FEWEST_ITEMS:
         return found._replace(why=f"{items} items are too few for an interval")
-    draws = rng.multinomial(items, np.full(items, 1 / items), size=REPLICATES).astype(float)
-    low, high = np.nanpercentile(figure(draws), [2.5, 97.5])
+    even = np.full(items, 1 / items)
+    drawn = [figure(rng.multinomial(items, even, size=AT_ONCE).astype(float)) for _ in range(REPLICATES // AT_ONCE)]
+    low, high = np.nanpercentile(np.concatenate(drawn), [2.5, 97.5])
     return found._replace(low=float(low), high=float(high))
 
 

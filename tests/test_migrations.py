@@ -1,6 +1,7 @@
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 from pathlib import Path
@@ -76,6 +77,29 @@ def test_migrated_schema_is_the_one_the_code_describes(tmp_path):
     assert len(described(made)) == 21
     with reading(migrated) as connection:
         assert compare_metadata(MigrationContext.configure(connection), queue_schema.metadata) == []
+
+
+def test_a_queue_keeps_its_order_when_priorities_become_ranks(tmp_path):
+    engine = open_engine(f"sqlite:///{tmp_path}/p.db")
+    older = tmp_path / "older"
+    shutil.copytree(MIGRATIONS, older)
+    (older / "versions" / "s003_page.py").unlink()
+    upgrade(engine, older)
+    with writing(engine) as connection:
+        connection.exec_driver_sql("INSERT INTO prompt (key, turns) VALUES (?, '[]')", ("1" * 64,))
+        connection.exec_driver_sql(
+            "INSERT INTO project VALUES (1, '\"p\"', 'pairwise', '\"l\"', '2026-01-01T00:00:00')"
+        )
+        for number, priority in ((1, 0), (2, 5), (3, 5)):
+            connection.exec_driver_sql("INSERT INTO comparison (id, key, prompt, source, slices) VALUES (?, ?, ?, '\"s\"', '{}')",
+                                       (number, f"{number:064x}", "1" * 64))  # fmt: skip
+            connection.exec_driver_sql("INSERT INTO item VALUES (?, 1, ?, 'work', ?, ?, '\"r\"', '1', '{}', NULL, '\"l\"', "
+                                       "'2026-01-01T00:00:00')", (number, number, priority, 9 - number))  # fmt: skip
+            connection.exec_driver_sql("INSERT INTO open_item VALUES (?, 1, ?, ?)", (number, priority, 9 - number))
+    upgrade(engine, MIGRATIONS)
+    with reading(engine) as connection:
+        ordered = connection.exec_driver_sql("SELECT item, rank FROM open_item ORDER BY rank, draw, item").all()
+    assert ordered == [(3, -5), (2, -5), (1, 0)]  # the more urgent first, and of those the smaller draw
 
 
 def test_newer_schema_is_refused(tmp_path):
