@@ -11,9 +11,7 @@ import uuid
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from threading import Lock
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 from alembic import command
 from alembic.config import Config
@@ -23,14 +21,12 @@ from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from preference_data.commits import WRITES, writers_of
 from preference_data.errors import StoreError
 
 BUSY_TIMEOUT_S = 30.0
 _CACHE_KIB = 65536
-_WRITES = "preference_data_writes"
 _WRITER_LOCK = 0x50524546
-_TURNS: WeakKeyDictionary[Engine, Lock] = WeakKeyDictionary()
-_TURNS_LOCK = Lock()
 _AGAIN = "nothing of this batch was stored"
 _ADVICE = {
     "SQLITE_BUSY": f"another process holds the database; {_AGAIN}; wait for it, then run the same command again",
@@ -97,30 +93,19 @@ def reading(engine: Engine) -> Generator[Connection]:
 def writing(engine: Engine) -> Generator[Connection]:
     """A transaction that writes, alone. What it did is durable once the block has ended, and undone if it raised.
 
+    On SQLite, threads that wait for their turn share one commit (`commits`).
+
     Raises:
         StoreError: the database refused; the message says what to do.
     """
-    with (
-        _turn(engine),
-        _explained(engine),
-        engine.connect().execution_options(**{_WRITES: True}) as connection,
-        connection.begin(),
-    ):
-        if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _WRITER_LOCK})
-        yield connection
-
-
-@contextmanager
-def _turn(engine: Engine) -> Generator[None]:
-    """This thread's turn to write: SQLite lets those who wait sleep and ask again, a lock wakes the next at once."""
-    if engine.dialect.name != "sqlite":
-        yield
-        return
-    with _TURNS_LOCK:
-        turn = _TURNS.setdefault(engine, Lock())
-    with turn:
-        yield
+    with _explained(engine):
+        if engine.dialect.name == "sqlite":
+            with writers_of(engine).writing(engine) as connection:
+                yield connection
+        else:
+            with engine.begin() as connection:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _WRITER_LOCK})
+                yield connection
 
 
 def insert_missing(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -214,7 +199,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES, False)
+    writes = connection.get_execution_options().get(WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
