@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, exists, func, insert, select
+from sqlalchemy import Connection, Engine, bindparam, exists, func, insert, select
 
 from preference_data import leases, schema
 from preference_data.audit import record
@@ -142,19 +142,26 @@ class Leading:
             return [Comment(row.body or "", row.by, row.at) for row in connection.execute(wanted)]
 
 
+_RETURNED = (
+    select(note.c.id, note.c.lease, schema.text.c.body, note.c.at)
+    .select_from(note)
+    .join(lease, lease.c.id == note.c.lease)
+    .join(item, item.c.id == lease.c.item)
+    .join(schema.text, schema.text.c.digest == note.c.body)
+    .where(
+        lease.c.annotator == bindparam("person"),
+        item.c.project == bindparam("project"),
+        note.c.kind == "returned",
+        ~exists().where(lease_event.c.lease == note.c.lease, lease_event.c.at > note.c.at),
+    )
+    .order_by(note.c.id)
+)
+
+
 def returned(connection: Connection, project: int, person: int) -> list[Returned]:
     """A person's judgements in a project that were sent back and not corrected since, oldest first."""
-    corrected = exists().where(lease_event.c.lease == note.c.lease, lease_event.c.at > note.c.at)
-    wanted = (
-        select(note.c.id, note.c.lease, schema.text.c.body, note.c.at)
-        .select_from(note)
-        .join(lease, lease.c.id == note.c.lease)
-        .join(item, item.c.id == lease.c.item)
-        .join(schema.text, schema.text.c.digest == note.c.body)
-        .where(lease.c.annotator == person, item.c.project == project, note.c.kind == "returned", ~corrected)
-        .order_by(note.c.id)
-    )
-    return [Returned(row.id, row.lease, row.body or "", row.at) for row in connection.execute(wanted)]
+    rows = connection.execute(_RETURNED, {"person": person, "project": project})
+    return [Returned(row.id, row.lease, row.body or "", row.at) for row in rows]
 
 
 def _add_note(connection: Connection, which: int, kind: str, body: str, *, by: str) -> None:

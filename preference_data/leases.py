@@ -9,11 +9,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, and_, exists, func, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, and_, bindparam, exists, func, insert, or_, select, tuple_, update
 
 from preference_data import schema
 from preference_data.projects import Project
-from preference_data.queries import COMPARISONS, assemble, number_of
+from preference_data.queries import COMPARISONS, assemble, lookup, number_of
 from preference_data.queue_schema import item, lease, lease_event, open_item
 from preference_data.records import Comparison
 
@@ -37,6 +37,102 @@ _LEASES = (
 
 
 JUDGED, SKIPPED = (lease_event.c.outcome == outcome for outcome in ("judged", "skipped"))
+
+# Built once: building a statement costs more than SQLite takes to answer it.
+_NUMBERED = _LEASES.where(lease.c.id == bindparam("number"))
+_RUNNING = _LEASES.where(
+    lease.c.annotator == bindparam("person"), lease_event.c.lease.is_(None), lease.c.until > bindparam("at")
+)
+_OWN_OPEN = _RUNNING.where(item.c.id == lease.c.item, item.c.project == bindparam("project"))
+_OTHER_RUNNING = _RUNNING.where(
+    lease.c.item == bindparam("item"), lease.c.id != bindparam("number"), lease.c.purpose == bindparam("purpose")
+)
+_AT, _PERSON, _SINCE = (bindparam(name) for name in ("at", "person", "since"))
+
+
+def _answers() -> Any:
+    """How many answers an item has."""
+    completion = schema.completion.c
+    return select(func.count()).where(completion.comparison == item.c.comparison).scalar_subquery().label("answers")
+
+
+def _taken() -> Any:
+    """How many places of an open item are judged or held."""
+    holds = and_(lease_event.c.lease.is_(None), lease.c.until > _AT)
+    return (
+        select(func.count())
+        .select_from(lease.outerjoin(lease_event, LAST_WORD))
+        .where(
+            lease.c.item == open_item.c.item,
+            lease.c.purpose == "work",
+            lease.c.change >= _SINCE,
+            or_(JUDGED, holds),
+        )
+        .correlate(open_item)
+        .scalar_subquery()
+    )
+
+
+def _known_to(number: Any) -> Any:
+    """Whether a person answered an item or holds it now. One that ran out unanswered may be shown to them again."""
+    told = select(lease_event.c.lease).where(lease_event.c.lease == lease.c.id)
+    answered = exists(told.where(lease_event.c.outcome != "released"))
+    held = and_(lease.c.until > _AT, ~exists(told))
+    own = (lease.c.annotator == _PERSON, lease.c.item == number, lease.c.change >= _SINCE)
+    return exists(select(lease.c.id).where(*own, or_(answered, held)))
+
+
+_FRESH = (
+    select(
+        item.c.id,
+        item.c.comparison,
+        item.c.purpose,
+        item.c.needs,
+        schema.comparison.c.slices,
+        _answers(),
+        open_item.c.rank,
+        open_item.c.draw,
+    )
+    .select_from(
+        open_item.join(item, item.c.id == open_item.c.item).join(
+            schema.comparison, schema.comparison.c.id == item.c.comparison
+        )
+    )
+    .where(
+        open_item.c.project == bindparam("project"),
+        ~_known_to(open_item.c.item),
+        _taken() < bindparam("overlap"),
+    )
+    .order_by(open_item.c.rank, open_item.c.draw, open_item.c.item)
+    .limit(PIECE)
+)
+_FRESH_AFTER = _FRESH.where(
+    tuple_(open_item.c.rank, open_item.c.draw, open_item.c.item)
+    > tuple_(bindparam("rank"), bindparam("draw"), bindparam("item"))
+)
+_SPECIAL = (
+    select(item, _answers())
+    .where(item.c.project == bindparam("project"), item.c.purpose == bindparam("purpose"), ~_known_to(item.c.id))
+    .order_by(item.c.draw)
+)
+_SAID = (
+    select(lease_event.c.judgement)
+    .where(lease_event.c.lease == bindparam("number"), lease_event.c.judgement.is_not(None))
+    .order_by(lease_event.c.number)
+)
+_LAST_EVENT = select(func.max(lease_event.c.number)).where(lease_event.c.lease == bindparam("number"))
+_SUBJECT = (
+    select(schema.comparison.c.key)
+    .join(item, item.c.comparison == schema.comparison.c.id)
+    .where(
+        item.c.id == bindparam("number"),
+        ~exists().where(
+            schema.completion.c.comparison == schema.comparison.c.id,
+            schema.text.c.digest == schema.completion.c.text,
+            schema.text.c.body.is_(None),
+        ),
+    )
+)
 
 
 class Person(NamedTuple):
@@ -85,19 +181,12 @@ def side_order(person: str, comparison: str, answers: int) -> tuple[int, ...]:
 
 def lease_row(connection: Connection, number: int) -> Any:
     """A lease with what became of it last, None where there is none of that number."""
-    return connection.execute(_LEASES.where(lease.c.id == number)).first()
+    return connection.execute(_NUMBERED, {"number": number}).first()
 
 
 def own_open(connection: Connection, project: int, person: int, at: datetime) -> list[Any]:
     """A person's leases in a project that run."""
-    wanted = _LEASES.where(
-        item.c.id == lease.c.item,
-        item.c.project == project,
-        lease.c.annotator == person,
-        lease_event.c.lease.is_(None),
-        lease.c.until > at,
-    )
-    return list(connection.execute(wanted).all())
+    return list(connection.execute(_OWN_OPEN, {"project": project, "person": person, "at": at}).all())
 
 
 def own_ended(connection: Connection, project: int, person: int, purpose: Purpose | None = None) -> list[Any]:
@@ -123,49 +212,28 @@ def shown_since(connection: Connection, project: int, person: int, since: dateti
 
 def fresh(connection: Connection, project: Project, person: Person, at: datetime) -> Iterator[Any]:
     """Rows of open items with a place left that this person has not been asked about, in the order of the queue."""
-    after: Any = None
-    place = tuple_(open_item.c.rank, open_item.c.draw, open_item.c.item)
-    base = (
-        select(
-            item.c.id,
-            item.c.comparison,
-            item.c.purpose,
-            item.c.needs,
-            schema.comparison.c.slices,
-            _answers(item.c.comparison),
-            open_item.c.rank,
-            open_item.c.draw,
-        )
-        .select_from(
-            open_item.join(item, item.c.id == open_item.c.item).join(
-                schema.comparison, schema.comparison.c.id == item.c.comparison
-            )
-        )
-        .where(
-            open_item.c.project == project.number,
-            ~_known_to(open_item.c.item, person.number, at, since=project.since),
-            _taken(open_item.c.item, at, since=project.since) < project.settings.overlap,
-        )
-        .order_by(open_item.c.rank, open_item.c.draw, open_item.c.item)
-        .limit(PIECE)
-    )
+    which = {
+        "project": project.number,
+        "person": person.number,
+        "at": at,
+        "since": project.since,
+        "overlap": project.settings.overlap,
+    }
+    rows: Sequence[Any] = ()
     while True:
-        rows = connection.execute(base if after is None else base.where(place > after)).all()
+        after = {"rank": rows[-1].rank, "draw": rows[-1].draw, "item": rows[-1].id} if rows else {}
+        rows = connection.execute(_FRESH_AFTER if after else _FRESH, which | after).all()
         yield from (row for row in rows if _can(person, row.needs) and not _avoids(person, row.slices))
         if len(rows) < PIECE:
             return
-        after = (rows[-1].rank, rows[-1].draw, rows[-1].id)
 
 
 def special(
     connection: Connection, project: Project, person: int, purpose: Literal["gold", "trial"], *, at: datetime
 ) -> list[Any]:
     """Rows of gold or trial items this person has neither answered nor before them."""
-    known = _known_to(item.c.id, person, at, since=project.since)
-    wanted = select(item, _answers(item.c.comparison)).where(
-        item.c.project == project.number, item.c.purpose == purpose, ~known
-    )
-    return list(connection.execute(wanted.order_by(item.c.draw)).all())
+    which = {"project": project.number, "purpose": purpose, "person": person, "at": at, "since": project.since}
+    return list(connection.execute(_SPECIAL, which).all())
 
 
 def to_repeat(connection: Connection, project: Project, person: int) -> Any:
@@ -206,13 +274,13 @@ def give(
 
 def extend(connection: Connection, leases: Collection[int], until: datetime) -> None:
     """Let leases run longer; never shorter."""
-    connection.execute(update(lease).where(lease.c.id.in_(leases), lease.c.until < until).values(until=until))
+    if leases:
+        connection.execute(update(lease).where(lease.c.id.in_(leases), lease.c.until < until).values(until=until))
 
 
 def comparisons_of(connection: Connection, items: Collection[int]) -> dict[int, tuple[str, Comparison]]:
     """What items ask, by item, with the key each comparison was stored under; without those of which a text is gone."""
-    rows = connection.execute(select(item.c.id, item.c.comparison).where(item.c.id.in_(items))).all()
-    numbers = {row.comparison: row.id for row in rows}
+    numbers = {which: number for number, which in lookup(connection, item.c.id, item.c.comparison, items).items()}
     found = connection.execute(COMPARISONS.where(schema.comparison.c.id.in_(numbers))).all()
     keys = {row.key: numbers[row.id] for row in found}
     return {keys[stored.key]: (stored.key, stored.comparison) for stored in assemble(connection, found, until=0)}
@@ -220,12 +288,7 @@ def comparisons_of(connection: Connection, items: Collection[int]) -> dict[int, 
 
 def subject(connection: Connection, number: int) -> str | None:
     """The key of what an item asks, None where an answer was erased."""
-    completion, text = schema.completion.c, schema.text.c
-    erased = exists().where(
-        completion.comparison == schema.comparison.c.id, text.digest == completion.text, text.body.is_(None)
-    )
-    wanted = select(schema.comparison.c.key).join(item, item.c.comparison == schema.comparison.c.id)
-    return connection.execute(wanted.where(item.c.id == number, ~erased)).scalar()
+    return connection.execute(_SUBJECT, {"number": number}).scalar()
 
 
 def showings(connection: Connection, rows: Iterable[Any]) -> list[Showing]:
@@ -237,33 +300,6 @@ def showings(connection: Connection, rows: Iterable[Any]) -> list[Showing]:
         for row in rows
         if row.item in what
     ]
-
-
-def _taken(number: Any, at: datetime, *, since: int) -> Any:
-    """How many places of an item are judged or held."""
-    holds = and_(lease_event.c.lease.is_(None), lease.c.until > at)
-    return (
-        select(func.count())
-        .select_from(lease.outerjoin(lease_event, LAST_WORD))
-        .where(lease.c.item == number, lease.c.purpose == "work", lease.c.change >= since, or_(JUDGED, holds))
-        .correlate(open_item)
-        .scalar_subquery()
-    )
-
-
-def _answers(comparison: Any) -> Any:
-    """How many answers a comparison has."""
-    completion = schema.completion.c
-    return select(func.count()).where(completion.comparison == comparison).scalar_subquery().label("answers")
-
-
-def _known_to(number: Any, person: int, at: datetime, *, since: int) -> Any:
-    """Whether a person answered an item or holds it now. One that ran out unanswered may be shown to them again."""
-    told = select(lease_event.c.lease).where(lease_event.c.lease == lease.c.id)
-    answered = exists(told.where(lease_event.c.outcome != "released"))
-    held = and_(lease.c.until > at, ~exists(told))
-    own = (lease.c.annotator == person, lease.c.item == number, lease.c.change >= since)
-    return exists(select(lease.c.id).where(*own, or_(answered, held)))
 
 
 def _can(person: Person, needs: Mapping[str, str]) -> bool:
@@ -285,26 +321,17 @@ def runs(row: Any, at: datetime) -> bool:
 
 def other_running(connection: Connection, row: Any, at: datetime) -> Any:
     """Another lease of the same person on the same item that runs, None where there is none."""
-    wanted = _LEASES.where(
-        lease.c.item == row.item,
-        lease.c.annotator == row.annotator,
-        lease.c.id != row.id,
-        lease.c.purpose == row.purpose,
-        lease_event.c.lease.is_(None),
-        lease.c.until > at,
-    )
-    return connection.execute(wanted).first()
+    which = {"item": row.item, "person": row.annotator, "number": row.id, "purpose": row.purpose, "at": at}
+    return connection.execute(_OTHER_RUNNING, which).first()
 
 
 def end(connection: Connection, number: int, outcome: Outcome, judgement: str | None, *, at: datetime) -> None:
     """Say what became of a lease; the last word counts."""
-    table = lease_event
-    last = number_of(connection, select(func.max(table.c.number)).where(table.c.lease == number))
+    last = connection.execute(_LAST_EVENT, {"number": number}).scalar() or 0
     row = {"lease": number, "number": last + 1, "outcome": outcome, "judgement": judgement, "at": at}
-    connection.execute(insert(table), row)
+    connection.execute(insert(lease_event), row)
 
 
 def said_under(connection: Connection, number: int) -> tuple[str, ...]:
     """Keys of the judgements given under a lease, in order."""
-    wanted = select(lease_event.c.judgement).where(lease_event.c.lease == number, lease_event.c.judgement.is_not(None))
-    return tuple(connection.execute(wanted.order_by(lease_event.c.number)).scalars())
+    return tuple(connection.execute(_SAID, {"number": number}).scalars())

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Self, get_args
 
-from sqlalchemy import Connection, Engine, func, insert, select
+from sqlalchemy import Connection, Engine, bindparam, func, insert, select
 
 from preference_data import queue_schema, schema
 from preference_data.database import insert_missing, reading, writing
@@ -145,6 +145,9 @@ _PROJECTS = (
     .join(schema.text, schema.text.c.digest == queue_schema.project_change.c.guideline)
     .order_by(queue_schema.project.c.id)
 )
+_NEWEST = _PROJECTS.where(queue_schema.project_change.c.number == _LAST)
+_NAMED = _NEWEST.where(queue_schema.project.c.name == bindparam("name"))
+_NUMBERED = _NEWEST.where(queue_schema.project.c.id == bindparam("number"))
 
 
 class Projects:
@@ -192,7 +195,7 @@ class Projects:
     def all(self) -> list[Project]:
         """All projects, in the order they were begun."""
         with reading(self._engine) as connection:
-            rows = connection.execute(_PROJECTS.where(queue_schema.project_change.c.number == _LAST)).all()
+            rows = connection.execute(_NEWEST).all()
         return [_project(row) for row in rows]
 
     def guideline(self, name: str, change: int) -> str:
@@ -222,15 +225,13 @@ def change_project(
 
 def find_project(connection: Connection, name: str) -> Project | None:
     """A project by its name, None where there is none."""
-    wanted = (queue_schema.project.c.name == name, queue_schema.project_change.c.number == _LAST)
-    row = connection.execute(_PROJECTS.where(*wanted)).first()
+    row = connection.execute(_NAMED, {"name": name}).first()
     return None if row is None else _project(row)
 
 
 def project_numbered(connection: Connection, number: int) -> Project:
     """A project by its number, which an item knows."""
-    wanted = (queue_schema.project.c.id == number, queue_schema.project_change.c.number == _LAST)
-    return _project(connection.execute(_PROJECTS.where(*wanted)).one())
+    return _project(connection.execute(_NUMBERED, {"number": number}).one())
 
 
 def project_named(connection: Connection, name: str) -> Project:

@@ -1,9 +1,10 @@
 """Questions and insertions that `Store` puts together; each runs on a connection, inside the caller's transaction."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Connection, func, insert, select
+from sqlalchemy import Column, Connection, Select, bindparam, func, insert, select
 
 from preference_data import schema
 from preference_data.database import insert_missing
@@ -48,7 +49,11 @@ COMPARISONS = (
 _COMPLETIONS = (
     select(schema.completion, schema.annotator.c.handle)
     .outerjoin(schema.annotator, schema.annotator.c.id == schema.completion.c.writer)
+    .where(schema.completion.c.comparison.in_(bindparam("numbers", expanding=True)))
     .order_by(schema.completion.c.comparison, schema.completion.c.position)
+)
+_LAST_JUDGEMENT = (
+    select(schema.judgement.c.seq, schema.judgement.c.hash).order_by(schema.judgement.c.seq.desc()).limit(1)
 )
 _JUDGEMENTS = (
     select(schema.judgement, schema.annotator.c.handle)
@@ -60,8 +65,8 @@ _JUDGEMENTS = (
 def assemble(connection: Connection, rows: Sequence[Any], until: int) -> list[Stored]:
     """Records of some comparisons' rows, with the judgements up to a number."""
     numbers = [row.id for row in rows]
-    judgement, completion = schema.judgement.c, schema.completion.c
-    parts = connection.execute(_COMPLETIONS.where(completion.comparison.in_(numbers))).all()
+    judgement = schema.judgement.c
+    parts = connection.execute(_COMPLETIONS, {"numbers": numbers}).all()
     about = _JUDGEMENTS.where(judgement.comparison.in_(numbers), judgement.seq <= until)
     said: Sequence[Any] = connection.execute(about).all() if until else []
     digests = text_digests([row.turns for row in rows], parts, said)
@@ -160,8 +165,7 @@ def bury(connection: Connection, kind: str, subjects: Sequence[str], reason: str
 
 def watermark_of(connection: Connection) -> Watermark:
     """The state of the store."""
-    columns = schema.judgement.c
-    last = connection.execute(select(columns.seq, columns.hash).order_by(columns.seq.desc()).limit(1)).first()
+    last = connection.execute(_LAST_JUDGEMENT).first()
     return Watermark(last.seq, last.hash) if last else Watermark(0, FIRST_HASH)
 
 
@@ -174,6 +178,11 @@ def lookup(connection: Connection, key: Column[Any], value: Column[Any], wanted:
     """Values of those rows whose key is wanted, by key; in pieces, as databases bound the number of variables."""
     ordered, found = sorted(wanted), dict[str, Any]()
     for start in range(0, len(ordered), VARIABLES):
-        piece = ordered[start : start + VARIABLES]
-        found |= {row[0]: row[1] for row in connection.execute(select(key, value).where(key.in_(piece)))}
+        piece = {"wanted": ordered[start : start + VARIABLES]}
+        found |= {row[0]: row[1] for row in connection.execute(_looking_up(key, value), piece)}
     return found
+
+
+@cache
+def _looking_up(key: Column[Any], value: Column[Any]) -> Select[Any]:
+    return select(key, value).where(key.in_(bindparam("wanted", expanding=True)))

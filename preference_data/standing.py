@@ -21,6 +21,29 @@ class Standing(NamedTuple):
     skipped: int
 
 
+def _how_many(when: Any, name: str) -> Any:
+    return func.sum(case((when, 1), else_=0)).label(name)
+
+
+_STANDING = (
+    select(
+        lease.c.item,
+        _how_many(JUDGED, "judged"),
+        _how_many(and_(lease_event.c.lease.is_(None), lease.c.until > bindparam("at")), "held"),
+        _how_many(SKIPPED, "skipped"),
+    )
+    .select_from(lease.outerjoin(lease_event, LAST_WORD))
+    .where(
+        lease.c.purpose == "work",
+        lease.c.change >= bindparam("since"),
+        lease.c.item.in_(bindparam("items", expanding=True)),
+    )
+    .group_by(lease.c.item)
+)
+_ITEMS = select(func.count()).where(item.c.project == bindparam("project"), item.c.purpose == "work")
+_STILL_OPEN = select(func.count()).where(open_item.c.project == bindparam("project"))
+
+
 def standing(connection: Connection, items: Collection[int], at: datetime, *, since: int) -> dict[int, Standing]:
     """How far each of some items is, work alone; gold, trials and repeats take no place.
 
@@ -32,20 +55,10 @@ def standing(connection: Connection, items: Collection[int], at: datetime, *, si
     """
     found = dict.fromkeys(items, Standing(0, 0, 0))
     ordered = list(found)
-    holds = and_(lease_event.c.lease.is_(None), lease.c.until > at)
-    names, conditions = ("judged", "held", "skipped"), (JUDGED, holds, SKIPPED)
-    counts = (
-        select(
-            lease.c.item,
-            *(func.sum(case((when, 1), else_=0)).label(name) for name, when in zip(names, conditions, strict=True)),
-        )
-        .select_from(lease.outerjoin(lease_event, LAST_WORD))
-        .where(lease.c.purpose == "work", lease.c.change >= since)
-        .group_by(lease.c.item)
-    )
     for start in range(0, len(ordered), VARIABLES):
-        piece = counts.where(lease.c.item.in_(ordered[start : start + VARIABLES]))
-        found |= {row.item: Standing(row.judged, row.held, row.skipped) for row in connection.execute(piece)}
+        which = {"items": ordered[start : start + VARIABLES], "at": at, "since": since}
+        rows = connection.execute(_STANDING, which)
+        found |= {row.item: Standing(row.judged, row.held, row.skipped) for row in rows}
     return found
 
 
@@ -86,9 +99,10 @@ def settle(connection: Connection, project: Project, rows: Iterable[Any], at: da
 
 def remaining(connection: Connection, project: Project) -> tuple[int, int]:
     """Work items of a project, and those still open; two counts, however many judgements there are."""
-    items = select(func.count()).select_from(item).where(item.c.project == project.number, item.c.purpose == "work")
-    still = select(func.count()).select_from(open_item).where(open_item.c.project == project.number)
-    return number_of(connection, items), number_of(connection, still)
+    items, still = (
+        connection.execute(each, {"project": project.number}).scalar_one() for each in (_ITEMS, _STILL_OPEN)
+    )
+    return items, still
 
 
 class Progress(NamedTuple):
