@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from html import escape
+from threading import Lock
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -87,9 +88,17 @@ _BRACKETS = re.compile(r"\\\[(.+?)\\\]|\\\((.+?)\\\)", re.DOTALL)
 _CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]*`)", re.DOTALL)
 
 
-@lru_cache(maxsize=2048)
 def rendered(text: str) -> str:
-    """Markdown as safe HTML; a text of more than `LONGEST` characters as one preformatted block."""
+    """Markdown as safe HTML; a text of more than `LONGEST` characters as one preformatted block.
+
+    Threads take turns: the parser is not made for several at once, and who wanted the same text finds it ready.
+    """
+    with _TURN:
+        return _rendered(text)
+
+
+@lru_cache(maxsize=4096)
+def _rendered(text: str) -> str:
     if len(text) > LONGEST:
         return f"<pre>{escape(text)}</pre>"
     env: dict[str, Any] = {}
@@ -162,3 +171,4 @@ def _markdown() -> MarkdownIt:
 
 
 _MARKDOWN = _markdown()
+_TURN = Lock()

@@ -10,11 +10,11 @@ import { FLAGS, fillKeys } from "./settings.js";
 import { t, translate } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-const AHEAD = 6, REFILL = 3, LOOK_AGAIN_MS = 30000, TRY_AGAIN_MS = 3000, LONGEST_S = 86400;  // the server takes no longer time
+const FIRST_AHEAD = 2, MORE_AHEAD = 2, MOST_AHEAD = 6, LOOK_AGAIN_MS = 30000, TRY_AGAIN_MS = 3000, LONGEST_S = 86400;  // the server takes no longer time
 const WHY = { "nothing open": "empty", "trial failed": "trialFailed", "trial under way": "trialOn", "daily cap": "cap", closed: "closed", paused: "paused" };
 
 let project = null, now = null, shownAt = 0, again = false, filling = false, why = "", edited = null, looking = 0, outbox = null, mode = null;
-let buffer = [], done = [];
+let buffer = [], done = [], ahead = FIRST_AHEAD;
 const settled = new Set(), seenNotes = new Set();
 const view = { plain: false, diff: false };
 
@@ -58,13 +58,15 @@ async function ask(path, body) {
   return facts;
 }
 
-// Holds what is prepared and what is on its way; the server counts both.
+// Holds what is prepared and what is on its way; the server counts both. Whoever only looks in holds little; who goes on
+// judging has more prepared each time.
 async function fill() {
   if (filling || !project) return;
   filling = true;
   try {
     const held = outbox.waiting.filter((one) => !one.again).length;
-    const taken = await ask("api/take", { project: project.name, count: Math.min(AHEAD + held, 32) });
+    const taken = await ask("api/take", { project: project.name, count: Math.min(ahead + held, 32) });
+    ahead = Math.min(ahead + MORE_AHEAD, MOST_AHEAD);
     const known = new Set([...settled, ...buffer.map((one) => one.lease), ...outbox.waiting.map((one) => one.lease)]);
     if (now) known.add(now.lease);
     buffer.push(...taken.showings.filter((one) => !known.has(one.lease)));
@@ -104,7 +106,7 @@ function next() {
     $("empty").querySelector("h2").textContent = t(why ? WHY[why] : "loading");
     $("empty").querySelector("p").textContent = why ? t(`${WHY[why]}Why`) : "";
   }
-  if (buffer.length <= REFILL && !why) fill();
+  if (buffer.length < ahead / 2 && !why) fill();
   if (!now && why) { clearTimeout(looking); looking = setTimeout(fill, LOOK_AGAIN_MS); }
 }
 
@@ -160,8 +162,8 @@ function decide(opinion, reason = "") {
   settled.add(now.lease);
   keepDraft(now.lease, null);
   hush("item", "note", "told");
+  outbox.add(said);  // first: what is asked for next is counted beside it
   next();
-  outbox.add(said);
 }
 
 // A reason or an edit that was begun outlives the page.

@@ -2,10 +2,12 @@
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain, repeat
 from typing import Any
 
+from workbench.bench.page_load import FIRST_AHEAD, MORE_AHEAD, MOST_AHEAD
 from workbench.errors import WorkbenchError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -73,7 +75,7 @@ class Visitor:
             cold: the page holds nothing ahead, so that each pair has to be fetched.
         """
         if cold:
-            self.tab.route("**/api/take", _one_at_a_time)
+            self.tab.route("**/api/take", _one_at_a_time())
             self.tab.reload()
             self.tab.locator(".answer").first.wait_for()
         self.tab.evaluate(_WATCH)
@@ -93,6 +95,12 @@ class Visitor:
         return [each["id"] for each in found if each["impact"] in {"serious", "critical"}]
 
 
-def _one_at_a_time(route: Any) -> None:
-    body = route.request.post_data_json
-    route.continue_(post_data={**body, "count": max(1, body["count"] - 5)})
+def _one_at_a_time() -> Callable[[Any], None]:
+    """Lets the page prepare no item but the one it shows, whose place its judgement holds until it arrives."""
+    prepared = chain(range(FIRST_AHEAD, MOST_AHEAD, MORE_AHEAD), repeat(MOST_AHEAD))
+
+    def change(route: Any) -> None:
+        body = route.request.post_data_json
+        route.continue_(post_data={**body, "count": body["count"] - next(prepared) + 1})
+
+    return change

@@ -11,8 +11,8 @@ import httpx
 
 from workbench.bench.page_world import PROJECT
 
-AHEAD, REFILL = 6, 3
-"""As the page has it."""
+FIRST_AHEAD, MORE_AHEAD, MOST_AHEAD = 2, 2, 6
+"""Items prepared, as the page has it."""
 
 
 @dataclass(slots=True)
@@ -56,18 +56,20 @@ class _Person:
     rng: random.Random
     buffer: list[int] = field(default_factory=list[int])
     seen: set[int] = field(default_factory=set[int])
+    ahead: int = FIRST_AHEAD
 
     async def work(self, end: float, think_s: float) -> None:
         await asyncio.sleep(self.rng.uniform(0, think_s))
         while time.monotonic() < end:
-            if len(self.buffer) <= REFILL:
+            if len(self.buffer) < self.ahead / 2:
                 await self.take()
             if self.buffer:
                 await self.judge(self.buffer.pop(0))
             await asyncio.sleep(self.rng.uniform(0.5, 1.5) * think_s)
 
     async def take(self) -> None:
-        taken = await self.send("/api/take", {"project": PROJECT, "count": AHEAD})
+        taken = await self.send("/api/take", {"project": PROJECT, "count": self.ahead})
+        self.ahead = min(self.ahead + MORE_AHEAD, MOST_AHEAD)
         self.buffer += [each["lease"] for each in (taken or {}).get("showings", ()) if each["lease"] not in self.seen]
         self.seen |= set(self.buffer)
 
