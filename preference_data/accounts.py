@@ -136,6 +136,17 @@ class Accounts:
             record(connection, "account changed", {"account": handle, **row}, by=by)
             return _get(connection, handle)
 
+    def avoid(self, handle: str, name: str, value: str) -> Account:
+        """Show somebody nothing more of a slice, such as a topic, because they asked for it.
+
+        Raises:
+            QueueError: no such account.
+        """
+        with reading(self._engine) as connection:
+            avoided = dict(_get(connection, handle).avoid)
+        avoided[name] = tuple(sorted({*avoided.get(name, ()), value}))
+        return self.change(handle, Wanted(avoid=avoided, reason="asked for while judging"), by=handle)
+
     def set_password(self, handle: str, password: str, *, by: str) -> None:
         """Replace a password; all sessions of the account end.
 

@@ -118,7 +118,7 @@ def weighed(ballots: Sequence[Ballot], how: Reliability, unused: Counter[str]) -
     """The ballots with the weight of whoever gave them; those of people no better than chance are left out."""
     if how == "alike":
         return list(ballots)
-    skills = reliabilities(ballots)
+    skills = reliabilities(ballots, how)
     weights = {person: max(0.0, 2 * skill - 1) for person, skill in skills.items()}
     kept = [
         each._replace(weight=each.weight * weights.get(each.judgement.annotator, 1.0))

@@ -1,17 +1,19 @@
 """What a person is shown next: trial items first, then work with gold items and repeats among it."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Engine, select
 
 from preference_data import leases
+from preference_data.database import writing
 from preference_data.leases import Person, Purpose, chance
 from preference_data.opinions import agrees
-from preference_data.projects import Project
-from preference_data.queries import judgements_by_key
+from preference_data.projects import Project, project_named
+from preference_data.queries import judgements_by_key, people_of
 from preference_data.queue_schema import item
-from preference_data.records import opinion_from_json
+from preference_data.records import now, opinion_from_json
 
 Why = Literal["", "nothing open", "trial failed", "trial under way", "daily cap", "closed"]
 Wanted = tuple[int, Purpose, tuple[int, ...]]
@@ -39,6 +41,24 @@ def next_for(
         count = min(count, settings.daily_cap - shown)
     found = _mixed(connection, project, person, count=count, at=at)
     return found, "" if len(found) >= count else "nothing open"
+
+
+def give_back_avoided(engine: Engine, project: str, handle: str, avoid: Mapping[str, Sequence[str]]) -> list[int]:
+    """Give back what a person holds in a project and does not want to see; the leases that ended.
+
+    Raises:
+        QueueError: no such project.
+    """
+    at = now()
+    with writing(engine) as connection:
+        found = project_named(connection, project)
+        person = Person(people_of(connection, {handle})[handle], handle, {}, avoid)
+        held = leases.own_open(connection, found.number, person.number, at)
+        what = leases.comparisons_of(connection, {row.item for row in held})
+        given = [row.id for row in held if row.item in what and leases.avoids(person, what[row.item][1].slices)]
+        for number in given:
+            leases.end(connection, number, "released", None, at=at)
+    return given
 
 
 def _mixed(connection: Connection, project: Project, person: Person, *, count: int, at: datetime) -> list[Wanted]:

@@ -33,8 +33,8 @@ class FreezeRule:
         sources: comparisons of these sources only; empty means all.
         slices: comparisons whose slices have one of the values given for each name; empty means all.
         without: judgements of these annotators are left out, as if they had never been given.
-        reliability: how much each annotator's judgements count: all `alike`, or by `dawid-skene`, 2p - 1 for whoever is
-            right with probability p where several judged the same; see `preference_data.reliability`.
+        reliability: how much each annotator's judgements count: all `alike`, or by one of the models of
+            `preference_data.reliability`, 2p - 1 for whoever it takes to be right with probability p.
         annotator_cap: largest share of the judgements one annotator may give, in (0, 1]; 1 means no limit.
         min_weight: pairs of less weight are dropped, in [0, 1].
         min_pairs: fewest pairs each split must have.
@@ -64,7 +64,7 @@ class FreezeRule:
         if self.min_pairs < 0:
             raise ValueError(f"min_pairs: got {self.min_pairs}; expected 0 or more")
         if self.reliability not in get_args(Reliability):
-            raise ValueError(f"reliability: got {self.reliability!r}; expected {' or '.join(get_args(Reliability))}")
+            raise ValueError(f"reliability: got {self.reliability!r}; expected {', '.join(get_args(Reliability))}")
         if self.max_pairs < 0:
             raise ValueError(f"max_pairs: got {self.max_pairs}; expected 0 for no limit, or more")
 

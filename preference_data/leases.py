@@ -223,7 +223,7 @@ def fresh(connection: Connection, project: Project, person: Person, at: datetime
     while True:
         after = {"rank": rows[-1].rank, "draw": rows[-1].draw, "item": rows[-1].id} if rows else {}
         rows = connection.execute(_FRESH_AFTER if after else _FRESH, which | after).all()
-        yield from (row for row in rows if _can(person, row.needs) and not _avoids(person, row.slices))
+        yield from (row for row in rows if _can(person, row.needs) and not avoids(person, row.slices))
         if len(rows) < PIECE:
             return
 
@@ -310,7 +310,8 @@ def _can(person: Person, needs: Mapping[str, str]) -> bool:
     )
 
 
-def _avoids(person: Person, slices: Mapping[str, str]) -> bool:
+def avoids(person: Person, slices: Mapping[str, str]) -> bool:
+    """Whether a person does not want to see what is in these slices."""
     return any(slices.get(name) in values for name, values in person.avoid.items())
 
 

@@ -93,10 +93,20 @@ def simulated(skills, items, seed=0):
 def test_how_often_people_are_right_is_found_without_knowing_what_is_right(seed):
     skills = {"ann": 0.95, "bob": 0.85, "cyd": 0.75, "dan": 0.65, "eve": 0.9}
     ballots = simulated(skills, 200, seed)
-    found = reliabilities(ballots)
+    found = reliabilities(ballots, "dawid-skene")
     # against what each was right about in this draw: the rest is chance that no estimate can see
     truth = reference(ballots, skills, seed)
     assert {who: found[who] for who in skills} == pytest.approx(truth, abs=0.05)
+
+
+@pytest.mark.parametrize("how", ["dawid-skene", "mace"])
+def test_whoever_answers_at_random_counts_for_little_in_every_model(how):
+    """Three who know (right with 0.95, so 2p - 1 = 0.9) and one who tosses a coin (0)."""
+    skills = {"ann": 0.95, "bob": 0.95, "cyd": 0.95, "coin": 0.5}
+    found = reliabilities(simulated(skills, 200), how)
+    weights = {who: 2 * p - 1 for who, p in found.items()}
+    assert all(0.8 <= weights[who] <= 1 for who in ("ann", "bob", "cyd")), weights
+    assert abs(weights["coin"]) <= 0.2, weights
 
 
 def reference(ballots, skills, seed):
@@ -110,8 +120,8 @@ def reference(ballots, skills, seed):
 
 
 def test_people_who_shared_too_little_are_not_judged():
-    assert reliabilities(simulated({"ann": 0.9, "bob": 0.9}, 9)) == {}
-    assert reliabilities([]) == {}
+    assert reliabilities(simulated({"ann": 0.9, "bob": 0.9}, 9), "mace") == {}
+    assert reliabilities([], "mace") == {}
 
 
 def test_votes_weigh_as_much_as_their_givers_are_reliable(frozen):
@@ -131,7 +141,7 @@ def test_votes_weigh_as_much_as_their_givers_are_reliable(frozen):
 
 
 def test_an_unknown_way_of_weighing_is_refused():
-    with pytest.raises(ValueError, match="reliability: got 'gut'; expected alike or dawid-skene"):
+    with pytest.raises(ValueError, match="reliability: got 'gut'; expected alike, dawid-skene, mace"):
         FreezeRule(reliability="gut")
 
 

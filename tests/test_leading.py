@@ -1,5 +1,8 @@
 """What leads do: decide disputes, send judgements back, change the guideline, look and freeze."""
 
+import csv
+import json
+
 import pytest
 
 from preference_data.accounts import Accounts
@@ -12,8 +15,10 @@ from preference_data.queue import Given
 from preference_data.records import Pairwise, Verdict
 from preference_data.told import told
 from tests.page_kit import Page, client, compare, served
+from tests.tiny_model import build_tiny_model
 from ui.chores import Chores
-from ui.tables import agreement_rows, dispute_rows, people_rows, progress_text
+from ui.tables import agreement_rows, dispute_rows, minutes_csv, people_rows, progress_text
+from workbench.workspace import Workspace
 
 FIRST, SECOND, TIE = Pairwise(Verdict.FIRST, 2), Pairwise(Verdict.SECOND, 1), Pairwise(Verdict.TIE)
 
@@ -129,4 +134,28 @@ def test_the_leads_page_lets_leads_in_and_nobody_else(page):
 def test_chores_run_the_command_line_and_say_what_it_refused(tmp_path):
     assert Chores("").preview() == "Not done: this page knows no workspace; start it with `workbench page`"
     assert "no workspace" in Chores(str(tmp_path)).preview()
-    assert Chores("").look(None) == "Choose a file first."
+    assert Chores("").look(None) == ("Choose a file first.", [])
+
+
+def test_an_import_shows_the_refused_rows_before_and_after(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    good = {"prompt": "Why?", "chosen": "Because.", "rejected": "No."}
+    file.write_text(f"{json.dumps(good)}\n{json.dumps(good | {'chosen': ''})}\n", encoding="utf-8")
+    Workspace.init(tmp_path / "w", base=build_tiny_model(tmp_path / "base"))
+    chores = Chores(str(tmp_path / "w"))
+    for told_, refused in (chores.look(str(file)), chores.take_in(str(file))):
+        assert "| stored | 1 |" in told_
+        [[line, reason, row]] = refused
+        assert (line, json.loads(row)["rejected"]) == ("2", "No.")
+        assert "chosen" in reason
+
+
+def test_active_minutes_as_csv_hold_no_formula(page):
+    judge(page, "=cmd()", FIRST, count=2)
+    judge(page, "ann", FIRST)
+    person, judged, skipped, minutes = (list(each) for each in zip(*csv.reader(
+        minutes_csv(told(page.store.engine, "p")).splitlines()), strict=True))  # fmt: skip
+    assert person == ["person", "'=cmd()", "ann"]
+    assert (judged, skipped) == (["judged", "2", "1"], ["skipped", "0", "0"])
+    assert minutes[0] == "active_min"
+    assert all(float(each) < 1 for each in minutes[1:])

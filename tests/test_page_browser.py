@@ -6,10 +6,11 @@ import time
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from preference_data.accounts import Accounts
 from preference_data.leading import Leading
 from preference_data.queue import Given
 from preference_data.records import Comparison, Completion, Imported, Pairwise, Prompt, Thumb, Verdict
-from tests.page_kit import Page, browser, compare, served
+from tests.page_kit import Page, browser, client, compare, served
 from tests.test_page import HOSTILE
 
 SERIOUS = {"serious", "critical"}
@@ -381,3 +382,52 @@ def test_leads_see_progress_disputes_and_the_guideline(visit, page, scheme):
         time.sleep(0.3)
         assert violations(ann) == [], tab
     assert {re.match(r"https?://[^/]+", url)[0] for url in ann.asked} == {ann.tab.evaluate("location.origin")}
+
+
+def test_who_logs_in_can_ask_for_no_more_of_a_topic(page, chromium):
+    page.ask(*(compare(k, topic="war" if k % 2 else "cooking") for k in range(12)))
+    accounts = Accounts(page.store.engine)
+    token = {name: accounts.create(name, None, by="root") and accounts.begin(name) for name in ("ann", "bob")}
+    with served(page.store) as url:
+        context = chromium.new_context()
+        context.add_cookies([{"name": "session", "value": token["ann"], "url": url}])
+        tab = context.new_page()
+        tab.goto(url)
+        seen = []
+        for _ in range(12):
+            tab.locator("#prompt:not(:empty)").wait_for()
+            number = int(re.search(r"question (\d+)", tab.locator("#prompt").inner_text())[1])
+            seen.append(number)
+            tab.keyboard.press("s")
+            if number % 2:
+                tab.get_by_label("Show me nothing more of the topic 'war'").check()
+                tab.get_by_role("button", name="Skip", exact=True).click()
+                tab.get_by_text("You are shown nothing more of 'war'").wait_for()
+                break
+            tab.get_by_role("button", name="Skip", exact=True).click()
+            tab.wait_for_function(
+                "was => !document.querySelector('#prompt').innerText.includes(was)", arg=f"question {number}?"
+            )
+        assert seen[-1] % 2, "half of the twelve are about war"
+        while not tab.locator("#empty").is_visible():
+            before = tab.locator("#prompt").inner_text()
+            assert int(re.search(r"question (\d+)", before)[1]) % 2 == 0
+            tab.keyboard.press("4")
+            tab.wait_for_function(
+                "was => document.querySelector('#item').hidden || document.querySelector('#prompt').innerText !== was",
+                arg=before,
+            )
+        context.close()
+        with client(url) as http:
+            http.cookies.set("session", token["bob"])
+            shown = http.post("/api/take", json={"project": "p", "count": 12}).json()["showings"]
+    about_war = [one for one in shown if one["topic"] == "war"]
+    assert len(about_war) == 6, "what she held of it is free for others, and the one she skipped"
+    assert accounts.all()[0].avoid == {"topic": ("war",)}
+
+
+def test_without_accounts_no_topic_is_offered(visit):
+    ann = visit(compare(1, topic="war"))
+    ann.sees("question")
+    ann.press("s")
+    assert not ann.tab.locator("#unwanted").is_visible()

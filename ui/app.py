@@ -15,6 +15,7 @@ from preference_data.projects import Projects
 from preference_data.queue import Queue
 from preference_data.store import Store
 from ui.arena import Arena, add_arena
+from ui.avoiding import add_avoiding
 from ui.chores import Chores
 from ui.guard import Guard
 from ui.judging import Said, own_facts, project_facts, receipt_facts, showing_facts
@@ -61,6 +62,7 @@ def make_app(
     if accounts.any():
         people = LoggedIn(accounts)
         add_login(app, accounts, people, secure=scheme == "https")
+        add_avoiding(app, store, accounts, people)
     else:
         people = Local(person)
 

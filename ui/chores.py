@@ -8,12 +8,16 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from preference_data.exporters import EXPORTERS
 
 LONGEST_S = 3600
+REFUSED = ("line", "reason", "row")
+MOST_REFUSED = 200
+"""Refused rows that are shown; the file has all."""
 
 
 class Chores:
@@ -28,38 +32,43 @@ class Chores:
         """Formats of exports."""
         return list(EXPORTERS)
 
-    def look(self, path: str | None) -> str:
-        """What an import of a file would store and refuse; nothing is stored."""
-        return self._told(path, "import", str(path), "--dry-run")
+    def look(self, path: str | None) -> tuple[str, list[list[str]]]:
+        """What an import of a file would store, and the rows it would refuse, as `REFUSED`; nothing is stored."""
+        return self._imported(path, "--dry-run")
 
-    def take_in(self, path: str | None) -> str:
-        """Import a file."""
-        return self._told(path, "import", str(path))
+    def take_in(self, path: str | None) -> tuple[str, list[list[str]]]:
+        """Import a file; what is told of it, and the rows it refused, as `REFUSED`."""
+        return self._imported(path)
 
     def hand_out(self, form: str) -> tuple[str | None, str]:
         """Export everything; an archive with the file and its sidecar, and what is told of it."""
-        place = tempfile.mkdtemp(prefix="export-")
-        atexit.register(shutil.rmtree, place, ignore_errors=True)
-        folder = Path(place) / form
+        folder = fresh_folder() / form
         folder.mkdir()
-        told = self._told("store", "export", form, str(folder / f"{form}.jsonl"))
+        told = self._told("export", form, str(folder / f"{form}.jsonl"))
         return (shutil.make_archive(str(folder), "zip", folder) if any(folder.iterdir()) else None), told
 
     def preview(self) -> str:
         """What a version would hold."""
-        return self._told("store", "freeze", "--dry-run")
+        return self._told("freeze", "--dry-run")
 
     def freeze(self, name: str) -> str:
         """Freeze a version."""
-        return self._told("store", "freeze", *([f"--name={name.strip()}"] if name.strip() else []))
+        return self._told("freeze", *([f"--name={name.strip()}"] if name.strip() else []))
 
-    def _told(self, path: str | None, *words: str) -> str:
+    def _imported(self, path: str | None, *words: str) -> tuple[str, list[list[str]]]:
         if not path:
-            return "Choose a file first."
+            return "Choose a file first.", []
+        try:
+            found = self._run("import", path, *words)
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            return _not_done(error), []
+        return _table(found), _refused(found.get("rejects"))
+
+    def _told(self, *words: str) -> str:
         try:
             return _table(self._run(*words))
         except (RuntimeError, subprocess.TimeoutExpired) as error:
-            return f"Not done: {escape(str(error))}"
+            return _not_done(error)
 
     def _run(self, *words: str) -> Mapping[str, Any]:
         if not self._workspace:
@@ -71,6 +80,26 @@ class Chores:
                 done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "it ended without a word"
             )
         return json.loads(done.stdout)
+
+
+def fresh_folder() -> Path:
+    """A new folder that goes when this process ends."""
+    place = tempfile.mkdtemp(prefix="export-")
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return Path(place)
+
+
+def _not_done(error: Exception) -> str:
+    return f"Not done: {escape(str(error))}"
+
+
+def _refused(path: str | None) -> list[list[str]]:
+    """The first rows of a rejects file."""
+    if not path:
+        return []
+    with Path(path).open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in islice(file, MOST_REFUSED)]
+    return [[str(row["line"]), row["reason"], row["row"] or ""] for row in rows]
 
 
 def _table(found: Mapping[str, Any]) -> str:

@@ -16,6 +16,8 @@ from ui.rendering import rendered
 Flag = Literal["pii", "broken", "offensive"]
 """What a person can say is wrong with an item; any flag goes with any judgement."""
 
+TOPIC = "topic"
+"""The one slice of a comparison that people are told: others may say where answers come from."""
 LONGEST_NOTE = 20_000
 LONGEST_EDIT = 400_000
 MOST_ANSWERS = 100
@@ -96,6 +98,7 @@ def showing_facts(showing: Showing) -> dict[str, Any]:
         "turns": turns,
         "answers": [_both(text) for text in answers],
         "trial": showing.purpose == "trial",
+        "topic": showing.comparison.slices.get(TOPIC, ""),
     }
 
 

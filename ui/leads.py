@@ -20,8 +20,8 @@ from preference_data.queue import Queue
 from preference_data.records import Pairwise, Verdict
 from preference_data.store import Store
 from preference_data.told import told
-from ui.chores import Chores
-from ui.tables import AGREEMENT, DISPUTES, PEOPLE, agreement_rows, dispute_rows, people_rows, progress_text
+from ui.chores import REFUSED, Chores, fresh_folder
+from ui.tables import AGREEMENT, DISPUTES, PEOPLE, agreement_rows, dispute_rows, minutes_csv, people_rows, progress_text
 
 KEEP, LESS, AGAIN = "keep them", "let them weigh half", "ask their items again"
 OLD = {KEEP: None, LESS: 0.5, AGAIN: 0.0}
@@ -72,6 +72,10 @@ def lead_page(store: Store, chores: Chores, *, nobody: str) -> gr.Blocks:
             progress = gr.Markdown()
             agreement = gr.Dataframe(headers=list(AGREEMENT), label="Agreement", interactive=False, wrap=True)
             people = gr.Dataframe(headers=list(PEOPLE), label="People", interactive=False, wrap=True)
+            with gr.Row():
+                write = gr.Button("Write the active minutes")
+                minutes = gr.DownloadButton("Nothing written yet", interactive=False)
+            write.click(view.minutes, project, minutes, api_visibility="private")
         with gr.Tab("Disputes"):
             disputes = gr.Dataframe(headers=list(DISPUTES), label="Most disputed first", interactive=False, wrap=True)
             _disputes(view, project, said)
@@ -128,15 +132,21 @@ def _files(chores: Chores, said: gr.Markdown) -> None:
         file = gr.UploadButton("Choose preferences to import", type="filepath", file_count="single")
         take_in = gr.Button("Import what was chosen")
 
-    def look(path: str) -> tuple[str, str]:
-        return path, chores.look(path)
+    def look(path: str) -> tuple[str, str, gr.Dataframe]:
+        told, refused = chores.look(path)
+        return path, told, _filled(refused)
+
+    def take_in_chosen(path: str) -> tuple[str, gr.Dataframe]:
+        told, refused = chores.take_in(path)
+        return told, _filled(refused)
 
     def hand_out(name: str) -> tuple[gr.DownloadButton, str]:
         path, told = chores.hand_out(name)
         return gr.DownloadButton("Download the export", value=path, interactive=path is not None), told
 
-    file.upload(look, file, [chosen, said], api_visibility="private")
-    take_in.click(chores.take_in, chosen, said, api_visibility="private")
+    refused = gr.Dataframe(headers=list(REFUSED), label="Refused rows", interactive=False, wrap=True, visible=False)
+    file.upload(look, file, [chosen, said, refused], api_visibility="private")
+    take_in.click(take_in_chosen, chosen, [said, refused], api_visibility="private")
     with gr.Row():
         form = gr.Dropdown(chores.forms(), label="Format", value=chores.forms()[0])
         make = gr.Button("Export everything")
@@ -177,6 +187,14 @@ class _View:
             _filled(dispute_rows(everything)),
             found.guideline,
         ]
+
+    def minutes(self, project: str | None) -> gr.DownloadButton:
+        """Who judged how much in how many minutes, as a file."""
+        path = None
+        if project:
+            path = fresh_folder() / "active-minutes.csv"
+            path.write_text(minutes_csv(told(self._store.engine, project)), encoding="utf-8")
+        return gr.DownloadButton("Download the active minutes", value=path, interactive=path is not None)
 
     def item(self, project: str | None, number: float | None) -> str:
         """An item's texts, as text: what models wrote is not rendered here."""

@@ -1,6 +1,8 @@
 """What leads see, as rows: progress, people, agreement, disputes. Undefined numbers say why instead of being 0."""
 
+import csv
 from collections.abc import Sequence
+from io import StringIO
 
 import numpy as np
 
@@ -49,6 +51,20 @@ def people_rows(everything: Sequence[Told]) -> list[list[str | float]]:
         ]
         for each in annotators(everything)
     ]
+
+
+def minutes_csv(everything: Sequence[Told]) -> str:
+    """Judgements and active minutes per person; pauses of more than `annotators.IDLE_S` are no activity."""
+    out = StringIO()
+    rows = csv.writer(out)
+    rows.writerow(["person", "judged", "skipped", "active_min"])
+    rows.writerows([_plain(e.person), e.judged, e.skipped, f"{e.active_min:.1f}"] for e in annotators(everything))
+    return out.getvalue()
+
+
+def _plain(name: str) -> str:
+    """A name that no spreadsheet takes for a formula."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
 
 
 def share_text(share: Share) -> str:

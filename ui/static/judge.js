@@ -13,7 +13,7 @@ const $ = (id) => document.getElementById(id);
 const FIRST_AHEAD = 2, MORE_AHEAD = 2, MOST_AHEAD = 6, LOOK_AGAIN_MS = 30000, TRY_AGAIN_MS = 3000, LONGEST_S = 86400;  // the server takes no longer time
 const WHY = { "nothing open": "empty", "trial failed": "trialFailed", "trial under way": "trialOn", "daily cap": "cap", closed: "closed", paused: "paused" };
 
-let project = null, now = null, shownAt = 0, again = false, filling = false, why = "", edited = null, looking = 0, outbox = null, mode = null;
+let accounts = false, project = null, now = null, shownAt = 0, again = false, filling = false, why = "", edited = null, looking = 0, outbox = null, mode = null;
 let buffer = [], done = [], ahead = FIRST_AHEAD;
 const settled = new Set(), seenNotes = new Set();
 const view = { plain: false, diff: false };
@@ -148,6 +148,9 @@ function decideByName(action) {
   if (!now) return;
   if (action !== "skip") return decide(ONE_KEY[project.mode][action]);
   $("skip-reason").value = $("rationale").value;
+  $("unwanted").hidden = !accounts || !now.topic;
+  $("unwanted").querySelector("input").checked = false;
+  $("unwanted").querySelector("span").textContent = t("unwanted", { topic: now.topic });
   $("skip").showModal();
 }
 
@@ -203,6 +206,15 @@ async function past() {
     }));
     $("past").showModal();
   } catch (error) { say(t("cannotHistory", { error: error.message })); }
+}
+
+async function avoid(topic) {
+  try {
+    await ask("api/avoid", { project: project.name, topic });
+    buffer = buffer.filter((one) => one.topic !== topic);  // some may have come meanwhile
+    say(t("avoided", { topic }), "note");
+    if (now?.topic === topic && !again) next();
+  } catch (error) { say(t("notAvoided", { error: error.message }), "note"); }
 }
 
 function edit() {
@@ -262,7 +274,12 @@ for (const name of ["plain", "diff", "undo", "history", "help"]) $(name).addEven
 for (const name of ["rationale", "edit"]) $(name).addEventListener("input", draftNow);
 $("drop-edit").addEventListener("click", () => { edited = null; $("editing").hidden = true; draftNow(); });
 $("skip").addEventListener("close", () => {
-  if ($("skip").returnValue === "skip") { $("skip").returnValue = ""; decide(SKIP, $("skip-reason").value.trim()); }
+  if ($("skip").returnValue !== "skip") return;
+  $("skip").returnValue = "";
+  const topic = $("unwanted").querySelector("input").checked ? now.topic : "";
+  if (topic) buffer = buffer.filter((one) => one.topic !== topic);
+  decide(SKIP, $("skip-reason").value.trim());
+  if (topic) avoid(topic);
 });
 $("keys").addEventListener("close", () => { labels(); if (now && project.mode in ONE_KEY) drawMode(); });
 $("retry").addEventListener("click", fill);
@@ -273,7 +290,8 @@ async function start() {
   try {
     const me = await ask("api/me");
     outbox ??= new Outbox(me.person, on);
-    $("logout").hidden = !me.accounts;
+    accounts = me.accounts;
+    $("logout").hidden = !accounts;
     $("lead").hidden = !me.leads;
     $("arena").hidden = !me.arena;
     const all = await ask("api/projects");

@@ -34,7 +34,9 @@ const WORDS = {
     loggedOut: "You are logged out. What you judged is kept in this browser; log in to go on.", logIn: "Log in", logOut: "Log out",
     name: "Name", password: "Password", lead: "Leads' page", returned: "Sent back to you: {reason}",
     arena: "Arena", arenaAsk: "Your prompt", arenaGo: "Let two policies answer", arenaNames: "Stored. First: {first}. Second: {second}.",
-    arenaBroken: "An answer broke off: {error}. Ask again.",
+    arenaBroken: "An answer broke off: {error}. Ask again.", unwanted: "Show me nothing more of the topic '{topic}'",
+    avoided: "You are shown nothing more of '{topic}'. Whoever leads the project can undo that.",
+    notAvoided: "The topic is still shown: {error}. Skip an item of it and try again.",
   },
   ja: {
     annotation: "アノテーション", project: "プロジェクト", view: "表示", prompt: "プロンプト", guideline: "ガイドライン", close: "閉じる", back: "戻る",
@@ -69,7 +71,9 @@ const WORDS = {
     loggedOut: "ログアウトしています。判定はこのブラウザに保存されています。続けるにはログインしてください。", logIn: "ログイン", logOut: "ログアウト",
     name: "名前", password: "パスワード", lead: "責任者のページ", returned: "差し戻し: {reason}",
     arena: "アリーナ", arenaAsk: "プロンプト", arenaGo: "二つのモデルに回答させる", arenaNames: "保存しました。1番目: {first}、2番目: {second}。",
-    arenaBroken: "回答が途切れました: {error}。もう一度お試しください。",
+    arenaBroken: "回答が途切れました: {error}。もう一度お試しください。", unwanted: "話題「{topic}」をこれ以上表示しない",
+    avoided: "「{topic}」は今後表示されません。元に戻すには責任者に相談してください。",
+    notAvoided: "話題はまだ表示されます: {error}。その話題の項目をスキップして、もう一度お試しください。",
   },
 };
 
