@@ -7,7 +7,7 @@ person, are the same when asked again, and need no state.
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from sqlalchemy import Connection, and_, bindparam, exists, func, insert, or_, select, tuple_, update
 
@@ -47,7 +47,9 @@ _OWN_OPEN = _RUNNING.where(item.c.id == lease.c.item, item.c.project == bindpara
 _OTHER_RUNNING = _RUNNING.where(
     lease.c.item == bindparam("item"), lease.c.id != bindparam("number"), lease.c.purpose == bindparam("purpose")
 )
-_AT, _PERSON, _SINCE = (bindparam(name) for name in ("at", "person", "since"))
+_AT = cast("Any", bindparam("at"))
+_PERSON = cast("Any", bindparam("person"))
+_SINCE = cast("Any", bindparam("since"))
 
 
 def _answers() -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Column, Connection, Select, bindparam, func, insert, select
 
@@ -21,6 +21,7 @@ from preference_data.rows import (
     text_digests,
 )
 
+K = TypeVar("K", str, int)
 CHUNK = 500
 VARIABLES = 10_000
 
@@ -174,15 +175,16 @@ def number_of(connection: Connection, query: Any) -> int:
     return connection.execute(query).scalar() or 0
 
 
-def lookup(connection: Connection, key: Column[Any], value: Column[Any], wanted: Iterable[str]) -> dict[str, Any]:
+def lookup(connection: Connection, key: Column[Any], value: Column[Any], wanted: Iterable[K]) -> dict[K, Any]:
     """Values of those rows whose key is wanted, by key; in pieces, as databases bound the number of variables."""
-    ordered, found = sorted(wanted), dict[str, Any]()
+    ordered, found = sorted(wanted), dict[K, Any]()
     for start in range(0, len(ordered), VARIABLES):
         piece = {"wanted": ordered[start : start + VARIABLES]}
-        found |= {row[0]: row[1] for row in connection.execute(_looking_up(key, value), piece)}
+        rows: Iterable[Any] = connection.execute(_looking_up(key, value), piece)
+        found |= {row[0]: row[1] for row in rows}
     return found
 
 
 @cache
-def _looking_up(key: Column[Any], value: Column[Any]) -> Select[Any]:
+def _looking_up(key: Column[Any], value: Column[Any]) -> Select[Any, Any]:
     return select(key, value).where(key.in_(bindparam("wanted", expanding=True)))

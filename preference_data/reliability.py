@@ -59,6 +59,7 @@ def _estimated(answers: list[tuple[int, str, bool]], how: Estimate) -> dict[str,
             case "mace":
                 knows = MACE().fit(table).spamming_[:, 1]
                 # Who does not know takes either.
-                return {person: (1 + float(knows[k])) / 2 for k, person in enumerate(table["worker"].unique())}
+                people = dict.fromkeys(person for _, person, _ in answers)  # in the order they first come
+                return {person: (1 + float(knows[k])) / 2 for k, person in enumerate(people)}
             case _:
                 assert_never(how)

@@ -4,7 +4,7 @@ Gradio draws it, on the server of the judging page. It asks the store when a tab
 in between, and does what takes long in a process of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html import escape
 from typing import Any
@@ -269,9 +269,9 @@ class _View:
         return told
 
 
-def _filled(rows: list[list[str | float]]) -> gr.Dataframe:
+def _filled(rows: Sequence[Sequence[str | float]]) -> gr.Dataframe:
     """A table's rows; an empty table is hidden, for it scrolls and nothing in it takes the focus."""
-    return gr.Dataframe(value=rows, visible=bool(rows))
+    return gr.Dataframe(value=[list(row) for row in rows], visible=bool(rows))
 
 
 def _quoted(text: str) -> str:
