@@ -384,6 +384,16 @@ def test_leads_see_progress_disputes_and_the_guideline(visit, page, scheme):
     assert {re.match(r"https?://[^/]+", url)[0] for url in ann.asked} == {ann.tab.evaluate("location.origin")}
 
 
+def test_the_leads_page_speaks_japanese_where_the_browser_does(visit):
+    ann = visit(compare(1), locale="ja-JP")
+    ann.tab.get_by_role("link", name="責任者のページ").click()
+    ann.tab.get_by_role("tab", name="ガイドライン").click()
+    ann.tab.get_by_label("そのまま使う").wait_for()
+    ann.tab.get_by_role("button", name="新しい版として保存").wait_for()
+    ann.tab.get_by_role("heading", name="責任者のページ").wait_for()
+    assert violations(ann) == []
+
+
 def test_who_logs_in_can_ask_for_no_more_of_a_topic(page, chromium):
     page.ask(*(compare(k, topic="war" if k % 2 else "cooking") for k in range(12)))
     accounts = Accounts(page.store.engine)

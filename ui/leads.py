@@ -21,9 +21,10 @@ from preference_data.records import Pairwise, Verdict
 from preference_data.store import Store
 from preference_data.told import told
 from ui.chores import REFUSED, Chores, fresh_folder
+from ui.lead_words import t
 from ui.tables import AGREEMENT, DISPUTES, PEOPLE, agreement_rows, dispute_rows, minutes_csv, people_rows, progress_text
 
-KEEP, LESS, AGAIN = "keep them", "let them weigh half", "ask their items again"
+KEEP, LESS, AGAIN = "keep", "less", "ask again"
 OLD = {KEEP: None, LESS: 0.5, AGAIN: 0.0}
 """What becomes of judgements under all earlier guidelines, and what each then weighs."""
 
@@ -51,6 +52,7 @@ def add_leads(app: FastAPI, page: gr.Blocks, who: Callable[[Request], Account | 
         enable_monitoring=False,
         mcp_server=False,
         ssr_mode=False,
+        i18n=t,
         css='button[role="tab"].selected { color: var(--body-text-color) !important; }',  # orange is too pale for some
     )
 
@@ -65,72 +67,70 @@ def lead_page(store: Store, chores: Chores, *, nobody: str) -> gr.Blocks:
     """
     view = _View(store, nobody)
     with gr.Blocks(title="Leads", analytics_enabled=False, delete_cache=(CLEAN_S, CLEAN_S)) as page:
-        gr.Markdown("# Leads' page\n\n[Judging page](/judge.html)")
-        project = gr.Dropdown(label="Project", choices=view.names(), interactive=True)
+        gr.Markdown(t("heading"))
+        project = gr.Dropdown(label=t("project"), choices=view.names(), interactive=True)
         said = gr.Markdown()
-        with gr.Tab("Progress"):
+        with gr.Tab(t("progress")):
             progress = gr.Markdown()
-            agreement = gr.Dataframe(headers=list(AGREEMENT), label="Agreement", interactive=False, wrap=True)
-            people = gr.Dataframe(headers=list(PEOPLE), label="People", interactive=False, wrap=True)
+            agreement = gr.Dataframe(headers=list(AGREEMENT), label=t("agreement"), interactive=False, wrap=True)
+            people = gr.Dataframe(headers=list(PEOPLE), label=t("people"), interactive=False, wrap=True)
             with gr.Row():
-                write = gr.Button("Write the active minutes")
-                minutes = gr.DownloadButton("Nothing written yet", interactive=False)
+                write = gr.Button(t("write_minutes"))
+                minutes = gr.DownloadButton(t("no_minutes"), interactive=False)
             write.click(view.minutes, project, minutes, api_visibility="private")
-        with gr.Tab("Disputes"):
-            disputes = gr.Dataframe(headers=list(DISPUTES), label="Most disputed first", interactive=False, wrap=True)
+        with gr.Tab(t("disputes")):
+            disputes = gr.Dataframe(headers=list(DISPUTES), label=t("most_disputed"), interactive=False, wrap=True)
             _disputes(view, project, said)
-        with gr.Tab("Guideline"):
-            guideline = gr.Textbox(label="Guideline (Markdown)", lines=12)
-            old = gr.Radio(list(OLD), value=KEEP, label="Judgements under all earlier guidelines")
-            gr.Button("Save as a new version").click(
-                view.save_guideline, [project, guideline, old], said, api_visibility="private"
-            )
-        with gr.Tab("People"):
+        with gr.Tab(t("guideline")):
+            guideline = gr.Textbox(label=t("guideline_text"), lines=12)
+            old = gr.Radio([(t(each), each) for each in OLD], value=KEEP, label=t("old"))
+            gr.Button(t("save")).click(view.save_guideline, [project, guideline, old], said, api_visibility="private")
+        with gr.Tab(t("people")):
             _people(view, said)
-        with gr.Tab("Files and versions"):
+        with gr.Tab(t("files")):
             _files(chores, said)
         shown = [progress, agreement, people, disputes, guideline]
         page.load(view.begin, None, [project, *shown], api_visibility="private")
         project.input(view.show, project, shown, api_visibility="private")
-        gr.Button("Look again").click(view.show, project, shown, api_visibility="private")
+        gr.Button(t("again")).click(view.show, project, shown, api_visibility="private")
     return page
 
 
 def _disputes(view: "_View", project: gr.Dropdown, said: gr.Markdown) -> None:
-    item = gr.Number(label="Item", precision=0)
+    item = gr.Number(label=t("item"), precision=0)
     texts = gr.Markdown()
     item.change(view.item, [project, item], texts, api_visibility="private")
-    remark = gr.Textbox(label="Comment for other leads")
-    gr.Button("Comment").click(view.comment, [project, item, remark], said, api_visibility="private")
+    remark = gr.Textbox(label=t("remark"))
+    gr.Button(t("comment")).click(view.comment, [project, item, remark], said, api_visibility="private")
     with gr.Row():
         with gr.Column():
-            verdict = gr.Radio(["A", "B", "tie", "neither"], label="Adjudicate (pairwise projects)")
-            why = gr.Textbox(label="Why")
-            gr.Button("Adjudicate").click(
+            verdict = gr.Radio(["A", "B", (t("tie"), "tie"), (t("neither"), "neither")], label=t("verdict"))
+            why = gr.Textbox(label=t("why"))
+            gr.Button(t("adjudicate")).click(
                 view.adjudicate, [project, item, verdict, why], said, api_visibility="private"
             )
         with gr.Column():
-            person = gr.Textbox(label="Person")
-            reason = gr.Textbox(label="Reason the person is told")
-            gr.Button("Send back").click(
+            person = gr.Textbox(label=t("person"))
+            reason = gr.Textbox(label=t("returned_why"))
+            gr.Button(t("send_back")).click(
                 view.send_back, [project, item, person, reason], said, api_visibility="private"
             )
 
 
 def _people(view: "_View", said: gr.Markdown) -> None:
-    gr.Markdown("Pausing needs accounts: `workbench people add NAME`.")
-    name = gr.Textbox(label="Name")
-    reason = gr.Textbox(label="Reason (goes into the audit log)")
+    gr.Markdown(t("pausing"))
+    name = gr.Textbox(label=t("name"))
+    reason = gr.Textbox(label=t("audit_why"))
     with gr.Row():
-        gr.Button("Pause").click(view.pause, [name, reason], said, api_visibility="private")
-        gr.Button("Let go on").click(view.let_go_on, [name, reason], said, api_visibility="private")
+        gr.Button(t("pause")).click(view.pause, [name, reason], said, api_visibility="private")
+        gr.Button(t("let_go_on")).click(view.let_go_on, [name, reason], said, api_visibility="private")
 
 
 def _files(chores: Chores, said: gr.Markdown) -> None:
     chosen = gr.State("")
     with gr.Row():
-        file = gr.UploadButton("Choose preferences to import", type="filepath", file_count="single")
-        take_in = gr.Button("Import what was chosen")
+        file = gr.UploadButton(t("choose"), type="filepath", file_count="single")
+        take_in = gr.Button(t("import"))
 
     def look(path: str) -> tuple[str, str, gr.Dataframe]:
         told, refused = chores.look(path)
@@ -142,20 +142,20 @@ def _files(chores: Chores, said: gr.Markdown) -> None:
 
     def hand_out(name: str) -> tuple[gr.DownloadButton, str]:
         path, told = chores.hand_out(name)
-        return gr.DownloadButton("Download the export", value=path, interactive=path is not None), told
+        return gr.DownloadButton(t("fetch"), value=path, interactive=path is not None), told
 
-    refused = gr.Dataframe(headers=list(REFUSED), label="Refused rows", interactive=False, wrap=True, visible=False)
+    refused = gr.Dataframe(headers=list(REFUSED), label=t("refused"), interactive=False, wrap=True, visible=False)
     file.upload(look, file, [chosen, said, refused], api_visibility="private")
     take_in.click(take_in_chosen, chosen, [said, refused], api_visibility="private")
     with gr.Row():
-        form = gr.Dropdown(chores.forms(), label="Format", value=chores.forms()[0])
-        make = gr.Button("Export everything")
-        fetch = gr.DownloadButton("Nothing exported yet", interactive=False)
+        form = gr.Dropdown(chores.forms(), label=t("form"), value=chores.forms()[0])
+        make = gr.Button(t("export"))
+        fetch = gr.DownloadButton(t("no_export"), interactive=False)
     make.click(hand_out, form, [fetch, said], api_visibility="private")
-    name = gr.Textbox(label="Name of the version")
+    name = gr.Textbox(label=t("version"))
     with gr.Row():
-        gr.Button("What would be in a version").click(chores.preview, None, said, api_visibility="private")
-        gr.Button("Freeze").click(chores.freeze, name, said, api_visibility="private")
+        gr.Button(t("preview")).click(chores.preview, None, said, api_visibility="private")
+        gr.Button(t("freeze")).click(chores.freeze, name, said, api_visibility="private")
 
 
 class _View:
@@ -194,7 +194,7 @@ class _View:
         if project:
             path = fresh_folder() / "active-minutes.csv"
             path.write_text(minutes_csv(told(self._store.engine, project)), encoding="utf-8")
-        return gr.DownloadButton("Download the active minutes", value=path, interactive=path is not None)
+        return gr.DownloadButton(t("minutes"), value=path, interactive=path is not None)
 
     def item(self, project: str | None, number: float | None) -> str:
         """An item's texts, as text: what models wrote is not rendered here."""
