@@ -1,5 +1,7 @@
 """What the leads' page says, in the languages it knows; Gradio follows the browser. What the server answers is English."""
 
+from typing import Any
+
 import gradio as gr
 
 _WORDS = {
@@ -53,7 +55,11 @@ _WORDS = {
     "ask again": ("ask their items again", "もう一度尋ねる"),
 }
 LANGUAGES = ("en", "ja")
-t = gr.I18n(**{
+WORDS = gr.I18n(**{
     language: {name: texts[k] for name, texts in _WORDS.items()} for k, language in enumerate(LANGUAGES)
 })  # fmt: skip
-"""A text by its name, for labels and other texts that do not change."""
+
+
+def t(name: str) -> Any:
+    """A text by its name, for labels and other texts that do not change; Gradio types few of them for it."""
+    return WORDS(name)

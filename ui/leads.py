@@ -21,7 +21,7 @@ from preference_data.records import Pairwise, Verdict
 from preference_data.store import Store
 from preference_data.told import told
 from ui.chores import REFUSED, Chores, fresh_folder
-from ui.lead_words import t
+from ui.lead_words import WORDS, t
 from ui.tables import AGREEMENT, DISPUTES, PEOPLE, agreement_rows, dispute_rows, minutes_csv, people_rows, progress_text
 
 KEEP, LESS, AGAIN = "keep", "less", "ask again"
@@ -52,7 +52,7 @@ def add_leads(app: FastAPI, page: gr.Blocks, who: Callable[[Request], Account | 
         enable_monitoring=False,
         mcp_server=False,
         ssr_mode=False,
-        i18n=t,
+        i18n=WORDS,
         css='button[role="tab"].selected { color: var(--body-text-color) !important; }',  # orange is too pale for some
     )
 
