@@ -39,7 +39,9 @@ _LEASES = (
 JUDGED, SKIPPED = (lease_event.c.outcome == outcome for outcome in ("judged", "skipped"))
 
 # Built once: building a statement costs more than SQLite takes to answer it.
-_NUMBERED = _LEASES.where(lease.c.id == bindparam("number"))
+_NUMBERED = _LEASES.add_columns(schema.annotator.c.handle).where(
+    lease.c.id == bindparam("number"), schema.annotator.c.id == lease.c.annotator
+)
 _RUNNING = _LEASES.where(
     lease.c.annotator == bindparam("person"), lease_event.c.lease.is_(None), lease.c.until > bindparam("at")
 )
@@ -182,13 +184,24 @@ def side_order(person: str, comparison: str, answers: int) -> tuple[int, ...]:
 
 
 def lease_row(connection: Connection, number: int) -> Any:
-    """A lease with what became of it last, None where there is none of that number."""
+    """A lease with what became of it last and its person's `handle`, None where there is none of that number."""
     return connection.execute(_NUMBERED, {"number": number}).first()
 
 
-def own_open(connection: Connection, project: int, person: int, at: datetime) -> list[Any]:
-    """A person's leases in a project that run."""
-    return list(connection.execute(_OWN_OPEN, {"project": project, "person": person, "at": at}).all())
+class Held(NamedTuple):
+    """A lease that runs: its number, its item, and as in `Showing`."""
+
+    id: int
+    item: int
+    purpose: Purpose
+    shown_order: tuple[int, ...]
+    until: datetime
+
+
+def own_open(connection: Connection, project: int, person: int, at: datetime) -> list[Held]:
+    """A person's leases in a project that run, oldest first."""
+    rows: Iterable[Any] = connection.execute(_OWN_OPEN, {"project": project, "person": person, "at": at})
+    return [Held(row.id, row.item, row.purpose, tuple(row.shown_order), row.until) for row in rows]
 
 
 def own_ended(connection: Connection, project: int, person: int, purpose: Purpose | None = None) -> list[Any]:
@@ -253,7 +266,7 @@ def give(
     wanted: Sequence[tuple[int, Purpose, tuple[int, ...]]],
     *,
     at: datetime,
-) -> None:
+) -> list[Held]:
     """Lease items: number, purpose, and the order of the answers."""
     first = number_of(connection, select(func.max(lease.c.id))) + 1
     until = at + timedelta(seconds=project.settings.lease_s)
@@ -272,12 +285,14 @@ def give(
     ]
     if rows:
         connection.execute(insert(lease), rows)
+    return [Held(row["id"], row["item"], row["purpose"], tuple(row["shown_order"]), until) for row in rows]
 
 
-def extend(connection: Connection, leases: Collection[int], until: datetime) -> None:
+def extend(connection: Connection, held: Sequence[Held], until: datetime) -> list[Held]:
     """Let leases run longer; never shorter."""
-    if leases:
-        connection.execute(update(lease).where(lease.c.id.in_(leases), lease.c.until < until).values(until=until))
+    if short := [each.id for each in held if each.until < until]:
+        connection.execute(update(lease).where(lease.c.id.in_(short)).values(until=until))
+    return [each._replace(until=max(each.until, until)) for each in held]
 
 
 def comparisons_of(connection: Connection, items: Collection[int]) -> dict[int, tuple[str, Comparison]]:

@@ -106,11 +106,21 @@ def append(
     comparisons: Mapping[str, Comparison],
     judgements: Mapping[str, Judgement],
     known: dict[str, int],
+    people: Mapping[str, int] | None = None,
 ) -> None:
-    """Insert what is new. `known` holds the numbers of the comparisons already there, by key, and gains the new."""
+    """Insert what is new.
+
+    Args:
+        connection: inside a transaction.
+        comparisons: by key.
+        judgements: by key.
+        known: numbers of the comparisons already there, by key; gains the new.
+        people: numbers of the annotators, by handle; looked up where left out.
+    """
     origins = [answer.origin for each in comparisons.values() for answer in each.completions]
     handles = {each.annotator for each in judgements.values()}
-    people = people_of(connection, handles | {origin.annotator for origin in origins if isinstance(origin, Written)})
+    writers = {origin.annotator for origin in origins if isinstance(origin, Written)}
+    people = people_of(connection, handles | writers) if people is None else people
     texts, prompts = Texts(), dict[str, dict[str, Any]]()
     rows: list[dict[str, Any]] = []
     parts: list[dict[str, Any]] = []

@@ -201,11 +201,10 @@ class Queue:
             found = project_named(connection, project)
             who = Person(people_of(connection, {person})[person], person, abilities or {}, avoid or {})
             held = leases.own_open(connection, found.number, who.number, at)
-            leases.extend(connection, [row.id for row in held], at + timedelta(seconds=found.settings.lease_s))
+            held = leases.extend(connection, held, at + timedelta(seconds=found.settings.lease_s))
             wanted, why = next_for(connection, found, who, count=count - len(held), at=at)
-            leases.give(connection, found, who, wanted, at=at)
-            rows = leases.own_open(connection, found.number, who.number, at)
-            shown = leases.showings(connection, rows[:count])
+            given = leases.give(connection, found, who, wanted, at=at)
+            shown = leases.showings(connection, [*held, *given][:count])
             back = _sent_back(connection, found, who)
             return Taken(found, shown, why, *standing.remaining(connection, found), back)
 
@@ -333,7 +332,7 @@ class _Asked(NamedTuple):
 
 def _asked(connection: Connection, number: int, person: str) -> _Asked:
     row = leases.lease_row(connection, number)
-    if row is None or row.annotator != people_of(connection, {person})[person]:
+    if row is None or row.handle != person:
         raise Refused(f"item {number}: not shown to {person!r}; load the page again to see what is")
     which = connection.execute(select(item).where(item.c.id == row.item)).one()
     project = project_numbered(connection, which.project)
@@ -359,7 +358,8 @@ def _keep(
     late = takes_place and not holds and not standing.has_room(connection, asked.project, asked.lease.item, at)
     said = _judgement(asked, given, at, supersedes=supersedes, late=late)
     outcome: Outcome = "late" if late else "skipped" if is_skip(given.opinion) else "judged"
-    append(connection, {}, {said.key: said}, {asked.key: asked.item.comparison})
+    people = {asked.person: asked.lease.annotator}
+    append(connection, {}, {said.key: said}, {asked.key: asked.item.comparison}, people)
     leases.end(connection, asked.lease.id, outcome, said.key, at=at)
     if asked.lease.purpose == "work":
         standing.settle(connection, asked.project, [asked.item], at, reopen=bool(supersedes))

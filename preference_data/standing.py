@@ -40,8 +40,10 @@ _STANDING = (
     )
     .group_by(lease.c.item)
 )
-_ITEMS = select(func.count()).where(item.c.project == bindparam("project"), item.c.purpose == "work")
-_STILL_OPEN = select(func.count()).where(open_item.c.project == bindparam("project"))
+_REMAINING = select(
+    select(func.count()).where(item.c.project == bindparam("project"), item.c.purpose == "work").scalar_subquery(),
+    select(func.count()).where(open_item.c.project == bindparam("project")).scalar_subquery(),
+)
 
 
 def standing(connection: Connection, items: Collection[int], at: datetime, *, since: int) -> dict[int, Standing]:
@@ -99,9 +101,7 @@ def settle(connection: Connection, project: Project, rows: Iterable[Any], at: da
 
 def remaining(connection: Connection, project: Project) -> tuple[int, int]:
     """Work items of a project, and those still open; two counts, however many judgements there are."""
-    items, still = (
-        connection.execute(each, {"project": project.number}).scalar_one() for each in (_ITEMS, _STILL_OPEN)
-    )
+    items, still = connection.execute(_REMAINING, {"project": project.number}).one()
     return items, still
 
 
