@@ -106,6 +106,7 @@ def append(
     comparisons: Mapping[str, Comparison],
     judgements: Mapping[str, Judgement],
     known: dict[str, int],
+    *,
     people: Mapping[str, int] | None = None,
 ) -> None:
     """Insert what is new.

@@ -359,7 +359,7 @@ def _keep(
     said = _judgement(asked, given, at, supersedes=supersedes, late=late)
     outcome: Outcome = "late" if late else "skipped" if is_skip(given.opinion) else "judged"
     people = {asked.person: asked.lease.annotator}
-    append(connection, {}, {said.key: said}, {asked.key: asked.item.comparison}, people)
+    append(connection, {}, {said.key: said}, {asked.key: asked.item.comparison}, people=people)
     leases.end(connection, asked.lease.id, outcome, said.key, at=at)
     if asked.lease.purpose == "work":
         standing.settle(connection, asked.project, [asked.item], at, reopen=bool(supersedes))
