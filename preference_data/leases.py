@@ -270,22 +270,15 @@ def give(
     """Lease items: number, purpose, and the order of the answers."""
     first = number_of(connection, select(func.max(lease.c.id))) + 1
     until = at + timedelta(seconds=project.settings.lease_s)
-    rows = [
-        {
-            "id": number,
-            "item": which,
-            "annotator": person.number,
-            "purpose": purpose,
-            "shown_order": list(order),
-            "change": project.change,
-            "at": at,
-            "until": until,
-        }
-        for number, (which, purpose, order) in enumerate(wanted, start=first)
+    held = [
+        Held(number, which, purpose, order, until) for number, (which, purpose, order) in enumerate(wanted, start=first)
     ]
-    if rows:
-        connection.execute(insert(lease), rows)
-    return [Held(row["id"], row["item"], row["purpose"], tuple(row["shown_order"]), until) for row in rows]
+    same = {"annotator": person.number, "change": project.change, "at": at}
+    if held:
+        connection.execute(
+            insert(lease), [{**each._asdict(), "shown_order": list(each.shown_order), **same} for each in held]
+        )
+    return held
 
 
 def extend(connection: Connection, held: Sequence[Held], until: datetime) -> list[Held]:
