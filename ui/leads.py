@@ -73,7 +73,9 @@ def lead_page(store: Store, chores: Chores, *, nobody: str) -> gr.Blocks:
         with gr.Tab(t("progress")):
             progress = gr.Markdown()
             agreement = gr.Dataframe(headers=list(AGREEMENT), label=t("agreement"), interactive=False, wrap=True)
-            people = gr.Dataframe(headers=list(PEOPLE), label=t("people"), interactive=False, wrap=True)
+            people = gr.Dataframe(
+                headers=list(PEOPLE), label=t("people"), interactive=False, wrap=True, column_widths=[110] * len(PEOPLE)
+            )
             with gr.Row():
                 write = gr.Button(t("write_minutes"))
                 minutes = gr.DownloadButton(t("no_minutes"), interactive=False)
