@@ -74,7 +74,11 @@ def lead_page(store: Store, chores: Chores, *, nobody: str) -> gr.Blocks:
             progress = gr.Markdown()
             agreement = gr.Dataframe(headers=list(AGREEMENT), label=t("agreement"), interactive=False, wrap=True)
             people = gr.Dataframe(
-                headers=list(PEOPLE), label=t("people"), interactive=False, wrap=True, column_widths=[110] * len(PEOPLE)
+                headers=list(PEOPLE),
+                label=t("people"),
+                interactive=False,
+                wrap=True,
+                column_widths=[110 for _ in PEOPLE],
             )
             with gr.Row():
                 write = gr.Button(t("write_minutes"))
