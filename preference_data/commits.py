@@ -47,17 +47,22 @@ class _Group:
             self.error = error
 
     def finish(self) -> None:
-        """Commit for all."""
+        """Commit for all; whatever happens, they are told."""
         try:
-            if self.error is None:
-                self.connection.commit()
+            self._end()
         except Exception as error:  # noqa: BLE001 - every member raises it
             self.error = error
         finally:
-            raw: Any = self.connection.connection.driver_connection
+            self.over.set()
+
+    def _end(self) -> None:
+        raw: Any = self.connection.connection.driver_connection
+        try:
+            if self.error is None:
+                self.connection.commit()
+        finally:
             raw.rollback()  # nothing, unless the commit failed: SQLite leaves the transaction open then
             self.connection.close()
-            self.over.set()
 
 
 class Writers:
