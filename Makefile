@@ -24,7 +24,7 @@ demo: setup
 	@$(BIN)/workbench demo $(ARGS)
 
 test: setup
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -174,7 +174,7 @@ def test_planted_losses_are_caught_as_often_as_n_allows(record_property):
     _, _, large = refused(flipped=0.25, versions=2, drop=0.20)
     _, _, small = refused(flipped=0.1, versions=2, drop=0.05)
     for name, rate in (("choice -5", choice), ("version -10", version), ("version -20", large), ("version -5", small)):
-        record_property(name, rate)
+        record_property(name, float(rate))
     assert choice >= 0.60
     assert version >= 0.45
     assert large >= 0.95

@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 
-from preference_data.accounts import Accounts
+from preference_data.accounts import Account, Accounts
 from preference_data.errors import QueueError, Refused, StoreError
 from preference_data.projects import Projects
 from preference_data.queue import Queue
@@ -106,21 +107,26 @@ def _add_judging(app: FastAPI, store: Store) -> None:
     def list_projects(_: Person) -> list[dict[str, Any]]:
         return [project_facts(each, *queue.remaining(each.name)) for each in projects.all()]
 
-    @app.post("/api/take")
-    def take(wanted: Wanted, person: Person) -> dict[str, Any]:
+    def take(wanted: Wanted, person: Account) -> JSONResponse:
         if person.state == "paused":
             facts = project_facts(projects.get(wanted.project), *queue.remaining(wanted.project))
-            return {"project": facts, "showings": [], "back": [], "why": "paused"}
+            return JSONResponse({"project": facts, "showings": [], "back": [], "why": "paused"})
         taken = queue.take(
             wanted.project, person.handle, count=wanted.count, abilities=person.abilities, avoid=person.avoid
         )
-        facts = project_facts(taken.project, taken.items, taken.open)
-        return {
-            "project": facts,
+        return JSONResponse({
+            "project": project_facts(taken.project, taken.items, taken.open),
             "showings": [showing_facts(s) for s in taken.showings],
             "back": [own_facts(own) | {"note": note.reason, "number": note.note} for own, note in taken.back],
             "why": taken.why,
-        }
+        })  # fmt: skip
+
+    one_at_a_time = CapacityLimiter(1)
+
+    @app.post("/api/take")
+    async def take_in_turn(wanted: Wanted, person: Person) -> JSONResponse:
+        # Whoever takes has items left, whoever judged waits: where many come at once, judgements go first.
+        return await to_thread.run_sync(take, wanted, person, limiter=one_at_a_time)
 
     @app.post("/api/judge")
     def judge(said: Said, person: Person) -> dict[str, Any]:
