@@ -7,7 +7,8 @@ import socket
 import sys
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 import uvicorn
@@ -18,11 +19,15 @@ from preference_data.store import Store
 from ui.app import make_app
 from ui.arena import Arena
 
+if TYPE_CHECKING:
+    from ui.openid import Provider
+
 SWITCH_S = 0.0002
 DATABASE = "WORKBENCH_DATABASE"
 WORKSPACE = "WORKBENCH_WORKSPACE"
 ENDPOINT, ENDPOINT_KEY = "WORKBENCH_ENDPOINT", "WORKBENCH_ENDPOINT_KEY"
-"""Environment variables with the database URL and the workspace: a command line is seen by everybody on the machine."""
+OPENID_SECRET = "WORKBENCH_OPENID_SECRET"
+"""Environment variables with what may be secret, as database URLs are, and with what `workbench page` passes on: a command line is seen by everybody on the machine."""
 
 
 def serve(
@@ -35,11 +40,16 @@ def serve(
     certificate: Annotated[Path | None, typer.Option(help="PEM file; serves HTTPS itself.")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's private key.")] = None,
     proxied: Annotated[bool, typer.Option("--proxied", help="A proxy in front serves HTTPS under --name.")] = False,
+    openid: Annotated[str, typer.Option(help="Address of an identity provider (OpenID Connect) people may log in by.")]
+    = "",
+    openid_client: Annotated[str, typer.Option(help="This page's identifier there.")] = "",
+    openid_claim: Annotated[str, typer.Option(help="What the provider tells that names an account.")] = "email",
     browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:  # fmt: skip
     """Serve the annotation page until it is stopped."""
     if not os.environ.get(DATABASE):
         raise typer.BadParameter(f"{DATABASE} is not set; expected a database URL; `workbench page` sets it")
+    provider = _provider(openid, openid_client, openid_claim) if openid else None
     with Store.open(os.environ[DATABASE]) as store:
         _check(
             host, accounts=Accounts(store.engine).any(), encrypted=certificate is not None, proxied=proxied, name=name
@@ -55,6 +65,7 @@ def serve(
             scheme=scheme,
             workspace=os.environ.get(WORKSPACE, ""),
             arena=_arena(store),
+            provider=provider,
         )
         url = f"{scheme}://{hosts[0]}/"
         print(f"annotation page: {url} (Ctrl+C ends it)", flush=True)  # noqa: T201 - for whoever started it
@@ -83,6 +94,18 @@ def _check(host: str, *, accounts: bool, encrypted: bool, proxied: bool, name: l
     if not _is_loopback(host) and not encrypted:
         raise typer.BadParameter(f"--host {host}: passwords would cross the network in the clear; give --certificate and "
                                  "--key, or let a proxy with HTTPS reach 127.0.0.1 and give --proxied --name NAME")  # fmt: skip
+
+
+def _provider(issuer: str, client: str, claim: str) -> "Provider":
+    from ui.openid import Provider  # noqa: PLC0415 - cryptography is not loaded where nobody asks for it
+
+    address = urlsplit(issuer)
+    if address.scheme != "https" and not _is_loopback(address.hostname or ""):
+        raise typer.BadParameter(f"--openid {issuer}: expected an address with https://")
+    if not client:
+        raise typer.BadParameter("--openid-client is missing; expected the identifier the provider gave this page; its "
+                                 f"secret goes into the environment variable {OPENID_SECRET}")  # fmt: skip
+    return Provider(issuer=issuer, client=client, secret=os.environ.get(OPENID_SECRET, ""), claim=claim)
 
 
 def _arena(store: Store) -> Arena | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
@@ -22,6 +22,9 @@ from ui.guard import Guard
 from ui.judging import Said, own_facts, project_facts, receipt_facts, showing_facts
 from ui.leads import LEADS, PATH, add_leads, lead_page
 from ui.people import Local, LoggedIn, Person, add_login
+
+if TYPE_CHECKING:
+    from ui.openid import Provider
 
 STATIC = Path(__file__).parent / "static"
 AT_ONCE = 32
@@ -47,6 +50,7 @@ def make_app(
     scheme: Literal["http", "https"] = "http",
     workspace: str = "",
     arena: Arena | None = None,
+    provider: "Provider | None" = None,
 ) -> FastAPI:
     """The application.
 
@@ -57,12 +61,18 @@ def make_app(
         scheme: what browsers reach it by.
         workspace: folder of the workspace, for imports, exports and freezes; empty for none.
         arena: where policies answer what people type; None for no arena.
+        provider: proves who people with accounts are, beside their passwords; they come back to the first host.
     """
+    hosts, secure = tuple(hosts), scheme == "https"
     app = FastAPI(title="Annotation", openapi_url=None)
     accounts = Accounts(store.engine)
     if accounts.any():
         people = LoggedIn(accounts)
-        add_login(app, accounts, people, secure=scheme == "https")
+        add_login(app, accounts, people, secure=secure)
+        if provider is not None:
+            from ui.openid import add_openid  # noqa: PLC0415 - cryptography is not loaded where nobody asks for it
+
+            add_openid(app, accounts, provider, at=f"{scheme}://{hosts[0]}", secure=secure)
         add_avoiding(app, store, accounts, people)
     else:
         people = Local(person)
@@ -76,6 +86,10 @@ def make_app(
     @app.get("/healthz")
     def healthy() -> dict[str, bool]:
         return {"ok": True}
+
+    @app.get("/api/ways")
+    def ways() -> dict[str, bool]:
+        return {"provider": provider is not None}
 
     @app.get("/api/me")
     def me(person: Person) -> dict[str, Any]:
@@ -95,7 +109,7 @@ def make_app(
     app.add_exception_handler(QueueError, _answer(404))
     app.add_exception_handler(StoreError, _answer(503))
     app.add_exception_handler(401, _log_in_first)
-    app.add_middleware(Guard, hosts=tuple(hosts), scheme=scheme, gradio=PATH)
+    app.add_middleware(Guard, hosts=hosts, scheme=scheme, gradio=PATH)
     return app
 
 

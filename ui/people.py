@@ -111,6 +111,12 @@ class LogIn(BaseModel):
     password: str = Field(min_length=1, max_length=1000)
 
 
+def remember(answer: Response, token: str, *, secure: bool) -> None:
+    """Have the browser keep a session: not for scripts, not for requests from other sites."""
+    cookie: dict[str, Any] = {"httponly": True, "samesite": "strict", "secure": secure, "path": "/"}
+    answer.set_cookie(COOKIE, token, max_age=SESSION_H * 3600, **cookie)
+
+
 def add_login(app: FastAPI, accounts: Accounts, people: LoggedIn, *, secure: bool) -> None:
     """Add the calls of the log-in page.
 
@@ -135,8 +141,7 @@ def add_login(app: FastAPI, accounts: Accounts, people: LoggedIn, *, secure: boo
                 throttle.failed(key)
             return JSONResponse({"message": str(error)}, status_code=403)
         answer = JSONResponse({"person": wanted.name})
-        cookie: dict[str, Any] = {"httponly": True, "samesite": "strict", "secure": secure, "path": "/"}
-        answer.set_cookie(COOKIE, token, max_age=SESSION_H * 3600, **cookie)
+        remember(answer, token, secure=secure)
         return answer
 
     @app.post("/api/logout")

@@ -2,7 +2,12 @@
 
 import { t, translate } from "./words.js";
 
+const REFUSED = { unknown: "providerUnknown", unproved: "providerUnproved", unreachable: "providerUnreachable" };
+
 translate(document);
+const refused = REFUSED[location.hash.slice(1)];
+if (refused) Object.assign(document.getElementById("message"), { textContent: t(refused), hidden: false });
+fetch("api/ways").then((answer) => answer.json()).then((ways) => { document.getElementById("provider").hidden = !ways.provider; }).catch(() => {});
 document.getElementById("login").addEventListener("submit", async (event) => {
   event.preventDefault();
   const told = document.getElementById("message"), given = Object.fromEntries(new FormData(event.target));

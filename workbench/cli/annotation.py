@@ -72,12 +72,17 @@ def page(
     certificate: Annotated[Path | None, typer.Option(help="PEM file; serves HTTPS itself.")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's private key.")] = None,
     proxied: Annotated[bool, typer.Option("--proxied", help="A proxy in front serves HTTPS under --name.")] = False,
+    openid: Annotated[str, typer.Option(help="Address of an identity provider (OpenID Connect) people may log in by; the "
+                                        "page's secret there: environment variable WORKBENCH_OPENID_SECRET.")] = "",
+    openid_client: Annotated[str, typer.Option(help="The page's identifier at the provider.")] = "",
+    openid_claim: Annotated[str, typer.Option(help="What the provider tells that names an account.")] = "email",
     browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     workspace: WorkspaceDir = Path(),
 ) -> None:  # fmt: skip
     """Serve the annotation page until it is stopped."""
     url = Workspace(workspace).store.engine.url.render_as_string(hide_password=False)
-    given = {"--host": host, "--port": port, "--as": person, "--certificate": certificate, "--key": key}
+    given = {"--host": host, "--port": port, "--as": person, "--certificate": certificate, "--key": key,
+             "--openid": openid, "--openid-client": openid_client, "--openid-claim": openid_claim}  # fmt: skip
     command = [sys.executable, "-m", "ui"]
     command += [str(word) for option, value in given.items() if value not in (None, "") for word in (option, value)]
     command += [word for each in name or () for word in ("--name", each)]

@@ -42,11 +42,15 @@ def add(
     name: Name,
     *,
     role: Annotated[Role, typer.Option(help="What the person may do.")] = "annotator",
+    external: Annotated[
+        bool, typer.Option("--external", help="No password: an identity provider lets them in (page --openid).")
+    ] = False,
     workspace: WorkspaceDir = Path(),
     as_json: AsJson = False,
 ) -> None:
     """Let somebody log in; asks for the password, or reads a line of standard input."""
-    made = Workspace(workspace).accounts.create(name, _password(), role, by=getpass.getuser())
+    chosen = None if external else _password()
+    made = Workspace(workspace).accounts.create(name, chosen, role, by=getpass.getuser())
     _show(made, as_json=as_json)
 
 
