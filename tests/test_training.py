@@ -159,6 +159,19 @@ def test_same_job_gives_the_same_bytes(world):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_in_bfloat16_every_step_starts_from_the_weights_of_the_last(world):
+    """Autocast may keep a weight's first conversion: the loss then stays where it began, whatever the optimizer does."""
+    facts = {"float32": [], "bfloat16": []}
+    fast = TRAINING.model_copy(update={"learning_rate": 0.05, "epochs": 5})
+    for dtype, seen in facts.items():
+        numerics = NumericsSettings(dtype=dtype)
+        world.train(lambda p, seen=seen: seen.append(p) and False, numerics=numerics, training=fast)
+    losses = {d: [p.facts["loss"] for p in seen if p.step == "optimise"] for d, seen in facts.items()}
+    assert losses["float32"][-1] < 0.9 * losses["float32"][0]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], abs=0.05)
+    assert facts["bfloat16"][-1].facts["kl_parent"] > 0
+
+
 def test_an_anchor_of_weight_zero_is_no_anchor(world, first):
     # Settings refuse weight 0; the arithmetic must not care all the same.
     with_zero = weights(world.train(anchors=(Anchor(world.base, 1.0), Anchor(first, 0.0))))
@@ -271,6 +284,15 @@ def test_changed_tokenizer_is_refused(world, tmp_path):
     moved = world.base._replace(path=str(changed), base_path=str(changed))
     with pytest.raises(WiringError, match="tokenizer, chat template or max_length"):
         world.train(parent=moved, anchors=(Anchor(moved, 1.0),))
+
+
+def test_weights_that_no_step_used_are_refused(world, monkeypatch):
+    """The trainer computes with a converted copy of its weights while the optimizer moves the originals."""
+    monkeypatch.setattr(training, "apply_numerics", lambda _: torch.autocast("cpu", torch.bfloat16, cache_enabled=True))
+    numerics = NumericsSettings(dtype="bfloat16")
+    fast = TRAINING.model_copy(update={"learning_rate": 0.05, "epochs": 5})
+    with pytest.raises(WiringError, match="saved policy is not the one that was trained"):
+        world.train(numerics=numerics, training=fast)
 
 
 def test_non_finite_numbers_fail_the_round_at_once(world, monkeypatch):

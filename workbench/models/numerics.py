@@ -25,7 +25,9 @@ def apply_numerics(settings: NumericsSettings) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
-        with torch.autocast(device_type="cpu", dtype=torch.bfloat16, enabled=settings.dtype == "bfloat16"):
+        half = settings.dtype == "bfloat16"
+        # Autocast would keep the first conversion of a trained weight until the block ends, whatever the optimizer does.
+        with torch.autocast(device_type="cpu", dtype=torch.bfloat16, enabled=half, cache_enabled=False):
             yield
     finally:
         torch.set_num_threads(before)

@@ -1,5 +1,6 @@
 """From a job to a child: load the parent, prove the wiring, train, save."""
 
+import hashlib
 import math
 import shutil
 from collections.abc import Sequence
@@ -19,10 +20,11 @@ from workbench.models.numerics import apply_numerics
 from workbench.models.score_table import PairScore, read_table
 from workbench.models.sharing import shares_prompts
 from workbench.models.tokens import pad_id
-from workbench.tasks import Anchor, Progress, Report, TrainJob
+from workbench.policies.checkpoints import kind_of
+from workbench.tasks import Anchor, PolicyRef, Progress, Report, TrainJob
 from workbench.training.batches import PairCollator, TrainRow, as_columns, batch_of, in_order, train_rows
 from workbench.training.checkpoints import newest_verified
-from workbench.training.proof import PROOF_PAIRS, Proof, prove_anchors, prove_reference, prove_start
+from workbench.training.proof import PROOF_PAIRS, Proof, prove_anchors, prove_child, prove_reference, prove_start
 from workbench.training.trainer import AnchoredDPOTrainer, policy_logps
 from workbench.training.watch import KlProbe, Watch, require_finite_weights
 
@@ -65,6 +67,8 @@ def optimise(job: TrainJob, report: Report) -> None:
         report(Progress("prove", 1, 1, asdict(proof)))
         _train(trainer, job, proof_rows[:PROBE_ROWS], report)
         _save(trainer, job)
+        trained = policy_logps(trainer, trainer.data_collator(as_columns(proof_rows)))
+    prove_child(family_of(job.parent), proof_rows, _saved(job), trained=trained, numerics=job.numerics)
 
 
 def _prove_scores(
@@ -152,6 +156,13 @@ def _save(trainer: AnchoredDPOTrainer, job: TrainJob) -> None:
         save_adapter(model, output)
     else:
         _save_full(model, output, job)
+
+
+def _saved(job: TrainJob) -> PolicyRef:
+    """The child by what its files hold: the registry names it later."""
+    output = Path(job.output)
+    weights = b"".join(sorted(file.read_bytes() for file in output.glob("*.safetensors")))
+    return job.parent._replace(digest=hashlib.sha256(weights).hexdigest(), kind=kind_of(output), path=job.output)
 
 
 def _save_full(model: Any, output: Path, job: TrainJob) -> None:

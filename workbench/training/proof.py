@@ -107,6 +107,41 @@ def prove_start(
     return Proof(expected, found, max(gap, start_gap))
 
 
+SAME_NATS = 1e-2
+"""Largest difference between the policy as it was trained and as it was saved: the same weights, in the same batch."""
+
+
+def prove_child(
+    family: Family, rows: Sequence[TrainRow], child: PolicyRef, *, trained: PairLogps, numerics: NumericsSettings
+) -> float:
+    """Load what was saved and compare it with the policy the last steps were computed with.
+
+    Args:
+        family: loaded from the base of the plan.
+        rows: the pairs compared.
+        child: the saved weights.
+        trained: log-probs under the policy in training, after its last step.
+        numerics: precision and threads of the round.
+
+    Returns:
+        The largest gap, nats.
+
+    Raises:
+        WiringError: the steps were computed with other weights than were saved.
+    """
+    examples = [*(r.chosen for r in rows), *(r.rejected for r in rows)]
+    with apply_numerics(numerics), family.using(child) as model:
+        saved = completion_logps(model, family.collate(examples))
+    gap = float((saved - torch.cat([*trained])).abs().max())
+    if not gap <= SAME_NATS:
+        raise WiringError(
+            f"the saved policy is not the one that was trained: log-probabilities differ by {gap:.4g} nats, allowed "
+            f"{SAME_NATS:g}; the steps used weights of another time; nothing of this round was promoted; "
+            "use numerics.dtype = 'float32' and report it"
+        )
+    return gap
+
+
 def prove_reference(rows: Sequence[TrainRow], anchors: Sequence[tuple[Anchor, dict[str, PairScore]]]) -> None:
     """Recompute the reference of every row from the anchors' tables.
 
