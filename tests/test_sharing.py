@@ -1,4 +1,4 @@
-"""Completions that share their prompt's row have the log-probabilities and gradients they have alone."""
+"""In every layout completions have the log-probabilities and gradients they have alone."""
 
 import pytest
 import torch
@@ -18,8 +18,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from workbench.models import attention
 from workbench.models.forward import MOST_SHARED, batches_by_length, collate, completion_logits, completion_logps
-from workbench.models.sharing import shares_prompts
+from workbench.models.numerics import hold_in_half
+from workbench.models.sharing import layout_of
 from workbench.models.tokens import Encoded
 
 SIZE = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -31,44 +33,82 @@ def seeded(make):
     return make().eval()
 
 
+def packing(model):
+    assert layout_of(model) == "packed"
+    return model
+
+
 @pytest.fixture(scope="module")
 def llama():
-    return seeded(lambda: LlamaForCausalLM(LlamaConfig(**GATED))).double()
+    return packing(seeded(lambda: LlamaForCausalLM(LlamaConfig(**GATED)))).double()
 
 
 @pytest.fixture(scope="module")
 def gpt2():
     """All of it in float64; Llama normalises in float32 whatever it is given."""
-    return seeded(lambda: GPT2LMHeadModel(GPT2Config(vocab_size=32, n_embd=16, n_layer=2, n_head=4))).double()
+    return packing(seeded(lambda: GPT2LMHeadModel(GPT2Config(vocab_size=32, n_embd=16, n_layer=2, n_head=4)))).double()
 
 
 TOKENS = st.lists(st.integers(1, 31), min_size=1, max_size=6).map(tuple)
 PROMPTS = st.lists(TOKENS, min_size=1, max_size=3)
 
 
+@pytest.mark.parametrize("layout", ["shared", "packed"])
 @given(data=st.data())
 @settings(max_examples=40)
-def test_sharing_changes_no_log_probability(llama, data):
+def test_no_layout_changes_a_log_probability(llama, layout, data):
     prompts = data.draw(PROMPTS)
     examples = data.draw(st.lists(st.builds(Encoded, st.sampled_from(prompts), TOKENS), min_size=1, max_size=20))
     with torch.no_grad():
-        shared = completion_logps(llama, collate(examples, pad_id=0))
-        alone = [completion_logps(llama, collate([e], pad_id=0)).item() for e in examples]
-    assert torch.allclose(shared, torch.tensor(alone, dtype=torch.float64), atol=1e-8, rtol=0)
+        together = completion_logps(llama, collate(examples, pad_id=0, layout=layout))
+        alone = [completion_logps(llama, collate([e], pad_id=0, layout="plain")).item() for e in examples]
+    assert torch.allclose(together, torch.tensor(alone, dtype=torch.float64), atol=1e-8, rtol=0)
 
 
-def test_sharing_changes_no_gradient(gpt2):
+def test_no_layout_changes_a_gradient(gpt2):
     examples = [Encoded((1, 2, 3), c) for c in ((4, 5), (6,), (7, 8, 9))] + [Encoded((9, 1), (3, 3))]
-    gradients = []
-    for share in (True, False):
+    gradients = {}
+    for layout in ("plain", "shared", "packed"):
         gpt2.zero_grad()
-        (completion_logps(gpt2, collate(examples, pad_id=0, share=share)) * torch.tensor([1.0, -2.0, 3.0, 0.5])).sum(
-        ).backward()  # fmt: skip
-        gradients.append({name: p.grad.clone() for name, p in gpt2.named_parameters()})
-    assert gradients[0].keys() == gradients[1].keys()
-    for name, gradient in gradients[0].items():
-        assert gradient.abs().max() > 0, name
-        assert torch.allclose(gradient, gradients[1][name], atol=1e-8, rtol=0), name
+        found = completion_logps(gpt2, collate(examples, pad_id=0, layout=layout))
+        (found * torch.tensor([1.0, -2.0, 3.0, 0.5])).sum().backward()
+        gradients[layout] = {name: p.grad.clone() for name, p in gpt2.named_parameters()}
+    alone = gradients.pop("plain")
+    for layout, found in gradients.items():
+        assert found.keys() == alone.keys()
+        for name, gradient in found.items():
+            assert gradient.abs().max() > 0, name
+            assert torch.allclose(gradient, alone[name], atol=1e-8, rtol=0), (layout, name)
+
+
+def test_long_pieces_have_the_same_gradient_without_keeping_their_attention(gpt2, monkeypatch):
+    examples = [Encoded((1, 2, 3), (4, 5)), Encoded((1, 2, 3), (7, 8, 9))]
+    gradients = []
+    for kept in (attention.KEPT, 0):
+        monkeypatch.setattr(attention, "KEPT", kept)
+        gpt2.zero_grad()
+        completion_logps(gpt2, collate(examples, pad_id=0, layout="packed")).sum().backward()
+        gradients.append([p.grad.clone() for p in gpt2.parameters()])
+    assert all(torch.allclose(a, b, atol=1e-8, rtol=0) for a, b in zip(*gradients, strict=True))
+
+
+def test_matrices_held_in_bfloat16_change_no_product():
+    found = []
+    for held in (False, True):
+        model = packing(seeded(lambda: LlamaForCausalLM(LlamaConfig(**GATED))))
+        model.requires_grad_(requires_grad=False)
+        if held:
+            hold_in_half(model)
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            found.append(completion_logps(model, collate([Encoded((1, 2, 3), (4, 5, 6))], pad_id=0, layout="packed")))
+    assert torch.equal(*found)
+    assert model.get_input_embeddings().weight.dtype == torch.float32
+
+
+class OwnAttention(LlamaForCausalLM):
+    """Stands for models that take any mask but do not let others compute their attention."""
+
+    _supports_attention_backend = False
 
 
 def test_the_layout_by_hand():
@@ -85,6 +125,17 @@ def test_the_layout_by_hand():
     ]
     # the last token of the prompt predicts the first of each completion
     assert rows.sources.T.tolist() == [[0, 1], [0, 2], [1, 0], [0, 1]]
+    assert (rows.targets.tolist(), rows.example.tolist()) == ([3, 4, 6, 7], [0, 0, 1, 2])
+
+
+def test_the_packed_layout_by_hand():
+    rows = collate([Encoded((1, 2), (3, 4)), Encoded((5,), (6,)), Encoded((1, 2), (7,))], pad_id=0, layout="packed")
+    # one row, nothing padded: the first prompt with both of its completions, then the second
+    assert rows.input_ids.tolist() == [[1, 2, 3, 4, 7, 5, 6]]
+    assert rows.position_ids.tolist() == [[0, 1, 2, 3, 2, 0, 1]]
+    # prompts see themselves; completions see their prompt, from where to where, as well
+    assert rows.attention_mask[0, 0].tolist() == [[0, 2, 0, 0], [2, 4, 0, 2], [4, 5, 0, 2], [5, 6, 5, 5], [6, 7, 5, 6]]
+    assert rows.sources.T.tolist() == [[0, 1], [0, 2], [0, 5], [0, 1]]
     assert (rows.targets.tolist(), rows.example.tolist()) == ([3, 4, 6, 7], [0, 0, 1, 2])
 
 
@@ -108,7 +159,7 @@ def test_batches_keep_together_what_shares_a_row():
 def test_batches_of_a_model_that_shares_nothing_count_every_prompt():
     examples = [Encoded((1,) * 8, (k,)) for k in range(1, 5)]
     assert list(batches_by_length(examples, size=4, tokens=18)) == [[0, 1, 2, 3]]  # one row of 12 tokens
-    assert list(batches_by_length(examples, size=4, tokens=18, share=False)) == [[0, 1], [2, 3]]  # two rows of 9
+    assert list(batches_by_length(examples, size=4, tokens=18, layout="plain")) == [[0, 1], [2, 3]]  # two rows of 9
     assert list(batches_by_length(examples, size=3, tokens=99)) == [[0, 1, 2], [3]]
 
 
@@ -116,12 +167,15 @@ def test_batches_of_a_model_that_shares_nothing_count_every_prompt():
 def test_an_adapter_in_training_shares_too(autocast):
     base = seeded(lambda: LlamaForCausalLM(LlamaConfig(**GATED)))
     model = get_peft_model(base, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")).train()
-    assert shares_prompts(model)
+    packing(model)
     assert model.training
     examples = [Encoded((1, 2, 3, 4), (5, 6)), Encoded((1, 2, 3, 4), (7, 8, 9))]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        found, alone = (completion_logps(model, collate(examples, pad_id=0, share=s)) for s in (True, False))
-    assert torch.allclose(found, alone, atol=0.1 if autocast else 1e-4)
+        alone, *others = (
+            completion_logps(model, collate(examples, pad_id=0, layout=k)) for k in ("plain", "shared", "packed")
+        )
+    for found in others:
+        assert torch.allclose(found, alone, atol=0.1 if autocast else 1e-4)
 
 
 def test_the_head_sees_completion_positions_only(llama):
@@ -133,21 +187,22 @@ def test_the_head_sees_completion_positions_only(llama):
 
 
 @pytest.mark.parametrize(
-    ("make", "shares"),
+    ("make", "layout"),
     [
-        (lambda: LlamaForCausalLM(LlamaConfig(**GATED)), True),
-        (lambda: Qwen3ForCausalLM(Qwen3Config(**GATED)), True),
-        (lambda: GPT2LMHeadModel(GPT2Config(vocab_size=32, n_embd=16, n_layer=2, n_head=4, n_positions=64)), True),
-        (lambda: MistralForCausalLM(MistralConfig(**GATED, sliding_window=8)), False),
-        (lambda: BloomForCausalLM(BloomConfig(vocab_size=32, hidden_size=16, n_layer=2, n_head=4)), False),
+        (lambda: LlamaForCausalLM(LlamaConfig(**GATED)), "packed"),
+        (lambda: OwnAttention(LlamaConfig(**GATED)), "shared"),
+        (lambda: Qwen3ForCausalLM(Qwen3Config(**GATED)), "packed"),
+        (lambda: GPT2LMHeadModel(GPT2Config(vocab_size=32, n_embd=16, n_layer=2, n_head=4, n_positions=64)), "packed"),
+        (lambda: MistralForCausalLM(MistralConfig(**GATED, sliding_window=8)), "plain"),
+        (lambda: BloomForCausalLM(BloomConfig(vocab_size=32, hidden_size=16, n_layer=2, n_head=4)), "plain"),
     ],
-    ids=["llama", "qwen3", "gpt2", "sliding window", "alibi"],
+    ids=["llama", "own attention", "qwen3", "gpt2", "sliding window", "alibi"],
 )  # fmt: skip
-def test_models_that_would_answer_differently_are_found(make, shares):
+def test_models_that_would_answer_differently_are_found(make, layout):
     model = seeded(make)
-    assert shares_prompts(model) is shares
+    assert layout_of(model) == layout
     examples = [Encoded((1, 2, 3, 4), (5, 6)), Encoded((1, 2, 3, 4), (7, 8, 9, 1, 2, 3))]
     with torch.no_grad():
-        found = completion_logps(model, collate(examples, pad_id=0, share=shares))
+        found = completion_logps(model, collate(examples, pad_id=0, layout=layout))
         alone = torch.cat([completion_logps(model, collate([e], pad_id=0)) for e in examples])
     assert torch.allclose(found, alone, atol=1e-4)

@@ -1,24 +1,30 @@
 """Log-probabilities and logits of completions. One path for scoring, training and evaluation.
 
-Completions of one prompt share a row: the prompt is computed once, each completion sees it and itself, and positions
-restart where the prompt ends. The LM head sees only the positions that predict a completion token. Both are exact.
+Completions of one prompt are laid out behind it: the prompt is computed once, each completion sees it and itself, and
+positions restart where the prompt ends. The LM head sees only the positions that predict a completion token. Both are
+exact.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from itertools import accumulate
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from workbench.models.attention import pieces
 from workbench.models.tokens import Encoded
 
+Layout = Literal["packed", "shared", "plain"]
+"""All groups (a prompt with its completions) in one row; a row per group; a row per completion. See `layout_of`."""
+
 MOST_SHARED = 8
-"""Most completions of one row."""
+"""Most completions of one group."""
 
 WORTH_SHARING = 8
-"""A row takes completions while together they are at most this many times as long as their prompt: attention grows with
-the square of the row's length, and short prompts save less than that costs."""
+"""A group takes completions while together they are at most this many times as long as their prompt: where a group is a
+row, attention grows with the square of its length, and short prompts save less than that costs."""
 
 
 class Rows(NamedTuple):
@@ -28,7 +34,7 @@ class Rows(NamedTuple):
         input_ids: shape (rows, length).
         position_ids: places in the conversation, which restart for each completion, shape (rows, length).
         attention_mask: which position sees which, boolean, shape (rows, 1, length, length); or 1 on real tokens,
-            shape (rows, length), where no prompt is shared.
+            shape (rows, length), where no prompt is shared; or, packed, the pieces of the only row (`attention.pieces`).
         sources: row and position of what predicts each completion token, examples one after the other, shape
             (2, tokens).
         targets: the completion tokens, shape (tokens,).
@@ -48,44 +54,90 @@ class Rows(NamedTuple):
         return int(self.example[-1]) + 1
 
 
-def collate(examples: Sequence[Encoded], *, pad_id: int, share: bool = True) -> Rows:
+def collate(examples: Sequence[Encoded], *, pad_id: int, layout: Layout = "shared") -> Rows:
     """Lay examples out in rows.
 
     Args:
         examples: with completions of at least one token.
         pad_id: fills rows; nothing attends to it.
-        share: put completions of one prompt into one row; False for models that `shares_prompts` refuses.
+        layout: one that `layout_of` the model allows.
     """
-    rows = _together(examples, MOST_SHARED if share else 1)
-    length = max(_length(examples, row) for row in rows)
-    ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
+    groups = _together(examples, 1 if layout == "plain" else MOST_SHARED)
+    placed = [_place(examples, group) for group in groups]
+    if layout == "packed":
+        return _packed(examples, placed)
+    length = max(each.end for each in placed)
+    ids = torch.full((len(groups), length), pad_id, dtype=torch.long)
     places, real = torch.zeros_like(ids), torch.zeros_like(ids)
     # Everything sees itself, padding too: a softmax over nothing is not a number.
-    sees = torch.eye(length, dtype=torch.bool).repeat(len(rows), 1, 1)
-    sources: dict[int, list[tuple[int, int]]] = {}
-    for at, row in enumerate(rows):
-        prompt = examples[row[0]].prompt
-        border = end = len(prompt)
-        ids[at, :border] = torch.tensor(prompt)
-        for i in row:
-            start, end = end, end + len(examples[i].completion)
-            ids[at, start:end] = torch.tensor(examples[i].completion)
-            places[at, start:end] = torch.arange(border, border + end - start)
-            sees[at, start:end, :border] = True
+    sees = torch.eye(length, dtype=torch.bool).repeat(len(groups), 1, 1)
+    for at, each in enumerate(placed):
+        ids[at, : each.end] = torch.tensor(each.ids)
+        places[at, : each.end] = torch.tensor(each.places)
+        real[at, : each.end] = 1
+        sees[at, : each.border, : each.border] = _causal(each.border)
+        for start, end in each.spans.values():
+            sees[at, start:end, : each.border] = True
             sees[at, start:end, start:end] = _causal(end - start)
-            sources[i] = [(at, border - 1), *((at, position) for position in range(start, end - 1))]
-        places[at, :border] = torch.arange(border)
-        sees[at, :border, :border] = _causal(border)
-        real[at, :end] = 1
-    order = range(len(examples))
     return Rows(
         input_ids=ids,
         position_ids=places,
-        attention_mask=sees[:, None] if any(len(row) > 1 for row in rows) else real,
-        sources=torch.tensor([place for i in order for place in sources[i]]).T,
-        targets=torch.tensor([token for e in examples for token in e.completion]),
-        example=torch.tensor([i for i in order for _ in examples[i].completion]),
+        attention_mask=sees[:, None] if any(len(group) > 1 for group in groups) else real,
+        **_read_from(examples, [(at, 0, each) for at, each in enumerate(placed)]),
     )
+
+
+class _Placed(NamedTuple):
+    """A group in tokens: where its prompt ends, and where each example's completion lies."""
+
+    ids: list[int]
+    places: list[int]
+    border: int
+    spans: dict[int, tuple[int, int]]
+
+    @property
+    def end(self) -> int:
+        return len(self.ids)
+
+
+def _place(examples: Sequence[Encoded], group: Sequence[int]) -> _Placed:
+    prompt = examples[group[0]].prompt
+    ids, places, border = list(prompt), list(range(len(prompt))), len(prompt)
+    spans: dict[int, tuple[int, int]] = {}
+    for i in group:
+        spans[i] = (len(ids), len(ids) + len(examples[i].completion))
+        ids += examples[i].completion
+        places += range(border, border + len(examples[i].completion))
+    return _Placed(ids, places, border, spans)
+
+
+def _packed(examples: Sequence[Encoded], placed: Sequence[_Placed]) -> Rows:
+    starts = [0, *accumulate(each.end for each in placed)]
+    spans: list[tuple[int, int, int, int]] = []
+    for first, each in zip(starts, placed, strict=False):
+        border = first + each.border
+        spans.append((first, border, first, first))
+        spans += [(first + start, first + end, first, border) for start, end in each.spans.values()]
+    return Rows(
+        input_ids=torch.tensor([[token for each in placed for token in each.ids]]),
+        position_ids=torch.tensor([[place for each in placed for place in each.places]]),
+        attention_mask=pieces(spans),
+        **_read_from(examples, [(0, first, each) for first, each in zip(starts, placed, strict=False)]),
+    )
+
+
+def _read_from(examples: Sequence[Encoded], where: Sequence[tuple[int, int, _Placed]]) -> dict[str, Tensor]:
+    """What predicts what, for groups by their row and their first position in it."""
+    sources: dict[int, list[tuple[int, int]]] = {}
+    for row, first, each in where:
+        for i, (start, end) in each.spans.items():
+            sources[i] = [(row, first + each.border - 1), *((row, first + k) for k in range(start, end - 1))]
+    order = range(len(examples))
+    return {
+        "sources": torch.tensor([place for i in order for place in sources[i]]).T,
+        "targets": torch.tensor([token for e in examples for token in e.completion]),
+        "example": torch.tensor([i for i in order for _ in examples[i].completion]),
+    }
 
 
 class CompletionLogits(NamedTuple):
@@ -138,44 +190,46 @@ TOKENS_PER_BATCH = 4096
 
 
 def batches_by_length(
-    examples: Sequence[Encoded], *, size: int, tokens: int = TOKENS_PER_BATCH, share: bool = True
+    examples: Sequence[Encoded], *, size: int, tokens: int = TOKENS_PER_BATCH, layout: Layout = "shared"
 ) -> Iterator[list[int]]:
-    """Indices in batches of rows of similar length, longest first, so that memory peaks at once and padding is small.
+    """Indices in batches of groups of similar length, longest first, so that memory peaks at once and padding is small.
 
     Args:
-        examples: what to batch; those that will share a row stay together.
+        examples: what to batch; those of one group stay together.
         size: most examples in a batch.
-        tokens: most tokens in a batch, padding included; a single row may be longer.
-        share: as `collate` will be called.
+        tokens: most tokens in a batch, padding included; a single group may be longer.
+        layout: as `collate` will be called.
     """
-    rows = _together(examples, min(size, MOST_SHARED) if share else 1)
-    rows.sort(key=lambda row: (-_length(examples, row), row))
-    while rows:
-        longest = max(_length(examples, rows[0]), 1)
-        batch, count = rows.pop(0), 1
-        while rows and len(batch) + len(rows[0]) <= size and (count + 1) * longest <= tokens:
-            batch += rows.pop(0)
-            count += 1
+    groups = _together(examples, 1 if layout == "plain" else min(size, MOST_SHARED))
+    groups.sort(key=lambda group: (-_length(examples, group), group))
+    while groups:
+        longest = max(_length(examples, groups[0]), 1)
+        batch, used = groups.pop(0), longest
+        while groups and len(batch) + len(groups[0]) <= size:
+            used += _length(examples, groups[0]) if layout == "packed" else longest
+            if used > tokens:
+                break
+            batch += groups.pop(0)
         yield batch
 
 
 def _together(examples: Sequence[Encoded], most: int) -> list[list[int]]:
-    """Indices of the examples of each row, at most `most`, rows by their first example."""
-    open_rows: dict[tuple[int, ...], tuple[list[int], int]] = {}
-    rows: list[list[int]] = []
+    """Indices of the examples of each group, at most `most`, groups by their first example."""
+    open_groups: dict[tuple[int, ...], tuple[list[int], int]] = {}
+    groups: list[list[int]] = []
     for i, e in enumerate(examples):
-        row, length = open_rows.get(e.prompt, ([], 0))
+        group, length = open_groups.get(e.prompt, ([], 0))
         length += len(e.completion)
-        if not row or len(row) == most or length > WORTH_SHARING * len(e.prompt):
-            row, length = [], len(e.completion)
-            rows.append(row)
-        row.append(i)
-        open_rows[e.prompt] = row, length
-    return rows
+        if not group or len(group) == most or length > WORTH_SHARING * len(e.prompt):
+            group, length = [], len(e.completion)
+            groups.append(group)
+        group.append(i)
+        open_groups[e.prompt] = group, length
+    return groups
 
 
-def _length(examples: Sequence[Encoded], row: Sequence[int]) -> int:
-    return len(examples[row[0]].prompt) + sum(len(examples[i].completion) for i in row)
+def _length(examples: Sequence[Encoded], group: Sequence[int]) -> int:
+    return len(examples[group[0]].prompt) + sum(len(examples[i].completion) for i in group)
 
 
 def _causal(length: int) -> Tensor:

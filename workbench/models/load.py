@@ -13,8 +13,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from preference_data.records import digest
 from workbench.config import TrainingSettings
 from workbench.errors import ModelError, PolicyError
-from workbench.models.forward import TOKENS_PER_BATCH, Rows, batches_by_length, collate
-from workbench.models.sharing import shares_prompts
+from workbench.models.attention import use_pieces
+from workbench.models.forward import TOKENS_PER_BATCH, Layout, Rows, batches_by_length, collate
+from workbench.models.numerics import keep_freed_memory
+from workbench.models.sharing import layout_of
 from workbench.models.tokens import Encoded, pad_id
 from workbench.policies.checkpoints import normalise_adapter
 from workbench.tasks import PolicyRef
@@ -29,6 +31,7 @@ def load_full(path: str) -> Any:
     Raises:
         ModelError: the folder cannot be loaded; names it and what to do.
     """
+    keep_freed_memory()
     try:
         model = AutoModelForCausalLM.from_pretrained(
             path,
@@ -44,6 +47,7 @@ def load_full(path: str) -> Any:
             "safetensors weights"
         ) from error
     # A slice of hidden states, such as the last position, is not contiguous; torch then multiplies it with one copy of the whole LM head per row instead of folding the rows into one product.
+    use_pieces(model)
     head: Any = model.get_output_embeddings()
     head.register_forward_pre_hook(_contiguous)
     return model.eval()
@@ -133,7 +137,7 @@ class Family:
         self.base = base
         self.tokenizer = load_tokenizer(base.base_path)
         self._model = load_full(base.base_path)
-        self._share = shares_prompts(self._model)
+        self._layout: Layout = layout_of(self._model)
         self._peft: Any = None
         self._full: tuple[str, Any] | None = None
 
@@ -163,11 +167,11 @@ class Family:
 
     def collate(self, examples: Sequence[Encoded]) -> Rows:
         """Lay examples out for a forward pass of these policies."""
-        return collate(examples, pad_id=pad_id(self.tokenizer), share=self._share)
+        return collate(examples, pad_id=pad_id(self.tokenizer), layout=self._layout)
 
     def batches(self, examples: Sequence[Encoded], *, size: int, tokens: int = TOKENS_PER_BATCH) -> Iterator[list[int]]:
         """Indices of examples in batches for `collate`, of at most `size` and `tokens`, longest first."""
-        return batches_by_length(examples, size=size, tokens=tokens, share=self._share)
+        return batches_by_length(examples, size=size, tokens=tokens, layout=self._layout)
 
     def _full_model(self, policy: PolicyRef) -> Any:
         if self._full is None or self._full[0] != policy.path:

@@ -1,10 +1,11 @@
-"""Whether a model gives the same log-probabilities where completions share their prompt's row."""
+"""In which layouts a model gives a completion the log-probability it has alone."""
 
 from typing import Any
 
 import torch
 
-from workbench.models.forward import collate, completion_logps
+from workbench.models.attention import use_pieces
+from workbench.models.forward import Layout, collate, completion_logps
 from workbench.models.tokens import Encoded
 
 NEEDS_PLAIN_ROWS = ("sliding_window", "attention_chunk_size", "alibi", "keep_window_size", "index_topk")
@@ -14,7 +15,7 @@ few tokens would not see a window of thousands."""
 ROUNDING_NATS = 1e-3
 """Largest difference of a log-probability of `PROBE` that is still rounding in float32."""
 
-PROBE = (Encoded((1, 2, 3, 4), (5, 6, 7)), Encoded((1, 2, 3, 4), (8, 9)))
+PROBE = (Encoded((1, 2, 3, 4), (5, 6, 7)), Encoded((1, 2, 3, 4), (8, 9)), Encoded((3, 1), (2,)))
 
 
 def needs_plain_rows(config: Any) -> bool:
@@ -24,21 +25,37 @@ def needs_plain_rows(config: Any) -> bool:
     return windows or any(getattr(config, name, None) for name in NEEDS_PLAIN_ROWS)
 
 
-def shares_prompts(model: Any) -> bool:
-    """Ask the model: by its settings, then by comparing both layouts on a few tokens.
+def layout_of(model: Any) -> Layout:
+    """Ask the model for the cheapest layout it computes rightly: by its settings, then on a few tokens.
 
     Architectures that ignore a four-dimensional mask or positions (state-space layers, learned window masks) answer
-    differently and so are found without being listed.
+    differently and so are found without being listed. A model that can be packed is set to attend by pieces.
     """
     if needs_plain_rows(model.config):
-        return False
+        return "plain"
+    alone = _probed(model, "plain")
+    if alone is None:
+        return "plain"
+    before = model.config._attn_implementation  # noqa: SLF001 - transformers has no other name for it
+    if use_pieces(model):
+        if _same(_probed(model, "packed"), alone):
+            return "packed"
+        model.set_attn_implementation(before)
+    return "shared" if _same(_probed(model, "shared"), alone) else "plain"
+
+
+def _probed(model: Any, layout: Layout) -> torch.Tensor | None:
+    """Log-probabilities of the probe, None where the model takes no such mask."""
     was_training = model.training
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         model.eval()
         try:
-            shared, plain = (completion_logps(model, collate(PROBE, pad_id=0, share=s)) for s in (True, False))
+            return completion_logps(model, collate(PROBE, pad_id=0, layout=layout))
         except (RuntimeError, ValueError, TypeError, IndexError):
-            return False  # the model takes no such mask
+            return None
         finally:
             model.train(was_training)
-    return bool((shared - plain).abs().max() <= ROUNDING_NATS)
+
+
+def _same(found: torch.Tensor | None, alone: torch.Tensor) -> bool:
+    return found is not None and bool((found - alone).abs().max() <= ROUNDING_NATS)

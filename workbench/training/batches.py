@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from preference_data.records import Pair
 from workbench.errors import WiringError
 from workbench.maths import PairLogps, Weighted, geometric_reference
-from workbench.models.forward import Rows, collate
+from workbench.models.forward import Layout, Rows, collate
 from workbench.models.score_table import PairScore
 from workbench.models.tokens import Encoded, encode_pair
 from workbench.tasks import Anchor
@@ -95,13 +95,14 @@ class PairBatch:
 class PairCollator:
     """Makes a batch of rows; TRL calls it, so what it returns is a plain dictionary of tensors."""
 
-    def __init__(self, pad_id: int, *, share: bool) -> None:
-        self._pad_id, self._share = pad_id, share
+    def __init__(self, pad_id: int, *, layout: Layout) -> None:
+        self._pad_id = pad_id
+        self._layout: Layout = layout
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Lay out one batch."""
         sides = [Encoded(tuple(r["prompt"]), tuple(r[side])) for side in ("chosen", "rejected") for r in rows]
-        laid_out = collate(sides, pad_id=self._pad_id, share=self._share)
+        laid_out = collate(sides, pad_id=self._pad_id, layout=self._layout)
         numbers = {
             name: torch.tensor([r[name] for r in rows], dtype=torch.float32)
             for name in ("reference_chosen", "reference_rejected", "weight")

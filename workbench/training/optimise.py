@@ -16,9 +16,9 @@ from trl.trainer.dpo_config import DPOConfig
 from preference_data.versions import load_version
 from workbench.errors import JournalError, StopRequested, WiringError
 from workbench.models.load import family_of, load_tokenizer, save_adapter, trainable
-from workbench.models.numerics import apply_numerics
+from workbench.models.numerics import apply_numerics, hold_in_half
 from workbench.models.score_table import PairScore, read_table
-from workbench.models.sharing import shares_prompts
+from workbench.models.sharing import layout_of
 from workbench.models.tokens import pad_id
 from workbench.policies.checkpoints import kind_of
 from workbench.tasks import Anchor, PolicyRef, Progress, Report, TrainJob
@@ -113,12 +113,14 @@ def _trainer(job: TrainJob, rows: Sequence[TrainRow], tokenizer: PreTrainedToken
         disable_tqdm=True,
     )
     model = trainable(job.parent, t)
+    if job.numerics.dtype == "bfloat16":
+        hold_in_half(model)
     trainer = AnchoredDPOTrainer(
         model=model,
         args=config,
         train_dataset=Dataset.from_list(as_columns(rows)),
         processing_class=tokenizer,
-        data_collator=PairCollator(pad_id(tokenizer), share=shares_prompts(model)),
+        data_collator=PairCollator(pad_id(tokenizer), layout=layout_of(model)),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.objective_settings = job.objective
