@@ -20,6 +20,7 @@ class Bench(NamedTuple):
 
 BENCHES = {
     "page": Bench("page", "the annotation page: painting, saving, load, kills", ("fastapi", "uvicorn", "SQLAlchemy")),
+    "speed": Bench("speed", "training against TRL: pairs/s, memory", ("torch", "transformers", "trl", "peft")),
 }
 
 

@@ -5,6 +5,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Annotated
@@ -64,16 +65,19 @@ def up(
     common = ["--workspace", str(workspace)]
     runner = ["serve", "--port", str(port + 1), "--workers", workers]
     runner += [word for each in policy or () for word in ("--policy", each)]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # An event, not KeyboardInterrupt: Python drops an exception that a signal raises inside a destructor.
+    asked = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: asked.set())
     running: list[subprocess.Popen[bytes]] = []
     try:
         for words in (runner, ["page", "--port", str(port)]):
             command = [sys.executable, "-m", "workbench", *words, *common]
             running.append(subprocess.Popen(command, env=environment, start_new_session=True))
-        while all(process.poll() is None for process in running):
-            time.sleep(0.2)
-    except KeyboardInterrupt:
-        typer.echo("stopping", err=True)
+        while all(process.poll() is None for process in running) and not asked.wait(0.2):
+            pass
+        if asked.is_set():
+            typer.echo("stopping", err=True)
     finally:
         failed = [process.returncode for process in running if process.poll()]
         _stop(running)

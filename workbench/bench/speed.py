@@ -1,0 +1,155 @@
+"""`workbench bench speed`: training against TRL on the same pairs, model, batch and precision.
+
+Every side runs in processes of its own, in turns, and counts the time between its optimizer steps only.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from preference_data import reading
+from preference_data.freeze import FreezeRule
+from preference_data.records import Pair
+from preference_data.versions import write_version
+from workbench import assembly
+from workbench.bench.figures import Figure
+from workbench.config import NumericsSettings, TrainingSettings
+from workbench.errors import ConfigError
+from workbench.models.fetch import default_directory, is_fetched
+from workbench.tasks import VersionRef
+from workbench.workspace import Workspace
+
+DATA = "WORKBENCH_BENCH_PAIRS"
+"""Environment variable with the file of pairs; the targets are for harmless-base of hh-rlhf."""
+OURS, TRL, TUNED = "workbench", "TRL, its defaults", "TRL, no recomputation, reference precomputed"
+SIDES = {OURS: "ours", TRL: "trl-default", TUNED: "trl-tuned"}
+TRAINING = TrainingSettings(rank=16, alpha=32, batch_size=4, accumulation=1, epochs=1, max_length=1024)
+
+
+class Scale(NamedTuple):
+    """How much is done: pairs trained on, and how often each side is run."""
+
+    pairs: int
+    repeats: int
+
+
+FULL, QUICK = Scale(32, 3), Scale(8, 1)
+
+
+class Run(NamedTuple):
+    """What one process measured.
+
+    Attributes:
+        step_s: seconds per optimizer step, the first left out.
+        before_s: scoring of the reference before the first step.
+        peak_mb: most memory the process held.
+        useful: share of the time its matrix products alone would take, 0 where nobody measured it.
+    """
+
+    step_s: float
+    before_s: float
+    peak_mb: float
+    useful: float
+
+
+def measure(tell: Callable[[str], None], *, quick: bool) -> list[Figure]:
+    """All figures; `tell` is called with what is being done."""
+    scale = QUICK if quick else FULL
+    with tempfile.TemporaryDirectory() as folder:
+        work = _work(Path(folder), scale.pairs)
+        runs: dict[str, list[Run]] = {side: [] for side in SIDES}
+        for turn in range(scale.repeats):
+            for side in SIDES:
+                tell(f"{side}, {turn + 1} of {scale.repeats}")
+                runs[side].append(_run(side, work, Path(folder)))
+    return _figures(runs, scale, str(work["numerics"]["dtype"]))
+
+
+def _figures(runs: Mapping[str, Sequence[Run]], scale: Scale, dtype: str) -> list[Figure]:
+    step = {side: median(run.step_s for run in each) for side, each in runs.items()}
+    peak = {side: median(run.peak_mb for run in each) for side, each in runs.items()}
+    rate = {side: TRAINING.batch_size / each for side, each in step.items()}
+
+    def told(*sides: str) -> str:
+        how = f"medians of {scale.repeats}, {scale.pairs} pairs, batch {TRAINING.batch_size}, {dtype}"
+        return f"{' against '.join(f'{rate[side]:.2f}' for side in sides)} pairs/s; {how}"
+
+    useful = median(run.useful for run in runs[OURS])
+    return [
+        Figure("training pairs/s over TRL's defaults", step[TRL] / step[OURS], 6, "at least", told(OURS, TRL)),
+        Figure("training pairs/s over TRL tuned", step[TUNED] / step[OURS], 4, "at least", told(OURS, TUNED)),
+        Figure("peak memory over TRL tuned", peak[OURS] / peak[TUNED], 0.5,
+               note=f"{peak[OURS]:.0f} against {peak[TUNED]:.0f} MB"),
+        Figure("useful-FLOP share in training", useful, 0.6, "at least",
+               note="matrix products of the step at their own measured rate, over the step"),
+    ]  # fmt: skip
+
+
+def _run(side: str, work: Mapping[str, Any], folder: Path) -> Run:
+    """One side in a process of its own.
+
+    Raises:
+        ConfigError: it failed; its last words are told.
+    """
+    given, told = folder / "work.json", folder / "told.json"
+    given.write_text(json.dumps({**work, "variant": SIDES[side]}), encoding="utf-8")
+    module = "workbench.bench.speed_ours" if side == OURS else "workbench.bench.speed_trl"
+    done = subprocess.run(
+        [sys.executable, "-m", module, str(given), str(told)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise ConfigError(f"bench speed: {side} failed: {done.stderr[-500:]}")
+    return Run(**json.loads(told.read_text(encoding="utf-8")))
+
+
+def _work(folder: Path, count: int) -> dict[str, Any]:
+    """The same task for every side, as plain values."""
+    base = default_directory()
+    if not is_fetched(base):
+        raise ConfigError("bench speed: the model is missing; run `workbench model fetch`")
+    ws = Workspace.init(folder / "ws", base=base)
+    policy = ws.registry.ref(ws.registry.resolve("base"))
+    pairs = _pairs(ws, folder, count)
+    version = write_version(pairs, folder / "versions", rule={}, watermark=0, head="")
+    rows = folder / "rows.jsonl"
+    rows.write_text("".join(json.dumps(_row(pair)) + "\n" for pair in pairs), encoding="utf-8")
+    numerics: NumericsSettings = assembly.fastest(2)
+    return {
+        "policy": policy._asdict(),
+        "version": VersionRef(version.digest, str(version.path))._asdict(),
+        "rows": str(rows),
+        "training": TRAINING.model_dump(),
+        "numerics": numerics.model_dump(),
+        "folder": str(folder),
+    }
+
+
+def _pairs(ws: Workspace, folder: Path, count: int) -> list[Pair]:
+    """The first pairs of the file, all of them to train on."""
+    if not os.environ.get(DATA):
+        raise ConfigError(f"bench speed: {DATA} is not set; expected a file of preferences, such as "
+                          "harmless-base.jsonl.gz of hh-rlhf")  # fmt: skip
+    part = folder / "part.jsonl"
+    values = (row.value for row in islice(reading.rows(Path(os.environ[DATA])), 8 * count))
+    part.write_text("".join(json.dumps(value) + "\n" for value in values if isinstance(value, dict)), encoding="utf-8")
+    ws.import_file(part)
+    frozen = ws.freeze(rule=FreezeRule(min_pairs=0)).version
+    found = [pair for split in ("train", "select", "test") for pair in frozen.pairs(split)]
+    return [replace(pair, split="train") for pair in found[:count]]
+
+
+def _row(pair: Pair) -> dict[str, Any]:
+    """A pair in TRL's conversational form."""
+    return {
+        "prompt": [message._asdict() for message in pair.prompt.messages],
+        "chosen": [{"role": "assistant", "content": pair.chosen}],
+        "rejected": [{"role": "assistant", "content": pair.rejected}],
+    }
