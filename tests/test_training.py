@@ -172,6 +172,18 @@ def test_in_bfloat16_every_step_starts_from_the_weights_of_the_last(world):
     assert facts["bfloat16"][-1].facts["kl_parent"] > 0
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_batches_are_packed(world, monkeypatch, dtype):
+    """A probe that fails for another reason must not end in the slow layout without a word."""
+    seen = []
+    honest = training.PairCollator
+    monkeypatch.setattr(
+        training, "PairCollator", lambda pad, *, layout: seen.append(layout) or honest(pad, layout=layout)
+    )
+    world.train(numerics=NumericsSettings(dtype=dtype))
+    assert seen == ["packed"]
+
+
 def test_an_anchor_of_weight_zero_is_no_anchor(world, first):
     # Settings refuse weight 0; the arithmetic must not care all the same.
     with_zero = weights(world.train(anchors=(Anchor(world.base, 1.0), Anchor(first, 0.0))))

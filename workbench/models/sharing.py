@@ -34,25 +34,28 @@ def layout_of(model: Any) -> Layout:
     if needs_plain_rows(model.config):
         return "plain"
     alone = _probed(model, "plain")
-    if alone is None:
-        return "plain"
     before = model.config._attn_implementation  # noqa: SLF001 - transformers has no other name for it
     if use_pieces(model):
-        if _same(_probed(model, "packed"), alone):
+        if _same(_tried(model, "packed"), alone):
             return "packed"
         model.set_attn_implementation(before)
-    return "shared" if _same(_probed(model, "shared"), alone) else "plain"
+    return "shared" if _same(_tried(model, "shared"), alone) else "plain"
 
 
-def _probed(model: Any, layout: Layout) -> torch.Tensor | None:
+def _tried(model: Any, layout: Layout) -> torch.Tensor | None:
     """Log-probabilities of the probe, None where the model takes no such mask."""
+    try:
+        return _probed(model, layout)
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return None
+
+
+def _probed(model: Any, layout: Layout) -> torch.Tensor:
     was_training = model.training
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         model.eval()
         try:
             return completion_logps(model, collate(PROBE, pad_id=0, layout=layout))
-        except (RuntimeError, ValueError, TypeError, IndexError):
-            return None
         finally:
             model.train(was_training)
 

@@ -113,6 +113,7 @@ def _trainer(job: TrainJob, rows: Sequence[TrainRow], tokenizer: PreTrainedToken
         disable_tqdm=True,
     )
     model = trainable(job.parent, t)
+    layout = layout_of(model)
     if job.numerics.dtype == "bfloat16":
         hold_in_half(model)
     trainer = AnchoredDPOTrainer(
@@ -120,7 +121,7 @@ def _trainer(job: TrainJob, rows: Sequence[TrainRow], tokenizer: PreTrainedToken
         args=config,
         train_dataset=Dataset.from_list(as_columns(rows)),
         processing_class=tokenizer,
-        data_collator=PairCollator(pad_id(tokenizer), layout=layout_of(model)),
+        data_collator=PairCollator(pad_id(tokenizer), layout=layout),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.objective_settings = job.objective
