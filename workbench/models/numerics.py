@@ -12,6 +12,8 @@ from workbench.config import NumericsSettings
 SCORER_VERSION = "rows-3"
 """Changes whenever the way log-probabilities are computed changes, so that older cached scores are not mixed in."""
 
+LARGEST_KEPT = 2**25
+"""Bytes: hidden states are kept, logits, of which there are few, go back."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Options of glibc's `mallopt`, as malloc.h numbers them."""
 
@@ -50,7 +52,7 @@ def hold_in_half(model: torch.nn.Module) -> None:
 
 @lru_cache(maxsize=1)
 def keep_freed_memory() -> None:
-    """Have the C library keep large blocks it would give back: fetching them again costs a tenth of a training step.
+    """Have the C library keep blocks it would give back: fetching them again costs a tenth of a training step.
 
     Does nothing where the C library is not glibc.
     """
@@ -58,8 +60,8 @@ def keep_freed_memory() -> None:
         set_option = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
-        set_option(option, 2**30)
+    set_option(_M_MMAP_THRESHOLD, LARGEST_KEPT)
+    set_option(_M_TRIM_THRESHOLD, 16 * LARGEST_KEPT)
 
 
 def tolerance(settings: NumericsSettings) -> float:
