@@ -27,7 +27,8 @@ DATABASE = "WORKBENCH_DATABASE"
 WORKSPACE = "WORKBENCH_WORKSPACE"
 ENDPOINT, ENDPOINT_KEY = "WORKBENCH_ENDPOINT", "WORKBENCH_ENDPOINT_KEY"
 OPENID_SECRET = "WORKBENCH_OPENID_SECRET"
-"""Environment variables with what may be secret, as database URLs are, and with what `workbench page` passes on: a command line is seen by everybody on the machine."""
+"""Environment variables with what may be secret, as database URLs are, and with what `workbench page` passes on: a
+command line is seen by everybody on the machine."""
 
 
 def serve(

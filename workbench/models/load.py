@@ -16,7 +16,7 @@ from workbench.errors import ModelError, PolicyError
 from workbench.models.attention import use_pieces
 from workbench.models.forward import TOKENS_PER_BATCH, Layout, Rows, batches_by_length, collate
 from workbench.models.numerics import keep_freed_memory
-from workbench.models.sharing import layout_of
+from workbench.models.sharing import layout_of, needs_plain_rows
 from workbench.models.tokens import Encoded, pad_id
 from workbench.policies.checkpoints import normalise_adapter
 from workbench.tasks import PolicyRef
@@ -46,8 +46,10 @@ def load_full(path: str) -> Any:
             f"{path}: cannot load the model: {error}; expected a Hugging Face folder with config.json and "
             "safetensors weights"
         ) from error
-    # A slice of hidden states, such as the last position, is not contiguous; torch then multiplies it with one copy of the whole LM head per row instead of folding the rows into one product.
-    use_pieces(model)
+    if not needs_plain_rows(model.config):
+        use_pieces(model)
+    # A slice of hidden states, such as the last position, is not contiguous; torch then multiplies it with one copy of
+    # the whole LM head per row instead of folding the rows into one product.
     head: Any = model.get_output_embeddings()
     head.register_forward_pre_hook(_contiguous)
     return model.eval()

@@ -29,16 +29,14 @@ def layout_of(model: Any) -> Layout:
     """Ask the model for the cheapest layout it computes rightly: by its settings, then on a few tokens.
 
     Architectures that ignore a four-dimensional mask or positions (state-space layers, learned window masks) answer
-    differently and so are found without being listed. A model that can be packed is set to attend by pieces.
+    differently and so are found without being listed. A model that lets others compute its attention is set to
+    attend by pieces, which is `sdpa` for every other layout.
     """
     if needs_plain_rows(model.config):
         return "plain"
     alone = _probed(model, "plain")
-    before = model.config._attn_implementation  # noqa: SLF001 - transformers has no other name for it
-    if use_pieces(model):
-        if _same(_tried(model, "packed"), alone):
-            return "packed"
-        model.set_attn_implementation(before)
+    if use_pieces(model) and _same(_tried(model, "packed"), alone):
+        return "packed"
     return "shared" if _same(_tried(model, "shared"), alone) else "plain"
 
 

@@ -1,6 +1,5 @@
 """From a job to a child: load the parent, prove the wiring, train, save."""
 
-import hashlib
 import math
 import shutil
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback
 from trl.trainer.dpo_config import DPOConfig
 
+from preference_data.records import digest
 from preference_data.versions import load_version
 from workbench.errors import JournalError, StopRequested, WiringError
 from workbench.models.load import family_of, load_tokenizer, save_adapter, trainable
@@ -20,6 +20,7 @@ from workbench.models.numerics import apply_numerics, hold_in_half
 from workbench.models.score_table import PairScore, read_table
 from workbench.models.sharing import layout_of
 from workbench.models.tokens import pad_id
+from workbench.objects import entry
 from workbench.policies.checkpoints import kind_of
 from workbench.tasks import Anchor, PolicyRef, Progress, Report, TrainJob
 from workbench.training.batches import PairCollator, TrainRow, as_columns, batch_of, in_order, train_rows
@@ -164,8 +165,8 @@ def _save(trainer: AnchoredDPOTrainer, job: TrainJob) -> None:
 def _saved(job: TrainJob) -> PolicyRef:
     """The child by what its files hold: the registry names it later."""
     output = Path(job.output)
-    weights = b"".join(sorted(file.read_bytes() for file in output.glob("*.safetensors")))
-    return job.parent._replace(digest=hashlib.sha256(weights).hexdigest(), kind=kind_of(output), path=job.output)
+    weights = digest([entry(file).sha256 for file in sorted(output.glob("*.safetensors"))])
+    return job.parent._replace(digest=weights, kind=kind_of(output), path=job.output)
 
 
 def _save_full(model: Any, output: Path, job: TrainJob) -> None:
