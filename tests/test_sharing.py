@@ -81,15 +81,50 @@ def test_no_layout_changes_a_gradient(gpt2):
             assert torch.allclose(gradient, alone[name], atol=1e-8, rtol=0), (layout, name)
 
 
-def test_long_pieces_have_the_same_gradient_without_keeping_their_attention(gpt2, monkeypatch):
-    examples = [Encoded((1, 2, 3), (4, 5)), Encoded((1, 2, 3), (7, 8, 9))]
-    gradients = []
-    for kept in (attention.KEPT, 0):
-        monkeypatch.setattr(attention, "KEPT", kept)
-        gpt2.zero_grad()
-        completion_logps(gpt2, collate(examples, pad_id=0, layout="packed")).sum().backward()
-        gradients.append([p.grad.clone() for p in gpt2.parameters()])
-    assert all(torch.allclose(a, b, atol=1e-8, rtol=0) for a, b in zip(*gradients, strict=True))
+SPANS = [(0, 3, 0, 0), (3, 5, 0, 3), (5, 8, 0, 3), (8, 9, 8, 8), (9, 13, 8, 9)]
+"""Two prompts, of three tokens and of one; two completions of the first, one of the second."""
+
+
+@pytest.mark.parametrize(("kept", "rows"), [(400 * 400, 256), (400 * 400, 2), (9, 256), (0, 256)])
+def test_pieces_give_what_a_mask_over_the_whole_row_gives(kept, rows, monkeypatch):
+    """Whether attention is kept, computed again, or in blocks of positions."""
+    monkeypatch.setattr(attention, "KEPT", kept)
+    monkeypatch.setattr(attention, "ROWS", rows)
+    mask = torch.zeros(13, 13, dtype=torch.bool)
+    for start, end, prompt, border in SPANS:
+        for at in range(start, end):
+            mask[at, prompt:border] = mask[at, start : at + 1] = True
+    torch.manual_seed(0)
+    given = [torch.randn(1, heads, 13, 8, dtype=torch.float64, requires_grad=True) for heads in (6, 2, 2)]
+    weights = torch.randn(1, 13, 6, 8, dtype=torch.float64)
+    query, key, value = given
+    repeated = [each.repeat_interleave(3, dim=1) for each in (key, value)]
+    whole = torch.nn.functional.scaled_dot_product_attention(query, *repeated, attn_mask=mask, scale=0.3).transpose(
+        1, 2
+    )
+    packed, _ = attention.attend(None, *given, attention.pieces(SPANS), scaling=0.3)
+    assert torch.allclose(packed, whole, atol=1e-12, rtol=0)
+    gradients = [torch.autograd.grad((found * weights).sum(), given) for found in (packed, whole)]
+    for ours, theirs in zip(*gradients, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-12, rtol=0)
+    with torch.no_grad():
+        assert torch.allclose(
+            attention.attend(None, *given, attention.pieces(SPANS), scaling=0.3)[0], whole, atol=1e-12
+        )
+
+
+def test_attention_in_bfloat16_is_near_that_in_float32():
+    torch.manual_seed(0)
+    given = [torch.randn(1, heads, 13, 8, requires_grad=True) for heads in (6, 2, 2)]
+    weights = torch.randn(1, 13, 6, 8)
+    found = []
+    for value in (given[2], given[2].to(torch.bfloat16)):
+        packed, _ = attention.attend(None, *given[:2], value, attention.pieces(SPANS), scaling=0.3)
+        assert packed.dtype == value.dtype
+        found.append([packed, *torch.autograd.grad((packed * weights).sum(), given)])
+    for wide, low in zip(*found, strict=True):
+        # bfloat16 has eight bits: each rounding is within 0.4 % of the largest number there
+        assert (wide - low).abs().max() <= 0.02 * wide.abs().max()
 
 
 def test_matrices_held_in_bfloat16_change_no_product():
