@@ -1,6 +1,6 @@
-"""`workbench bench speed`: training against TRL on the same pairs, model, batch and precision.
+"""`workbench bench speed`: training against TRL and LLaMA-Factory on the same pairs, model, batch and precision.
 
-Every side runs in processes of its own, in turns, and counts the time between its optimizer steps only.
+Every side runs in processes of its own, in turns; rates count the time between its optimizer steps only.
 """
 
 import json
@@ -29,8 +29,12 @@ from workbench.workspace import Workspace
 
 DATA = "WORKBENCH_BENCH_PAIRS"
 """Environment variable with the file of pairs; the targets are for harmless-base of hh-rlhf."""
+PEER = "WORKBENCH_BENCH_LLAMA_FACTORY"
+"""Environment variable with the Python of an environment that has LLaMA-Factory."""
 OURS, TRL, TUNED = "workbench", "TRL, its defaults", "TRL, no recomputation, reference precomputed"
-SIDES = {OURS: "ours", TRL: "trl-default", TUNED: "trl-tuned"}
+FACTORY = "LLaMA-Factory"
+SIDES = {OURS: "ours", TRL: "trl-default", TUNED: "trl-tuned", FACTORY: "llama-factory"}
+MODULES = {OURS: "speed_ours", TRL: "speed_trl", TUNED: "speed_trl", FACTORY: "speed_llama_factory"}
 TRAINING = TrainingSettings(rank=16, alpha=32, batch_size=4, accumulation=1, epochs=1, max_length=1024)
 
 
@@ -49,13 +53,13 @@ class Run(NamedTuple):
 
     Attributes:
         step_s: seconds per optimizer step, the first left out.
-        before_s: scoring of the reference before the first step.
+        round_s: everything, imports left out: loading, scoring the anchor or computing the reference, one epoch.
         peak_mb: most memory the process held.
         useful: share of the time its matrix products alone would take, 0 where nobody measured it.
     """
 
     step_s: float
-    before_s: float
+    round_s: float
     peak_mb: float
     useful: float
 
@@ -65,9 +69,10 @@ def measure(tell: Callable[[str], None], *, quick: bool) -> list[Figure]:
     scale = QUICK if quick else FULL
     with tempfile.TemporaryDirectory() as folder:
         work = _work(Path(folder), scale.pairs)
-        runs: dict[str, list[Run]] = {side: [] for side in SIDES}
+        sides = [side for side in SIDES if side != FACTORY or os.environ.get(PEER)]
+        runs: dict[str, list[Run]] = {side: [] for side in sides}
         for turn in range(scale.repeats):
-            for side in SIDES:
+            for side in sides:
                 tell(f"{side}, {turn + 1} of {scale.repeats}")
                 runs[side].append(_run(side, work, Path(folder)))
     return _figures(runs, scale, str(work["numerics"]["dtype"]))
@@ -82,10 +87,20 @@ def _figures(runs: Mapping[str, Sequence[Run]], scale: Scale, dtype: str) -> lis
         how = f"medians of {scale.repeats}, {scale.pairs} pairs, batch {TRAINING.batch_size}, {dtype}"
         return f"{' against '.join(f'{rate[side]:.2f}' for side in sides)} pairs/s; {how}"
 
+    def over(side: str, name: str, target: float) -> Figure:
+        if side not in step:
+            return Figure(name, None, target, "at least", f"{PEER} is not set")
+        return Figure(name, step[side] / step[OURS], target, "at least", told(OURS, side))
+
+    whole = {side: median(run.round_s for run in each) for side, each in runs.items()}
+    cold = "a cold round over LLaMA-Factory's, anchor scored"
     useful = median(run.useful for run in runs[OURS])
     return [
-        Figure("training pairs/s over TRL's defaults", step[TRL] / step[OURS], 6, "at least", told(OURS, TRL)),
-        Figure("training pairs/s over TRL tuned", step[TUNED] / step[OURS], 4, "at least", told(OURS, TUNED)),
+        over(TRL, "training pairs/s over TRL's defaults", 6),
+        over(TUNED, "training pairs/s over TRL tuned", 4),
+        over(FACTORY, "training pairs/s over LLaMA-Factory", 3.5),
+        Figure(cold, whole[FACTORY] / whole[OURS] if FACTORY in whole else None, 2.5, "at least",
+               f"{whole[OURS]:.0f} against {whole[FACTORY]:.0f} s" if FACTORY in whole else f"{PEER} is not set"),
         Figure("peak memory over TRL tuned", peak[OURS] / peak[TUNED], 0.5,
                note=f"{peak[OURS]:.0f} against {peak[TUNED]:.0f} MB"),
         Figure("useful-FLOP share in training", useful, 0.6, "at least",
@@ -101,10 +116,13 @@ def _run(side: str, work: Mapping[str, Any], folder: Path) -> Run:
     """
     given, told = folder / "work.json", folder / "told.json"
     given.write_text(json.dumps({**work, "variant": SIDES[side]}), encoding="utf-8")
-    module = "workbench.bench.speed_ours" if side == OURS else "workbench.bench.speed_trl"
+    python = os.environ[PEER] if side == FACTORY else sys.executable
+    script = Path(__file__).with_name(f"{MODULES[side]}.py")
+    how = [str(script)] if side == FACTORY else ["-m", f"workbench.bench.{script.stem}"]
     done = subprocess.run(
-        [sys.executable, "-m", module, str(given), str(told)], capture_output=True, text=True, check=False
-    )
+        [python, *how, str(given), str(told)], capture_output=True, text=True, check=False, cwd=folder,
+        env={**os.environ, "DISABLE_VERSION_CHECK": "1"},
+    )  # fmt: skip
     if done.returncode:
         raise ConfigError(f"bench speed: {side} failed: {done.stderr[-500:]}")
     return Run(**json.loads(told.read_text(encoding="utf-8")))

@@ -43,7 +43,6 @@ def run(given: Path) -> Run:
         ),
         lambda _: False,
     )
-    scored = time.perf_counter() - began
     steps: list[float] = []
 
     def report(progress: Progress) -> bool:
@@ -66,9 +65,10 @@ def run(given: Path) -> Run:
         ),
         report,
     )
+    whole = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     step = (steps[-1] - steps[0]) / (len(steps) - 1)
-    return Run(step, scored, peak, products_s(policy, version, training, numerics) / step)
+    return Run(step, whole, peak, products_s(policy, version, training, numerics) / step)
 
 
 def products_s(policy: PolicyRef, version: VersionRef, training: TrainingSettings, numerics: NumericsSettings) -> float:

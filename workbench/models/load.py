@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from preference_data.records import digest
 from workbench.config import TrainingSettings
 from workbench.errors import ModelError, PolicyError
+from workbench.models.adapted import use_one_product
 from workbench.models.attention import use_pieces
 from workbench.models.forward import TOKENS_PER_BATCH, Layout, Rows, batches_by_length, collate
 from workbench.models.numerics import keep_freed_memory
@@ -102,7 +103,9 @@ def trainable(parent: PolicyRef, settings: TrainingSettings) -> Any:
             exclude_modules=_below(base, settings.upper_layers),
             task_type="CAUSAL_LM",
         )
-        return get_peft_model(base, lora, adapter_name=TRAINED).train()
+        adapted: Any = get_peft_model(base, lora, adapter_name=TRAINED)
+        use_one_product(adapted)
+        return adapted.train()
     model = _with_adapter(load_full(parent.base_path), parent, TRAINED, train=True)
     adapter = model.peft_config[TRAINED]
     if adapter.r != settings.rank:
@@ -188,6 +191,7 @@ class Family:
         elif name not in self._peft.peft_config:
             with torch.inference_mode(mode=False):
                 self._peft.load_adapter(policy.path, adapter_name=name, is_trainable=False)
+            use_one_product(self._peft)
         self._peft.set_adapter(name, inference_mode=True)
         return self._peft.eval()
 
@@ -206,7 +210,7 @@ def _family(root: PolicyRef) -> Family:
 def _with_adapter(model: Any, policy: PolicyRef, name: str, *, train: bool) -> Any:
     try:
         with torch.inference_mode(mode=False):
-            return PeftModel.from_pretrained(
+            adapted = PeftModel.from_pretrained(
                 model, policy.path, adapter_name=name, is_trainable=train, use_safetensors=True
             )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
@@ -214,6 +218,8 @@ def _with_adapter(model: Any, policy: PolicyRef, name: str, *, train: bool) -> A
             f"{policy.path}: cannot load adapter {policy.digest[:12]}: {error}; "
             "restore the folder from a backup, or make the policy again"
         ) from error
+    use_one_product(adapted)
+    return adapted
 
 
 def save_adapter(model: Any, output: Path) -> None:

@@ -1,0 +1,81 @@
+"""A linear layer with its LoRA adapter as one product.
+
+PEFT adds the adapter's part with passes of its own over the layer's output, each time in the adapter's precision. Here
+it is added inside the product (`addmm`), and what is needed on the way back is kept in the precision of the product.
+"""
+
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import Linear
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+
+def use_one_product(model: Any) -> None:
+    """Have every adapted linear layer of a model compute so where it can; the rest stays PEFT's."""
+    for module in model.modules():
+        if type(module) is Linear:
+            module.__class__ = AdaptedLinear
+
+
+class AdaptedLinear(Linear):
+    """PEFT's layer; with one active adapter, without dropout, over frozen weights of its own kind one product."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The layer's output; `x` of shape (…, in features)."""
+        name = self.active_adapters[0] if len(self.active_adapters) == 1 else None
+        if args or kwargs or name is None or not self._is_plain(name):
+            return super().forward(x, *args, **kwargs)
+        base: Any = self.base_layer
+        return _Adapted.apply(
+            x, base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
+        )
+
+    def _is_plain(self, name: str) -> bool:
+        a, b, base = self.lora_A, self.lora_B, self.base_layer
+        return (
+            name in a
+            and not (self.disable_adapters or self.merged or self.fan_in_fan_out or name in self.lora_variant)
+            and type(base) is torch.nn.Linear
+            and not any(parameter.requires_grad for parameter in base.parameters())
+            and isinstance(self.lora_dropout[name], torch.nn.Identity)
+            and a[name].bias is None
+            and b[name].bias is None
+        )
+
+
+class _Adapted(Function):
+    """x W^T + bias + scale (x A^T) B^T (LoRA, Hu et al., arXiv 2106.09685, equation 3), W and bias frozen."""
+
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        """Input, weight, bias, A, B and scale; under autocast products are in its precision."""
+        x, weight, bias, a, b, scale = given
+        device = x.device.type
+        low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        with torch.autocast(device, enabled=False):
+            rows, weight, a, scaled = x.to(low).flatten(0, -2), weight.to(low), a.to(low), (b * scale).to(low)
+            inner = rows @ a.t()
+            found = torch.nn.functional.linear(rows, weight, bias if bias is None else bias.to(low))
+            found.addmm_(inner, scaled.t())
+        ctx.save_for_backward(rows, weight, a, scaled, inner)
+        ctx.scale, ctx.given = scale, (x.dtype, b.dtype)
+        return found.unflatten(0, x.shape[:-1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of input, A and B."""
+        rows, weight, a, scaled, inner = ctx.saved_tensors
+        of_input, of_adapter = ctx.given
+        gradient = gradients[0].flatten(0, -2)
+        with torch.autocast(rows.device.type, enabled=False):
+            through = gradient @ scaled
+            d_a = through.t() @ rows
+            d_b = (gradient.t() @ inner).to(of_adapter) * ctx.scale
+            d_x = None
+            if ctx.needs_input_grad[0]:
+                d_x = (gradient @ weight).addmm_(through, a).to(of_input).unflatten(0, gradients[0].shape[:-1])
+        return d_x, None, None, d_a.to(of_adapter), d_b, None
