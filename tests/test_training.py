@@ -302,7 +302,7 @@ def test_weights_that_no_step_used_are_refused(world, monkeypatch):
     """The trainer computes with a converted copy of its weights while the optimizer moves the originals."""
     monkeypatch.setattr(training, "apply_numerics", lambda _: torch.autocast("cpu", torch.bfloat16, cache_enabled=True))
     numerics = NumericsSettings(dtype="bfloat16")
-    fast = TRAINING.model_copy(update={"learning_rate": 0.05, "epochs": 5})
+    fast = TRAINING.model_copy(update={"method": "full", "learning_rate": 0.01, "epochs": 5})
     with pytest.raises(WiringError, match="saved policy is not the one that was trained"):
         world.train(numerics=numerics, training=fast)
 
