@@ -5,7 +5,7 @@ positions restart where the prompt ends. The LM head sees only the positions tha
 exact.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.models.attention import pieces
+from workbench.models.head import DirectHead, token_logps
 from workbench.models.tokens import Encoded
 
 Layout = Literal["packed", "shared", "plain"]
@@ -159,14 +160,34 @@ def completion_logits(model: Any, rows: Rows) -> CompletionLogits:
 
     The LM head is called by the model itself, which may scale or cap what it returns; a hook narrows what it is given.
     """
+    out = _run(model, rows, lambda hidden: hidden)
+    at_least_single = torch.promote_types(out.logits.dtype, torch.float32)
+    return CompletionLogits(out.logits[0].to(at_least_single), rows.targets, rows.example)
+
+
+def completion_logps(model: Any, rows: Rows) -> Tensor:
+    """Log-probability of each example's completion, nats, summed over its tokens; shape (examples,), float32."""
+    head = model.get_output_embeddings()
+    if isinstance(head, DirectHead):
+        seen: list[Tensor] = []
+        _run(model, rows, lambda hidden: seen.append(hidden) or hidden[:, :0])
+        per_token = token_logps(head, seen[0][0], rows.targets)
+    else:
+        found = completion_logits(model, rows)
+        per_token = -F.cross_entropy(found.logits, found.targets, reduction="none")
+    return torch.zeros(rows.examples, dtype=per_token.dtype).index_add(0, rows.example, per_token)
+
+
+def _run(model: Any, rows: Rows, narrow: Callable[[Tensor], Tensor]) -> Any:
+    """A forward pass whose LM head is given what `narrow` makes of the hidden states, shape (1, tokens, size)."""
     row, position = rows.sources
     # Not `hidden[row, position]`: torch lists its gradient on CPU among those that may differ from run to run.
     flat = row * rows.input_ids.shape[1] + position
     hook = model.get_output_embeddings().register_forward_pre_hook(
-        lambda _, given: (given[0].flatten(0, 1).index_select(0, flat).unsqueeze(0), *given[1:])
+        lambda _, given: (narrow(given[0].flatten(0, 1).index_select(0, flat).unsqueeze(0)), *given[1:])
     )
     try:
-        out = model(
+        return model(
             input_ids=rows.input_ids,
             attention_mask=rows.attention_mask,
             position_ids=rows.position_ids,
@@ -174,15 +195,6 @@ def completion_logits(model: Any, rows: Rows) -> CompletionLogits:
         )
     finally:
         hook.remove()
-    at_least_single = torch.promote_types(out.logits.dtype, torch.float32)
-    return CompletionLogits(out.logits[0].to(at_least_single), rows.targets, rows.example)
-
-
-def completion_logps(model: Any, rows: Rows) -> Tensor:
-    """Log-probability of each example's completion, nats, summed over its tokens; shape (examples,), float32."""
-    found = completion_logits(model, rows)
-    per_token = -F.cross_entropy(found.logits, found.targets, reduction="none")
-    return torch.zeros(rows.examples, dtype=per_token.dtype).index_add(0, found.example, per_token)
 
 
 TOKENS_PER_BATCH = 4096

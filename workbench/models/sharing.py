@@ -6,6 +6,7 @@ import torch
 
 from workbench.models.attention import use_pieces
 from workbench.models.forward import Layout, collate, completion_logps
+from workbench.models.head import DirectHead
 from workbench.models.tokens import Encoded
 
 NEEDS_PLAIN_ROWS = ("sliding_window", "attention_chunk_size", "alibi", "keep_window_size", "index_topk")
@@ -32,12 +33,23 @@ def layout_of(model: Any) -> Layout:
     differently and so are found without being listed. A model that lets others compute its attention is set to
     attend by pieces, which is `sdpa` for every other layout.
     """
+    alone = _probed(model, "plain")
+    _use_direct_head(model, alone)
     if needs_plain_rows(model.config):
         return "plain"
-    alone = _probed(model, "plain")
     if use_pieces(model) and _same(_tried(model, "packed"), alone):
         return "packed"
     return "shared" if _same(_tried(model, "shared"), alone) else "plain"
+
+
+def _use_direct_head(model: Any, logps: torch.Tensor) -> None:
+    """Have log-probabilities computed from the LM head directly, if the model adds nothing to what it says."""
+    head = model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear:
+        return
+    head.__class__ = DirectHead
+    if not _same(_tried(model, "plain"), logps):
+        head.__class__ = torch.nn.Linear
 
 
 def _tried(model: Any, layout: Layout) -> torch.Tensor | None:

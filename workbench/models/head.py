@@ -1,0 +1,78 @@
+"""Log-probabilities of tokens from hidden states, a few at a time: the logits of all never lie in memory at once.
+
+A vocabulary of 50,000 words makes a position's logits a hundred times as large as its hidden state.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+CHUNK = 256
+"""Positions whose logits are computed at once: 50 MB in float32 at 50,000 words."""
+
+
+class DirectHead(nn.Linear):
+    """A LM head whose output is the model's logits as it stands: nothing scales or caps it afterwards."""
+
+
+def token_logps(head: DirectHead, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Log-probability of each target, nats, float32 at least; shape (tokens,).
+
+    Under a frozen head the gradient for a hidden state is known, up to its factor, once the logits are: it is kept in
+    their place, and nothing is computed twice. Under a head in training chunks are computed again on the way back.
+
+    Args:
+        head: from `use_direct_head`.
+        hidden: what predicts each target, shape (tokens, size).
+        targets: token ids, shape (tokens,).
+    """
+    if not any(parameter.requires_grad for parameter in head.parameters()):
+        return _Frozen.apply(hidden, head.weight, head.bias, targets)
+    parts = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
+    found: Any = [checkpoint(_plain, head, h, t, use_reentrant=False) for h, t in parts]
+    return torch.cat(found)
+
+
+def _plain(head: DirectHead, hidden: Tensor, targets: Tensor) -> Tensor:
+    logits = head(hidden)
+    return -F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets, reduction="none")
+
+
+class _Frozen(Function):
+    """log softmax(h W^T + b) at the target; its gradient for h is W[target] minus the expected row of W."""
+
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        """Hidden states, weight, bias and targets; under autocast products are in its precision."""
+        hidden, weight, bias, targets = given
+        device = hidden.device.type
+        low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        wanted = ctx.needs_input_grad[0]
+        found: list[Tensor] = []
+        slopes: list[Tensor] = []
+        with torch.autocast(device, enabled=False):
+            weight, bias = weight.to(low), bias if bias is None else bias.to(low)
+            for h, t in zip(hidden.to(low).split(CHUNK), targets.split(CHUNK), strict=True):
+                logits = F.linear(h, weight, bias)
+                logps = logits.to(torch.promote_types(low, torch.float32)).log_softmax(dim=-1)
+                found.append(logps.gather(1, t[:, None])[:, 0])
+                if wanted:
+                    # One is taken away before rounding: what is left of a likely token's probability is small.
+                    shares = logps.exp_().scatter_add_(1, t[:, None], logps.new_full((len(t), 1), -1.0))
+                    slopes.append(shares.to(low) @ weight)
+        if wanted:
+            ctx.save_for_backward(torch.cat(slopes))
+            ctx.dtype = hidden.dtype
+        return torch.cat(found)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradient for the hidden states."""
+        (slopes,) = ctx.saved_tensors
+        return (slopes * -gradients[0][:, None]).to(ctx.dtype), None, None, None
