@@ -71,7 +71,7 @@ def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, *rest: Any, *
     scale = given.get("scaling") or query.shape[-1] ** -0.5
     spans = mask[0, 0].tolist()
     if torch.is_grad_enabled():
-        return _Packed.apply(query, key, value, spans, scale), None
+        return _Packed.apply(query, key, value, _blocks(tuple(map(tuple, spans)), query.device), scale), None
     groups = query.shape[1] // key.shape[1]
     heads = _Heads(query, repeat_kv(key, groups), repeat_kv(value, groups), scale)
     return torch.cat([_piece(heads, span) for span in spans], dim=2).transpose(1, 2), None
@@ -106,17 +106,27 @@ ROWS = 256
 
 
 class _Block(NamedTuple):
-    """Positions `first` to `last` of a piece that starts at `start` and follows the prompt from `prompt` to `border`."""
+    """Neighbouring positions `first` to `last` whose attention is computed at once.
+
+    Attributes:
+        start: they see what lies between here and themselves, except for what is hidden from them,
+        prompt, border: and what lies between these two.
+        hidden: shape (last - first, last - start).
+        kept: whether their attention is kept for the way back.
+    """
 
     first: int
     last: int
     start: int
     prompt: int
     border: int
+    hidden: Tensor
     kept: bool
 
     def seen(self, each: Tensor) -> Tensor:
-        """Keys or values that the last of the positions sees; shape (key heads, seen, size)."""
+        """Keys or values for these positions; shape (key heads, seen, size)."""
+        if self.border == self.start:
+            return each[:, self.prompt : self.last]
         own = each[:, self.start : self.last]
         return own if self.prompt == self.border else torch.cat([each[:, self.prompt : self.border], own], dim=1)
 
@@ -127,13 +137,40 @@ class _Block(NamedTuple):
         to[:, self.start : self.last] += gradient[:, length:]
 
 
-def _blocks(spans: Sequence[Sequence[int]]) -> Iterator[_Block]:
-    for start, end, prompt, border in spans:
+@lru_cache(maxsize=4)
+def _blocks(spans: tuple[tuple[int, int, int, int], ...], device: torch.device) -> list[_Block]:
+    """Pieces in blocks: long ones in several, short answers of one prompt together, which see what lies between them."""
+    blocks: list[_Block] = []
+    for prompt, border, pieces in _neighbours(spans):
+        start, end = pieces[0][0], pieces[-1][1]
         seen = border - prompt + end - start
-        rows = max(1, min(ROWS, KEPT // seen))
+        rows = ROWS if len(pieces) > 1 else max(1, min(ROWS, KEPT // seen))
         for first in range(start, end, rows):
+            last = min(first + rows, end)
+            hidden = torch.ones(last - first, last - start, dtype=torch.bool)
+            for begins, ends in pieces:
+                own = slice(max(begins, first) - first, min(ends, last) - first)
+                hidden[own, begins - start :].triu_(max(begins, first) - begins + 1)
             kept = (end - start) * seen <= KEPT
-            yield _Block(first, min(first + rows, end), start, prompt, border, kept)
+            blocks.append(_Block(first, last, start, prompt, border, hidden.to(device), kept))
+    return blocks
+
+
+def _neighbours(
+    spans: Sequence[tuple[int, int, int, int]],
+) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
+    """Prompt and border of one or more pieces that follow each other and together fit into a block."""
+    at = 0
+    while at < len(spans):
+        start, end, prompt, border = spans[at]
+        pieces = [(start, end)]
+        for begins, ends, *follows in spans[at + 1 :]:
+            small = ends - start <= ROWS and (ends - start) * (border - prompt + ends - start) <= KEPT
+            if prompt == border or follows != [prompt, border] or begins != pieces[-1][1] or not small:
+                break
+            pieces.append((begins, ends))
+        at += len(pieces)
+        yield prompt, border, pieces
 
 
 class _Packed(Function):
@@ -145,20 +182,20 @@ class _Packed(Function):
 
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Tensor:
-        """Query, key and value as in `attend`, the pieces, and by what products are multiplied."""
-        query, key, value, spans, scale = given
-        blocks = list(_blocks(spans))
+        """Query, key and value as in `attend`, the blocks, and by what products are multiplied."""
+        query, key, value, blocks, scale = given
         _, heads, length, size = query.shape
-        groups = key.shape[1]
+        groups, low = key.shape[1], value.dtype
         found = value.new_empty(length, groups, heads // groups, size)
         shares: list[Tensor] = []
         with torch.autocast(query.device.type, enabled=False):
+            asking = (query[0] * scale).unflatten(0, (groups, -1))
             for block in blocks:
-                share = _shares(query, key, block, scale).to(value.dtype)
+                share = _shares(asking, key[0], block).to(low)
                 attended = torch.bmm(share, block.seen(value[0]))
-                found[block.first : block.last] = attended.view(groups, heads // groups, -1, size).permute(2, 0, 1, 3)
+                found[block.first : block.last] = attended.unflatten(1, (heads // groups, -1)).permute(2, 0, 1, 3)
                 shares += [share] * block.kept
-        ctx.save_for_backward(query, key, value, *shares)
+        ctx.save_for_backward(asking, key, value, *shares)
         ctx.blocks, ctx.scale = blocks, scale
         return found.view(1, length, heads, size)
 
@@ -166,56 +203,49 @@ class _Packed(Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of what `forward` was given."""
-        query, key, value, *kept = ctx.saved_tensors
-        _, heads, length, size = query.shape
-        groups, low = key.shape[1], value.dtype
-        given = gradients[0].view(length, groups, heads // groups, size)
-        d_query = query.new_empty(groups, heads // groups, length, size)
-        d_key, d_value = torch.zeros_like(key[0]), torch.zeros_like(value[0], dtype=key.dtype)
+        asking, key, value, *kept = ctx.saved_tensors
+        groups, each, length, size = asking.shape
+        low = value.dtype
+        given = gradients[0].view(length, groups, each, size)
+        d_query, d_key = torch.empty_like(asking), torch.zeros_like(key[0])
+        d_value = torch.zeros_like(d_key)
         shares = iter(kept)
-        with torch.autocast(query.device.type, enabled=False):
+        with torch.autocast(key.device.type, enabled=False):
+            asking_low, key_low = asking.to(low), key[0].to(low)
             for block in ctx.blocks:
-                share = next(shares) if block.kept else _shares(query, key, block, ctx.scale).to(low)
-                back = given[block.first : block.last].permute(1, 2, 0, 3).reshape(groups, -1, size)
+                rows = slice(block.first, block.last)
+                share = next(shares) if block.kept else _shares(asking, key[0], block).to(low)
+                back = given[rows].permute(1, 2, 0, 3).flatten(1, 2)
                 block.add(torch.bmm(share.transpose(1, 2), back), to=d_value)
                 through = torch.bmm(back, block.seen(value[0]).transpose(1, 2))
                 products = _softmax_back(through, share, -1, low)
-                d_query[:, :, block.first : block.last] = torch.bmm(products, block.seen(key[0]).to(low)).view(
-                    groups, heads // groups, -1, size
-                )
-                block.add(
-                    torch.bmm(products.transpose(1, 2), _asking(query, groups, block, ctx.scale).to(low)), to=d_key
-                )
-        d_query.mul_(ctx.scale)
-        return d_query.view(query.shape), d_key[None], d_value.to(low)[None], None, None
+                d_query[:, :, rows] = torch.bmm(products, block.seen(key_low)).unflatten(1, (each, -1))
+                block.add(torch.bmm(products.transpose(1, 2), asking_low[:, :, rows].flatten(1, 2)), to=d_key)
+            d_query.mul_(ctx.scale)
+        return d_query.flatten(0, 1)[None], d_key[None], d_value.to(low)[None], None, None
 
 
 _softmax_back: Any = torch.ops.aten._softmax_backward_data  # noqa: SLF001 - torch has no public name for it
 """In float32 inside, whatever it is given."""
 
 
-def _asking(query: Tensor, groups: int, block: _Block, scale: float) -> Tensor:
-    """Queries of a block by the key head they ask, scaled; shape (key heads, heads per key head x positions, size)."""
-    asking = query[0].unflatten(0, (groups, -1))[:, :, block.first : block.last]
-    return (asking * scale).flatten(1, 2)
+def _shares(asking: Tensor, key: Tensor, block: _Block) -> Tensor:
+    """What each position of a block takes from each it sees.
 
+    Args:
+        asking: scaled queries by the key head they ask, shape (key heads, heads per key head, length, size).
+        key: shape (key heads, length, size).
+        block: which positions.
 
-def _shares(query: Tensor, key: Tensor, block: _Block, scale: float) -> Tensor:
-    """What each position of a block takes from each it sees; shape (key heads, heads per key head x positions, seen)."""
-    wide = torch.promote_types(query.dtype, torch.float32)
-    asking, seen = _asking(query, key.shape[1], block, scale).to(wide), block.seen(key[0]).to(wide)
-    products = torch.bmm(asking, seen.transpose(1, 2))
-    length = block.last - block.first
-    own = products.view(key.shape[1], -1, length, seen.shape[1])[..., -length:]
-    own.masked_fill_(_later(length, query.device), -torch.inf)
+    Returns:
+        Shape (key heads, heads per key head x positions, seen).
+    """
+    wide = torch.promote_types(asking.dtype, torch.float32)
+    rows = asking[:, :, block.first : block.last].flatten(1, 2).to(wide)
+    products = torch.bmm(rows, block.seen(key).to(wide).transpose(1, 2))
+    by_head = products.unflatten(1, (asking.shape[1], -1))
+    by_head[..., block.border - block.prompt :].masked_fill_(block.hidden, -torch.inf)
     return products.softmax(dim=-1)
-
-
-@lru_cache(maxsize=64)
-def _later(length: int, device: torch.device) -> Tensor:
-    """What comes after each position; shape (length, length)."""
-    with torch.inference_mode(mode=False):
-        return torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
 
 
 @lru_cache(maxsize=64)
