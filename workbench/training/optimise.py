@@ -95,7 +95,7 @@ def _trainer(job: TrainJob, rows: Sequence[TrainRow], tokenizer: PreTrainedToken
         learning_rate=t.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=round(t.warmup_share * steps),
-        optim="adamw_torch",
+        optim="adamw_torch_fused",
         max_grad_norm=t.max_grad_norm,
         num_train_epochs=1,
         per_device_train_batch_size=t.batch_size,

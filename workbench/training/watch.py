@@ -40,8 +40,8 @@ class KlProbe:
         return logits
 
 
-PROBE_EVERY = 5
-"""Optimizer steps between two measurements of KL for the progress bar."""
+PROBE_SHARE = 0.02
+"""Most of the time that measuring KL for the progress bar may take."""
 
 
 class Watch(TrainerCallback):
@@ -51,7 +51,7 @@ class Watch(TrainerCallback):
         self._report, self._probe = report, probe
         self._pairs_per_step, self._plan = pairs_per_step, plan
         self._started, self._first_step = time.monotonic(), 0
-        self._kl = 0.0
+        self._kl, self._probed, self._probe_s = 0.0, -math.inf, 0.0
         self.stopped = False
 
     def on_train_begin(
@@ -82,8 +82,7 @@ class Watch(TrainerCallback):
             return
         for name in ("loss", "grad_norm"):
             require_finite(facts.get(name, 0.0), f"{name} at step {state.global_step}")
-        if state.global_step % PROBE_EVERY == 0:
-            self._kl = self._probe.measure()
+        self._measure_kl(last=state.global_step == state.max_steps)
         elapsed = max(time.monotonic() - self._started, 1e-9)
         steps = state.global_step - self._first_step
         shown = {
@@ -96,6 +95,12 @@ class Watch(TrainerCallback):
         shown = {name: value for name, value in shown.items() if math.isfinite(value)}
         if self._report(Progress("optimise", state.global_step, state.max_steps, shown)):
             self.stopped = control.should_save = control.should_training_stop = True
+
+    def _measure_kl(self, *, last: bool) -> None:
+        began = time.monotonic()
+        if last or began - self._probed >= self._probe_s / PROBE_SHARE:
+            self._kl = self._probe.measure()
+            self._probed, self._probe_s = began, time.monotonic() - began
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Seal the checkpoint just written, if its weights are finite."""
