@@ -10,12 +10,11 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 PIECES = "pieces"
@@ -70,31 +69,7 @@ def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, *rest: Any, *
         raise ValueError(f"attention by pieces has no {', '.join(asked)}")
     scale = given.get("scaling") or query.shape[-1] ** -0.5
     spans = mask[0, 0].tolist()
-    if torch.is_grad_enabled():
-        return _Packed.apply(query, key, value, _blocks(tuple(map(tuple, spans)), query.device), scale), None
-    groups = query.shape[1] // key.shape[1]
-    heads = _Heads(query, repeat_kv(key, groups), repeat_kv(value, groups), scale)
-    return torch.cat([_piece(heads, span) for span in spans], dim=2).transpose(1, 2), None
-
-
-class _Heads(NamedTuple):
-    """What attention is computed from, each of shape (1, heads, length, size), and by what products are multiplied."""
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    scale: float
-
-
-def _piece(heads: _Heads, span: Sequence[int]) -> Tensor:
-    """Attention of one piece without gradients, by torch's own kernel."""
-    start, end, prompt, border = span
-    q, k, v = (each[:, :, start:end] for each in heads[:3])
-    if prompt == border:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=heads.scale)
-    k = torch.cat([heads.key[:, :, prompt:border], k], dim=2)
-    v = torch.cat([heads.value[:, :, prompt:border], v], dim=2)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=_after(q.shape[2], k.shape[2]), scale=heads.scale)
+    return _Packed.apply(query, key, value, _blocks(tuple(map(tuple, spans)), query.device), scale), None
 
 
 KEPT = 400 * 400
@@ -194,7 +169,7 @@ class _Packed(Function):
                 share = _shares(asking, key[0], block).to(low)
                 attended = torch.bmm(share, block.seen(value[0]))
                 found[block.first : block.last] = attended.unflatten(1, (heads // groups, -1)).permute(2, 0, 1, 3)
-                shares += [share] * block.kept
+                shares += [share] * (block.kept and any(ctx.needs_input_grad))
         ctx.save_for_backward(asking, key, value, *shares)
         ctx.blocks, ctx.scale = blocks, scale
         return found.view(1, length, heads, size)
@@ -246,13 +221,6 @@ def _shares(asking: Tensor, key: Tensor, block: _Block) -> Tensor:
     by_head = products.unflatten(1, (asking.shape[1], -1))
     by_head[..., block.border - block.prompt :].masked_fill_(block.hidden, -torch.inf)
     return products.softmax(dim=-1)
-
-
-@lru_cache(maxsize=64)
-def _after(length: int, seen: int) -> Tensor:
-    """A piece sees what it follows and, of itself, what came before; shape (length, seen)."""
-    with torch.inference_mode(mode=False):
-        return torch.ones(length, seen, dtype=torch.bool).tril(seen - length)
 
 
 AttentionInterface.register(PIECES, attend)
