@@ -11,10 +11,10 @@ from tests.tiny_model import build_tiny_model
 from workbench.config import NumericsSettings
 from workbench.errors import StopRequested
 from workbench.models.load import load_tokenizer
-from workbench.models.score_table import read_table
+from workbench.models.score_table import FILE, read_table
 from workbench.models.tokens import encode_pair
 from workbench.scoring.score import score
-from workbench.tasks import ScoreJob, VersionRef
+from workbench.tasks import Part, ScoreJob, VersionRef
 
 
 @pytest.fixture
@@ -100,3 +100,34 @@ def test_what_was_scored_before_a_stop_is_kept(job):
     with pytest.raises(StopRequested):
         score(job, lambda progress: progress.done >= 8)
     assert computed(job) <= computed(replace(job, cache=job.cache + ".fresh")) - 8
+
+
+def test_parts_compute_together_what_the_whole_computes_alone(job, tmp_path):
+    score(job, lambda _: False)
+    alone = (Path(job.output) / FILE).read_bytes()
+    shared = replace(job, cache=f"sqlite:///{tmp_path / 'shared.db'}")
+    counts = [computed(replace(shared, part=Part(k, 3))) for k in (2, 0, 1)]
+    (Path(job.output) / FILE).unlink()
+    assert min(counts) > 0
+    assert computed(shared) == 0
+    assert (Path(job.output) / FILE).read_bytes() == alone
+
+
+@pytest.mark.ray
+def test_workers_share_what_is_to_be_scored(job, tmp_path):
+    """Two workers on Ray: the same bytes, and progress of all together."""
+    from workbench.assembly import IN_PROCESS
+    from workbench.cluster.ray_tools import RayOptions, cluster, ray_tools
+
+    score(job, lambda _: False)
+    alone = (Path(job.output) / FILE).read_bytes()
+    shared, seen = replace(job, cache=f"sqlite:///{tmp_path / 'shared.db'}"), []
+    options = RayOptions(pairs_per_worker=5)
+    with cluster(options):
+        ray_tools(IN_PROCESS, options).score(shared, lambda progress: seen.append(progress) and False)
+    assert (Path(job.output) / FILE).read_bytes() == alone
+    assert sorted(path.name for path in Path(job.output).iterdir()) == [FILE]
+    pairs = [p for p in _pairs(job) if p.split == "train"]
+    every = {text for p in pairs for text in ((p.prompt.key, p.chosen), (p.prompt.key, p.rejected))}
+    assert max(progress.total for progress in seen) == len(every)
+    assert max(progress.done for progress in seen) == len(every)

@@ -65,6 +65,16 @@ Report = Callable[[Progress], bool]
 """Records progress; answers True where somebody asked the round to stop."""
 
 
+class Part(NamedTuple):
+    """Which part of some work: number `number` of `of`, counted from 0."""
+
+    number: int
+    of: int
+
+
+WHOLE = Part(0, 1)
+
+
 @dataclass(frozen=True, slots=True)
 class ScoreJob:
     """Log-probabilities of a version's pairs under one policy.
@@ -74,6 +84,7 @@ class ScoreJob:
         cache: database URL of the score cache; what is in it is not computed again.
         batch_size: answers per forward pass; the result does not depend on it beyond rounding.
         output: folder to write `scores.parquet` into.
+        part: which of the pairs; several parts share the cache, so that the whole then finds all of it there.
     """
 
     policy: PolicyRef
@@ -84,6 +95,7 @@ class ScoreJob:
     batch_size: int
     cache: str
     output: str
+    part: Part = WHOLE
 
 
 @dataclass(frozen=True, slots=True)

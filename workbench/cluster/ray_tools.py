@@ -7,17 +7,18 @@ exactly once, the journal does.
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayTaskError, WorkerCrashedError
 
+from preference_data.versions import load_version
 from workbench.errors import WorkerError
-from workbench.tasks import EvaluateJob, GenerateJob, Progress, Report, ScoreJob, Tools, TrainJob
+from workbench.tasks import EvaluateJob, GenerateJob, Part, Progress, Report, ScoreJob, Tools, TrainJob
 
 Job = ScoreJob | TrainJob | EvaluateJob | GenerateJob
 POLL_S = 0.2
@@ -30,10 +31,12 @@ class RayOptions:
     Attributes:
         address: of an existing cluster; None starts one on this machine for the length of the block.
         retries: how often a step is run again after its worker was lost.
+        pairs_per_worker: pairs that are worth another worker for scoring, which has to start and load the model.
     """
 
     address: str | None = None
     retries: int = 3
+    pairs_per_worker: int = 200
 
 
 @contextmanager
@@ -56,7 +59,7 @@ def cluster(options: RayOptions) -> Iterator[None]:
 def ray_tools(local: Tools, options: RayOptions) -> Tools:
     """The same verbs as tasks. Call inside `cluster`."""
     return Tools(
-        score=_as_task(local.score, options),
+        score=_spread(local.score, options),
         optimise=_as_task(local.optimise, options),
         evaluate=_as_task(local.evaluate, options),
         generate=_as_task(local.generate, options),
@@ -98,32 +101,78 @@ def _as_task(verb: Callable[[Any, Report], None], options: RayOptions) -> Callab
     remote = ray.remote(_work)
 
     def run(job: Job, report: Report) -> None:
-        relay: Any = Relay.remote()
-        task = remote.options(num_cpus=job.numerics.threads, max_retries=options.retries, name=verb.__name__).remote(
-            verb, job, relay
-        )
-        try:
-            _follow(task, relay, report)
-        finally:
-            ray.kill(relay)
+        _run([_Task(remote, verb, job, options)], report)
 
     return run
 
 
-def _follow(task: Any, relay: Any, report: Report) -> None:
-    """Pass progress on until the task ends, then raise what it raised."""
-    running = True
-    while running:
-        done, _ = ray.wait([task], timeout=POLL_S)
-        running = not done
-        for progress in ray.get(relay.drain.remote()):
-            if report(progress):
-                relay.stop.remote()
+def _spread(verb: Callable[[ScoreJob, Report], None], options: RayOptions) -> Callable[[ScoreJob, Report], None]:
+    """Scoring in parts, one for each worker that fits beside the others; then the whole, which finds all in the cache."""
+    remote = ray.remote(_work)
+
+    def run(job: ScoreJob, report: Report) -> None:
+        version = load_version(Path(job.version.path))
+        pairs = sum(1 for split in job.splits for _ in version.pairs(split))
+        room = int(ray.cluster_resources().get("CPU", 1)) // job.numerics.threads
+        parts = min(room, pairs // options.pairs_per_worker)
+        if parts > 1:
+            shares = [
+                replace(job, part=Part(k, parts), output=str(Path(job.output) / f"part-{k}")) for k in range(parts)
+            ]
+            _run([_Task(remote, verb, each, options) for each in shares], report)
+            for each in shares:
+                shutil.rmtree(each.output, ignore_errors=True)
+        _run([_Task(remote, verb, job, options)], report)
+
+    return run
+
+
+class _Task:
+    """A step on its way: what Ray knows it by, and how far it is."""
+
+    def __init__(self, remote: Any, verb: Callable[[Any, Report], None], job: Job, options: RayOptions) -> None:
+        self.relay: Any = Relay.remote()
+        self.result: Any = remote.options(
+            num_cpus=job.numerics.threads, max_retries=options.retries, name=verb.__name__
+        ).remote(verb, job, self.relay)
+        self.last: Progress | None = None
+
+    def news(self) -> list[Progress]:
+        """What came in since the last call."""
+        found: list[Progress] = ray.get(self.relay.drain.remote())
+        self.last = found[-1] if found else self.last
+        return found
+
+
+def _run(tasks: Sequence[_Task], report: Report) -> None:
+    """Pass progress on until all tasks have ended, then raise what one of them raised."""
+    results = [task.result for task in tasks]
     try:
-        ray.get(task)
+        running = True
+        while running:
+            ended, _ = ray.wait(results, num_returns=len(results), timeout=POLL_S)
+            running = len(ended) < len(results)
+            news = [progress for task in tasks for progress in task.news()]
+            for progress in news if len(tasks) == 1 else _together(tasks)[: len(news)]:
+                if report(progress):
+                    for task in tasks:
+                        task.relay.stop.remote()
+        ray.get(results)
     except RayTaskError as error:
         raise error.cause from error
     except WorkerCrashedError as error:
         raise WorkerError(
             f"the worker of this step was lost more often than allowed: {error}; run the round again"
         ) from error
+    finally:
+        for task in tasks:
+            ray.cancel(task.result)
+            ray.kill(task.relay)
+
+
+def _together(tasks: Sequence[_Task]) -> list[Progress]:
+    """How far tasks are in all, once each has said how much it has to do."""
+    last = [task.last for task in tasks if task.last]
+    if len(last) < len(tasks):
+        return []
+    return [Progress(last[0].step, sum(p.done for p in last), sum(p.total for p in last), {})]

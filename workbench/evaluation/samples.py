@@ -1,6 +1,6 @@
 """What a policy writes: length, repetition, refusal, compliance, and how far it moved, all on its own samples."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -28,7 +28,7 @@ def samples(context: Context, version: Version, against: dict[str, PolicyRef]) -
     """
     pairs = _prompts(version, context.settings.samples)
     answers = _answers(context, [p.prompt for p in pairs])
-    nats = {other: _kl(context, answers, policy) for other, policy in against.items()}
+    nats = _kl(context, answers, against)
     for k, (pair, answer) in enumerate(zip(pairs, answers, strict=True)):
         numbers = {
             "tokens": float(len(answer.encoded.completion)),
@@ -69,16 +69,21 @@ def _answers(context: Context, prompts: Sequence[Prompt]) -> list[Answer]:
         )
 
 
-def _kl(context: Context, answers: Sequence[Answer], other: PolicyRef) -> list[float]:
+def _kl(context: Context, answers: Sequence[Answer], against: Mapping[str, PolicyRef]) -> dict[str, list[float]]:
+    """KL from each of some policies; the policy itself reads its answers once for all of them."""
     examples = [a.encoded for a in answers]
-    found: dict[int, float] = {}
+    found = {other: [0.0] * len(examples) for other in against}
+    if not against:
+        return found
     for batch in context.family.batches(examples, size=KL_BATCH, tokens=KL_TOKENS):
         rows = context.family.collate([examples[k] for k in batch])
         with context.family.using(context.policy) as model:
             mine = completion_logits(model, rows)
-        with context.family.using(other) as model:
-            theirs = completion_logits(model, rows).logits
-        per_position = kl_per_position(mine.logits, theirs)
-        nats = torch.zeros(len(batch)).index_add(0, mine.example, per_position)
-        found |= dict(zip(batch, nats.tolist(), strict=True))
-    return [found[k] for k in range(len(examples))]
+        for other, policy in against.items():
+            with context.family.using(policy) as model:
+                theirs = completion_logits(model, rows).logits
+            per_position = kl_per_position(mine.logits, theirs)
+            nats = torch.zeros(len(batch)).index_add(0, mine.example, per_position)
+            for k, value in zip(batch, nats.tolist(), strict=True):
+                found[other][k] = value
+    return found

@@ -1,7 +1,7 @@
 """Scoring a version's pairs under one policy; only what the cache lacks is computed."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from preference_data.records import Pair
@@ -14,19 +14,25 @@ from workbench.models.score_table import PairScore, write_table
 from workbench.models.tokens import Encoded, EncodedPair, encode_pair, example_key
 from workbench.schema import open_ledger
 from workbench.scoring.cache import Score, ScoreCache
-from workbench.tasks import Progress, Report, ScoreJob
+from workbench.tasks import WHOLE, Progress, Report, ScoreJob
 
 COMMIT_EVERY_S = 5.0
 """Scores are committed about this often, so that a killed worker loses little and the database is written rarely."""
 
 
 def score(job: ScoreJob, report: Report) -> None:
-    """Write `scores.parquet` for the splits asked for. Pairs whose prompt fills `max_length` are left out."""
+    """Write `scores.parquet` for the splits asked for. Pairs whose prompt fills `max_length` are left out.
+
+    A part of a job only adds its scores to the cache.
+    """
     version = load_version(Path(job.version.path))
     pairs = [p for split in job.splits for p in version.pairs(split)]
     family = family_of(job.policy)
     scorer = Scorer(family, job, ScoreCache(open_ledger(job.cache)), report)
-    write_table(Path(job.output), scorer.pairs(pairs))
+    encoded = scorer.encode(pairs)
+    scores = scorer.examples([side for both in encoded.values() for side in both])
+    if job.part == WHOLE:
+        write_table(Path(job.output), scorer.table(encoded, scores))
 
 
 class Scorer:
@@ -35,14 +41,17 @@ class Scorer:
     def __init__(self, family: Family, job: ScoreJob, cache: ScoreCache, report: Report) -> None:
         self._family, self._job, self._cache, self._report = family, job, cache, report
 
-    def pairs(self, pairs: Iterable[Pair]) -> dict[str, PairScore]:
-        """Scores by pair key."""
+    def encode(self, pairs: Iterable[Pair]) -> dict[str, EncodedPair]:
+        """Pairs in tokens, by pair key."""
         encoded: dict[str, EncodedPair] = {}
         for pair in pairs:
             found = encode_pair(self._family.tokenizer, pair, max_length=self._job.max_length)
             if found:
                 encoded[pair.key] = found
-        scores = self.examples([side for both in encoded.values() for side in both])
+        return encoded
+
+    def table(self, encoded: Mapping[str, EncodedPair], scores: Mapping[str, Score]) -> dict[str, PairScore]:
+        """Scores by pair key."""
         return {
             key: PairScore(
                 scores[self._key(both.chosen)].logp,
@@ -54,16 +63,22 @@ class Scorer:
         }
 
     def examples(self, examples: Sequence[Encoded]) -> dict[str, Score]:
-        """Scores by example key; each distinct example is computed at most once, ever."""
+        """Scores by example key; each distinct example is computed at most once, ever.
+
+        Batches are those of all examples, with what is known left out, so that the parts of a job compute together
+        what it would compute alone, bit by bit.
+        """
         wanted = {self._key(e): e for e in examples}
         condition = numerics_key(self._job.numerics)
         known = self._cache.get(self._job.policy.digest, condition, list(wanted))
-        missing = {key: e for key, e in wanted.items() if key not in known}
+        keys, todo = list(wanted), list(wanted.values())
+        part = self._job.part
+        every = list(self._family.batches(todo, size=self._job.batch_size))[part.number :: part.of]
+        batches = [left for batch in every if (left := [i for i in batch if keys[i] not in known])]
         fresh: dict[str, Score] = {}
-        saved, scored, total = time.monotonic(), 0, len(missing)
-        keys, todo = list(missing), list(missing.values())
+        saved, scored, total = time.monotonic(), 0, sum(map(len, batches))
         with apply_numerics(self._job.numerics), self._family.using(self._job.policy) as model:
-            for batch in self._family.batches(todo, size=self._job.batch_size):
+            for batch in batches:
                 rows = self._family.collate([todo[i] for i in batch])
                 for i, logp in zip(batch, completion_logps(model, rows).tolist(), strict=True):
                     known[keys[i]] = fresh[keys[i]] = Score(logp, len(todo[i].completion))
