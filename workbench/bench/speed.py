@@ -130,10 +130,7 @@ def _run(side: str, work: Mapping[str, Any], folder: Path) -> Run:
 
 def _work(folder: Path, count: int) -> dict[str, Any]:
     """The same task for every side, as plain values."""
-    base = default_directory()
-    if not is_fetched(base):
-        raise ConfigError("bench speed: the model is missing; run `workbench model fetch`")
-    ws = Workspace.init(folder / "ws", base=base)
+    ws = Workspace.init(folder / "ws", base=base_folder())
     policy = ws.registry.ref(ws.registry.resolve("base"))
     pairs = _pairs(ws, folder, count)
     version = write_version(pairs, folder / "versions", rule={}, watermark=0, head="")
@@ -150,15 +147,36 @@ def _work(folder: Path, count: int) -> dict[str, Any]:
     }
 
 
-def _pairs(ws: Workspace, folder: Path, count: int) -> list[Pair]:
-    """The first pairs of the file, all of them to train on."""
+def base_folder() -> Path:
+    """Where the model of the benches is.
+
+    Raises:
+        ConfigError: it was not fetched.
+    """
+    base = default_directory()
+    if not is_fetched(base):
+        raise ConfigError("bench: the model is missing; run `workbench model fetch`")
+    return base
+
+
+def first_rows(folder: Path, count: int) -> Path:
+    """A file with the first rows of the pairs given.
+
+    Raises:
+        ConfigError: none were given.
+    """
     if not os.environ.get(DATA):
-        raise ConfigError(f"bench speed: {DATA} is not set; expected a file of preferences, such as "
+        raise ConfigError(f"bench: {DATA} is not set; expected a file of preferences, such as "
                           "harmless-base.jsonl.gz of hh-rlhf")  # fmt: skip
     part = folder / "part.jsonl"
-    values = (row.value for row in islice(reading.rows(Path(os.environ[DATA])), 8 * count))
+    values = (row.value for row in islice(reading.rows(Path(os.environ[DATA])), count))
     part.write_text("".join(json.dumps(value) + "\n" for value in values if isinstance(value, dict)), encoding="utf-8")
-    ws.import_file(part)
+    return part
+
+
+def _pairs(ws: Workspace, folder: Path, count: int) -> list[Pair]:
+    """The first pairs of the file, all of them to train on."""
+    ws.import_file(first_rows(folder, 8 * count))
     frozen = ws.freeze(rule=FreezeRule(min_pairs=0)).version
     found = [pair for split in ("train", "select", "test") for pair in frozen.pairs(split)]
     return [replace(pair, split="train") for pair in found[:count]]

@@ -18,9 +18,11 @@ class Bench(NamedTuple):
     packages: tuple[str, ...]
 
 
+TRAINING = ("torch", "transformers", "trl", "peft")
 BENCHES = {
     "page": Bench("page", "the annotation page: painting, saving, load, kills", ("fastapi", "uvicorn", "SQLAlchemy")),
-    "speed": Bench("speed", "training against TRL: pairs/s, memory", ("torch", "transformers", "trl", "peft")),
+    "speed": Bench("speed", "training against TRL and LLaMA-Factory: pairs/s, memory", TRAINING),
+    "rounds": Bench("rounds", "rounds with more anchors, added pairs, workers on Ray", (*TRAINING, "ray")),
 }
 
 

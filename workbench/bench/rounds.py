@@ -1,0 +1,218 @@
+"""`workbench bench rounds`: what anchors, added pairs and workers cost, over real rounds of the model of the demo.
+
+A whole round is timed from its plan to its verdict. On Ray the same rounds are compared by the time in which steps
+made progress, without the start of cluster and workers.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from preference_data.freeze import FreezeRule
+from preference_data.versions import write_version
+from workbench import assembly
+from workbench.assembly import Where
+from workbench.bench.figures import Figure
+from workbench.bench.speed import base_folder, first_rows
+from workbench.cluster.ray_tools import RayOptions, cluster, ray_tools
+from workbench.config import NumericsSettings, RoundSettings
+from workbench.tasks import PolicyRef, Progress, ScoreJob, Tools, VersionRef
+from workbench.workspace import Workspace
+
+
+class Scale(NamedTuple):
+    """How much is done: pairs of a round and of the large version, added pairs, and how often each is run."""
+
+    pairs: int
+    scored: int
+    added: int
+    repeats: int
+
+
+FULL, QUICK = Scale(128, 1000, 10, 2), Scale(24, 24, 4, 1)
+OPEN_GATE = {"min_gain": -1, "max_retention_drop": 1, "max_tax": 1, "max_kl_parent": 99, "max_kl_base": 99}
+Tell = Callable[[str], None]
+
+
+def measure(tell: Tell, *, quick: bool) -> list[Figure]:
+    """All figures; `tell` is called with what is being done."""
+    scale = QUICK if quick else FULL
+    with tempfile.TemporaryDirectory() as folder:
+        world = _World(Path(folder), scale, tell)
+        return [*_anchors(world), *_ray(world), _added(world), _workers(world)]
+
+
+class _World:
+    """A workspace with real pairs and a lineage of four policies."""
+
+    def __init__(self, folder: Path, scale: Scale, tell: Tell) -> None:
+        self.folder, self.scale, self.tell = folder, scale, tell
+        self.ws = Workspace.init(folder / "ws", base=base_folder())
+        for name, rows, pairs in (
+            ("first", 40, 16),
+            ("main", 4 * scale.pairs, scale.pairs),
+            ("large", 4 * (scale.scored + scale.added), scale.scored + scale.added),
+        ):
+            self.ws.import_file(first_rows(folder, rows))
+            self.ws.freeze(name=name, rule=FreezeRule(min_pairs=0, max_pairs=pairs))
+        self.numerics: NumericsSettings = assembly.fastest(2)
+        self.lineage = ["base"]
+        for number in range(3):
+            tell(f"policy {number + 1} of 3")
+            self.lineage.append(self.round("first", self.lineage[-1:], seed=number).child)
+
+    def round(self, version: str, anchors: list[str], *, seed: int, where: Where = "here") -> "_Timed":
+        """A round from the newest policy, held by equal weights to some."""
+        settings = RoundSettings.model_validate(
+            {
+                "parent": self.lineage[-1],
+                "version": version,
+                "anchors": [{"policy": each, "weight": 1 / len(anchors)} for each in anchors],
+                "training": {"seed": seed, "max_length": 1024},
+                "numerics": self.numerics.model_dump(),
+                "gate": OPEN_GATE,
+            }
+        )
+        seen: list[tuple[float, Progress]] = []
+        began = time.perf_counter()
+        planned = self.ws.round(self.ws.plan(settings))
+        outcome = planned.run(where=where, watch=lambda progress: seen.append((time.perf_counter(), progress)))
+        return _Timed(outcome.child.digest, time.perf_counter() - began, seen)
+
+
+class _Timed(NamedTuple):
+    """A round: its child, how long it took, and what it told when."""
+
+    child: str
+    seconds: float
+    seen: list[tuple[float, Progress]]
+
+    def scored(self) -> int:
+        """Answers whose log-probability was computed."""
+        totals: dict[int, int] = {}
+        number = 0
+        for _, progress in self.seen:
+            if progress.step == "score":
+                totals[number] = progress.total
+                number += progress.done == progress.total
+        return sum(totals.values())
+
+    def worked_s(self) -> float:
+        """Time between the first and the last sign of each run of equal steps."""
+        spans: list[list[float]] = []
+        before = ""
+        for at, progress in self.seen:
+            if progress.step != before:
+                spans.append([at, at])
+            spans[-1][1], before = at, progress.step
+        return sum(last - first for first, last in spans)
+
+
+def _anchors(world: _World) -> Iterator[Figure]:
+    one, four = world.lineage[-1:], world.lineage
+    world.tell("a round with one anchor")
+    first = world.round("main", one, seed=10)
+    world.tell("a round with four anchors, new to the pairs")
+    new = world.round("main", four, seed=11)
+    runs: dict[int, list[float]] = {1: [], 4: []}
+    for turn in range(world.scale.repeats):
+        for anchors in (one, four):
+            world.tell(f"{len(anchors)} anchors, {turn + 1} of {world.scale.repeats}")
+            runs[len(anchors)].append(world.round("main", anchors, seed=20 + turn).seconds)
+    seconds = {count: median(each) for count, each in runs.items()}
+    yield Figure(
+        "a round with 4 anchors over one with 1, all seen before", seconds[4] / seconds[1], 1.05,
+        note=f"{seconds[4]:.1f} against {seconds[1]:.1f} s; medians of {world.scale.repeats}, {world.scale.pairs} pairs",
+    )  # fmt: skip
+    # The first round scored its parent; of the four anchors three are new. Test pairs of each policy are scored too.
+    yield Figure(
+        "scoring passes of a round with 3 more anchors, new to the pairs", new.scored() / first.scored(), 3,
+        note=f"{new.scored()} answers against {first.scored()} of one anchor; "
+        f"{new.seconds - seconds[1]:.1f} s more than where all was seen",
+    )  # fmt: skip
+
+
+def _ray(world: _World) -> Iterator[Figure]:
+    times: dict[Where, list[float]] = {"here": [], "ray": []}
+    for turn in range(world.scale.repeats):
+        for where, each in times.items():
+            world.tell(f"a round {where}, {turn + 1} of {world.scale.repeats}")
+            seed = 100 + turn + 50 * (where == "ray")
+            each.append(world.round("main", world.lineage[-1:], seed=seed, where=where).worked_s())
+    seconds = {where: median(each) for where, each in times.items()}
+    yield Figure(
+        "a round on Ray over one in this process, work only", seconds["ray"] / seconds["here"], 1.05,
+        note=f"{seconds['ray']:.1f} against {seconds['here']:.1f} s; medians of {world.scale.repeats}, equal threads",
+    )  # fmt: skip
+
+
+def _added(world: _World) -> Figure:
+    scale = world.scale
+    every = [pair for split in ("train", "select", "test") for pair in world.ws.version("large").pairs(split)]
+    pairs = [replace(pair, split="train") for pair in every]
+    counts: list[int] = []
+    for count in (len(pairs) - scale.added, len(pairs)):
+        world.tell(f"{count} pairs scored")
+        version = write_version(pairs[:count], world.folder / "versions", rule={}, watermark=0, head="")
+        job = _job(world, VersionRef(version.digest, str(version.path)), "added", world.numerics)
+        told: list[int] = [0]
+        assembly.IN_PROCESS.score(job, lambda progress, told=told: told.append(progress.total) or False)
+        counts.append(told[-1])
+    return Figure(
+        f"pairs scored after adding {scale.added} to {len(pairs) - scale.added}", counts[1] / 2, scale.added,
+        note=f"{counts[1]} answers; before: {counts[0]}",
+    )  # fmt: skip
+
+
+def _workers(world: _World) -> Figure:
+    """One worker with one thread, then two; each scores the same pairs, once before the clock runs."""
+    version = world.ws.version("main")
+    reference = VersionRef(version.digest, str(version.path))
+    pairs = len(list(version.pairs("train")))
+    alone = world.numerics.model_copy(update={"threads": 1})
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    with _on_ray() as tools:
+        for turn in range(1 + world.scale.repeats):
+            for workers, each in seconds.items():
+                world.tell(f"scoring by {workers}, {turn + 1} of {1 + world.scale.repeats}")
+                job = _job(world, reference, f"by-{workers}-{turn}", alone)
+                began = time.perf_counter()
+                tools(workers, pairs).score(job, lambda _: False)
+                each.append(time.perf_counter() - began)
+    one, two = (median(each[1:]) for each in seconds.values())
+    return Figure(
+        "two 1-thread scoring workers over one", one / two, 1.5, "at least",
+        note=f"{one:.1f} against {two:.1f} s; medians of {world.scale.repeats}",
+    )  # fmt: skip
+
+
+@contextmanager
+def _on_ray() -> Iterator[Callable[[int, int], Tools]]:
+    """Tools on a cluster of this machine, for so many workers and pairs."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    with cluster(RayOptions()):
+        yield lambda workers, pairs: ray_tools(
+            assembly.IN_PROCESS, RayOptions(pairs_per_worker=pairs + 1 if workers == 1 else pairs // workers)
+        )
+
+
+def _job(world: _World, version: VersionRef, name: str, numerics: NumericsSettings) -> ScoreJob:
+    output = world.folder / "scores" / name
+    output.mkdir(parents=True, exist_ok=True)
+    policy: PolicyRef = world.ws.registry.ref(world.ws.registry.resolve("base"))
+    return ScoreJob(
+        policy=policy,
+        version=version,
+        splits=("train",),
+        numerics=numerics,
+        max_length=1024,
+        batch_size=16,
+        cache=f"sqlite:///{world.folder / f'{name}.db'}",
+        output=str(output),
+    )
