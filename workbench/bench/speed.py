@@ -68,7 +68,7 @@ def measure(tell: Callable[[str], None], *, quick: bool) -> list[Figure]:
     """All figures; `tell` is called with what is being done."""
     scale = QUICK if quick else FULL
     with tempfile.TemporaryDirectory() as folder:
-        work = _work(Path(folder), scale.pairs)
+        work = task(Path(folder), scale.pairs)
         sides = [side for side in SIDES if side != FACTORY or os.environ.get(PEER)]
         runs: dict[str, list[Run]] = {side: [] for side in sides}
         for turn in range(scale.repeats):
@@ -128,7 +128,7 @@ def _run(side: str, work: Mapping[str, Any], folder: Path) -> Run:
     return Run(**json.loads(told.read_text(encoding="utf-8")))
 
 
-def _work(folder: Path, count: int) -> dict[str, Any]:
+def task(folder: Path, count: int) -> dict[str, Any]:
     """The same task for every side, as plain values."""
     ws = Workspace.init(folder / "ws", base=base_folder())
     policy = ws.registry.ref(ws.registry.resolve("base"))

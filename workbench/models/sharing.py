@@ -34,7 +34,7 @@ def layout_of(model: Any) -> Layout:
     attend by pieces, which is `sdpa` for every other layout.
     """
     alone = _probed(model, "plain")
-    _use_direct_head(model, alone)
+    use_direct_head(model, alone)
     if needs_plain_rows(model.config):
         return "plain"
     if use_pieces(model) and _same(_tried(model, "packed"), alone):
@@ -42,7 +42,7 @@ def layout_of(model: Any) -> Layout:
     return "shared" if _same(_tried(model, "shared"), alone) else "plain"
 
 
-def _use_direct_head(model: Any, logps: torch.Tensor) -> None:
+def use_direct_head(model: Any, logps: torch.Tensor) -> None:
     """Have log-probabilities computed from the LM head directly, if the model adds nothing to what it says."""
     head = model.get_output_embeddings()
     if type(head) is not torch.nn.Linear:

@@ -1,0 +1,89 @@
+"""`workbench bench tricks`: what each of the things that make training fast buys, one switched off at a time."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from workbench.bench.figures import Figure
+from workbench.bench.speed import FULL, QUICK, Run, task
+from workbench.errors import ConfigError
+
+ALL = "all of it"
+
+
+def _nothing(*_: Any) -> None:
+    """In the place of what switches something on."""
+
+
+def _plain(*_: Any) -> str:
+    return "plain"
+
+
+def _shared(model: Any) -> str:
+    model.set_attn_implementation("sdpa")
+    return "shared"
+
+
+SWITCHED_OFF: Mapping[str, Mapping[str, Any]] = {
+    ALL: {},
+    "packing, a row per prompt": {"workbench.training.optimise.layout_of": _shared},
+    "shared prompts, a row per answer": {"workbench.training.optimise.layout_of": _plain},
+    "adapted layers as one product": {"workbench.models.load.use_one_product": _nothing},
+    "log-probabilities from the head directly": {"workbench.models.sharing.use_direct_head": _nothing},
+    "frozen matrices held in bfloat16": {"workbench.training.optimise.hold_in_half": _nothing},
+    "keeping freed memory": {"workbench.models.load.keep_freed_memory": _nothing},
+}
+"""What is missing, and by what functions are replaced for it."""
+
+
+def measure(tell: Callable[[str], None], *, quick: bool) -> list[Figure]:
+    """How much longer a step takes without each; below one it would be better off."""
+    scale = QUICK if quick else FULL
+    runs: dict[str, list[Run]] = {name: [] for name in SWITCHED_OFF}
+    with tempfile.TemporaryDirectory() as folder:
+        work = task(Path(folder), scale.pairs)
+        for turn in range(scale.repeats):
+            for name, each in runs.items():
+                tell(f"without {name}, {turn + 1} of {scale.repeats}" if name != ALL else f"{ALL}, {turn + 1}")
+                each.append(_apart({**work, "without": name}, Path(folder)))
+    step = {name: median(run.step_s for run in each) for name, each in runs.items()}
+    peak = {name: median(run.peak_mb for run in each) for name, each in runs.items()}
+    return [
+        Figure(f"time of a step without {name}", step[name] / step[ALL], 1.0, "at least",
+               note=f"{step[name]:.2f} against {step[ALL]:.2f} s, {peak[name]:.0f} against {peak[ALL]:.0f} MB")
+        for name in runs if name != ALL
+    ]  # fmt: skip
+
+
+def _apart(work: Mapping[str, Any], folder: Path) -> Run:
+    given, told = folder / "work.json", folder / "told.json"
+    given.write_text(json.dumps(work), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "workbench.bench.tricks", str(given), str(told)],
+        capture_output=True, text=True, check=False, env=dict(os.environ),
+    )  # fmt: skip
+    if done.returncode:
+        raise ConfigError(f"bench tricks: without {work['without']} it failed: {done.stderr[-500:]}")
+    return Run(**json.loads(told.read_text(encoding="utf-8")))
+
+
+def _run(given: Path) -> Run:
+    without = json.loads(given.read_text(encoding="utf-8"))["without"]
+    ours = import_module("workbench.bench.speed_ours")
+    for name, replacement in SWITCHED_OFF[without].items():
+        module, _, attribute = name.rpartition(".")
+        if not hasattr(import_module(module), attribute):
+            raise AttributeError(name)
+        setattr(import_module(module), attribute, replacement)
+    return ours.run(given)
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_text(json.dumps(_run(Path(sys.argv[1]))._asdict()), encoding="utf-8")
