@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import (
@@ -18,11 +18,14 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from preference_data.records import Pair, Prompt
+from tests.tiny_model import build_tiny_model
 from workbench.models import attention
 from workbench.models.forward import MOST_SHARED, batches_by_length, collate, completion_logits, completion_logps
+from workbench.models.load import load_full, load_tokenizer
 from workbench.models.numerics import hold_in_half
 from workbench.models.sharing import layout_of
-from workbench.models.tokens import Encoded
+from workbench.models.tokens import Encoded, encode_pair
 
 SIZE = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
 GATED = {**SIZE, "intermediate_size": 32, "num_key_value_heads": 2, "head_dim": 4}
@@ -63,6 +66,41 @@ def test_no_layout_changes_a_log_probability(llama, layout, data):
         together = completion_logps(llama, collate(examples, pad_id=0, layout=layout))
         alone = [completion_logps(llama, collate([e], pad_id=0, layout="plain")).item() for e in examples]
     assert torch.allclose(together, torch.tensor(alone, dtype=torch.float64), atol=1e-8, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+    return packing(load_full(str(folder))).double(), load_tokenizer(str(folder))
+
+
+TEXTS = st.lists(st.sampled_from(["yes", "no", "tea", "moon", "?", "a b", "\n", "é"]), max_size=12).map(" ".join)
+
+
+@given(prompt=TEXTS, answer=TEXTS, other=st.integers(0, 40) | TEXTS, limit=st.integers(8, 60))
+@settings(max_examples=60, deadline=None)
+@example(prompt="", answer="", other="yes", limit=60)
+@example(prompt="tea", answer="yes no", other=60, limit=60)  # the same answer twice
+@example(prompt="tea", answer="yes no", other=3, limit=60)  # one answer begins the other
+@example(prompt="tea " * 5, answer="moon " * 30, other="moon " * 29, limit=40)  # cut to the same tokens
+def test_no_layout_changes_a_pair_however_odd(tiny, prompt, answer, other, limit):
+    """Empty prompts and answers, equal answers, beginnings of each other, cut off at any length."""
+    model, tokenizer = tiny
+    rejected = answer[:other] if isinstance(other, int) else other
+    pair = Pair(Prompt.of(prompt), answer, rejected, 1.0, None, (), {}, "train")
+    both = encode_pair(tokenizer, pair, max_length=limit)
+    if both is None:
+        return
+    found = {}
+    for layout in ("plain", "shared", "packed"):
+        logps = completion_logps(model, collate(both, pad_id=0, layout=layout))
+        gradient = torch.autograd.grad(logps[0] - logps[1], model.get_output_embeddings().weight)[0]
+        found[layout] = logps, gradient
+    for layout in ("shared", "packed"):
+        for ours, alone in zip(found[layout], found["plain"], strict=True):
+            assert torch.allclose(ours, alone, atol=1e-6, rtol=0)
+    if both.chosen == both.rejected:
+        assert torch.allclose(*found["packed"][0], atol=1e-9, rtol=0)
 
 
 def test_no_layout_changes_a_gradient(gpt2):

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from preference_data.records import Pair, Prompt
 from preference_data.versions import write_version
@@ -17,6 +18,7 @@ from workbench.errors import NumericsError, PolicyError, StopRequested, WiringEr
 from workbench.models.forward import collate, completion_logps
 from workbench.models.load import Family
 from workbench.models.score_table import PairScore, write_table
+from workbench.models.sharing import layout_of
 from workbench.models.tokens import encode_pair
 from workbench.tasks import Anchor, PolicyRef, TrainJob, VersionRef
 from workbench.training import optimise as training
@@ -152,6 +154,37 @@ def test_batch_8_times_1_equals_1_times_8(world):
     one = weights(world.train(training=TRAINING.model_copy(update={"batch_size": 8, "accumulation": 1})))
     eight = weights(world.train(training=TRAINING.model_copy(update={"batch_size": 1, "accumulation": 8})))
     assert_close(one, eight)
+
+
+def norm_in_float64(self, hidden):
+    """Llama's normalisation, which rounds to float32 whatever it is given."""
+    return self.weight * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_neither_layout_nor_batches_change_a_trajectory(world, monkeypatch, method):
+    """All steps of a round in float64, to 1e-8: padded, shared and packed rows, one batch or many."""
+    honest = training.trainable
+    monkeypatch.setattr(training, "trainable", lambda *given: honest(*given).double())
+    monkeypatch.setattr(LlamaRMSNorm, "forward", norm_in_float64)
+    ends = {}
+    for layout, size, passes in (
+        ("plain", 4, 2),
+        ("shared", 4, 2),
+        ("packed", 4, 2),
+        ("packed", 8, 1),
+        ("packed", 1, 8),
+    ):
+        monkeypatch.setattr(training, "layout_of", lambda model, layout=layout: layout_of(model) and layout)
+        changed = {"method": method, "batch_size": size, "accumulation": passes}
+        folder = world.train(training=TRAINING.model_copy(update=changed))
+        name = "adapter_model" if method == "lora" else "model"
+        ends[layout, size] = load_file(f"{folder}/{name}.safetensors")
+    alone = ends.pop(("plain", 4))
+    assert all(value.dtype == torch.float64 for value in alone.values())
+    assert len(ends) == 4
+    for found in ends.values():
+        assert_close(found, alone, tolerance=1e-8)
 
 
 def test_same_job_gives_the_same_bytes(world):
