@@ -14,6 +14,7 @@ from typing import Any
 from workbench.bench.figures import Figure
 from workbench.bench.speed import FULL, QUICK, Run, task
 from workbench.errors import ConfigError
+from workbench.models.sharing import layout_of
 
 ALL = "all of it"
 
@@ -22,12 +23,13 @@ def _nothing(*_: Any) -> None:
     """In the place of what switches something on."""
 
 
-def _plain(*_: Any) -> str:
+def _plain(model: Any) -> str:
+    layout_of(model)
     return "plain"
 
 
 def _shared(model: Any) -> str:
-    model.set_attn_implementation("sdpa")
+    layout_of(model)
     return "shared"
 
 
