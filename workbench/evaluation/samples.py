@@ -11,12 +11,12 @@ from preference_data.versions import Version
 from workbench.evaluation.context import Context
 from workbench.evaluation.refusals import is_refusal
 from workbench.maths import kl_per_position
-from workbench.models.forward import completion_logits
+from workbench.models.forward import completion_states
 from workbench.models.sampling import Answer, Sampling, sample
 from workbench.tasks import Item, PolicyRef
 
-KL_BATCH, KL_TOKENS = 16, 1024
-"""Most answers and tokens of a batch. Logits of two policies are held at once: 0.4 GB at 50,000 words."""
+KL_BATCH, KL_TOKENS = 32, 2048
+"""Most answers and tokens of a batch, for models whose logits are held: those of two policies."""
 
 
 def samples(context: Context, version: Version, against: dict[str, PolicyRef]) -> Iterator[Item]:
@@ -78,12 +78,12 @@ def _kl(context: Context, answers: Sequence[Answer], against: Mapping[str, Polic
     for batch in context.family.batches(examples, size=KL_BATCH, tokens=KL_TOKENS):
         rows = context.family.collate([examples[k] for k in batch])
         with context.family.using(context.policy) as model:
-            mine = completion_logits(model, rows)
+            mine = completion_states(model, rows)
         for other, policy in against.items():
             with context.family.using(policy) as model:
-                theirs = completion_logits(model, rows).logits
-            per_position = kl_per_position(mine.logits, theirs)
-            nats = torch.zeros(len(batch)).index_add(0, mine.example, per_position)
+                theirs = completion_states(model, rows)
+                found_here = [kl_per_position(mine.logits(c), theirs.logits(c)) for c in mine.chunks()]
+            nats = torch.zeros(len(batch)).index_add(0, rows.example, torch.cat(found_here))
             for k, value in zip(batch, nats.tolist(), strict=True):
                 found[other][k] = value
     return found

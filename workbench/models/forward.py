@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.models.attention import pieces
-from workbench.models.head import DirectHead, token_logps
+from workbench.models.head import CHUNK, DirectHead, token_logps
 from workbench.models.tokens import Encoded
 
 Layout = Literal["packed", "shared", "plain"]
@@ -165,16 +165,43 @@ def completion_logits(model: Any, rows: Rows) -> CompletionLogits:
     return CompletionLogits(out.logits[0].to(at_least_single), rows.targets, rows.example)
 
 
+class CompletionStates(NamedTuple):
+    """What predicts each completion token; its logits are made when asked for, for they are a hundred times as large.
+
+    Attributes:
+        states: shape (tokens, size).
+        head: makes logits of them.
+    """
+
+    states: Tensor
+    head: torch.nn.Module
+
+    def logits(self, chunk: slice) -> Tensor:
+        """Of some of the tokens, shape (tokens, vocabulary); compute them where the model was used."""
+        return self.head(self.states[chunk])
+
+    def chunks(self) -> list[slice]:
+        """All tokens, a few at a time."""
+        return [slice(start, start + CHUNK) for start in range(0, len(self.states), CHUNK)]
+
+
+def completion_states(model: Any, rows: Rows) -> CompletionStates:
+    """The states at completion positions; of a model whose head cannot be called directly, its logits."""
+    head = model.get_output_embeddings()
+    if not isinstance(head, DirectHead):
+        return CompletionStates(completion_logits(model, rows).logits, torch.nn.Identity())
+    seen: list[Tensor] = []
+    _run(model, rows, lambda hidden: seen.append(hidden) or hidden[:, :0])
+    return CompletionStates(seen[0][0], head)
+
+
 def completion_logps(model: Any, rows: Rows) -> Tensor:
     """Log-probability of each example's completion, nats, summed over its tokens; shape (examples,), float32."""
-    head = model.get_output_embeddings()
-    if isinstance(head, DirectHead):
-        seen: list[Tensor] = []
-        _run(model, rows, lambda hidden: seen.append(hidden) or hidden[:, :0])
-        per_token = token_logps(head, seen[0][0], rows.targets)
+    found = completion_states(model, rows)
+    if isinstance(found.head, DirectHead):
+        per_token = token_logps(found.head, found.states, rows.targets)
     else:
-        found = completion_logits(model, rows)
-        per_token = -F.cross_entropy(found.logits, found.targets, reduction="none")
+        per_token = -F.cross_entropy(found.states, rows.targets, reduction="none")
     return torch.zeros(rows.examples, dtype=per_token.dtype).index_add(0, rows.example, per_token)
 
 
