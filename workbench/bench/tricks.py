@@ -33,10 +33,13 @@ def _shared(model: Any) -> str:
     return "shared"
 
 
+LAYOUTS = ("workbench.training.optimise.layout_of", "workbench.models.load.layout_of")
+"""In training and where policies are loaded: the proof at a round's end compares the two."""
+
 SWITCHED_OFF: Mapping[str, Mapping[str, Any]] = {
     ALL: {},
-    "packing, a row per prompt": {"workbench.training.optimise.layout_of": _shared},
-    "shared prompts, a row per answer": {"workbench.training.optimise.layout_of": _plain},
+    "packing, a row per prompt": dict.fromkeys(LAYOUTS, _shared),
+    "shared prompts, a row per answer": dict.fromkeys(LAYOUTS, _plain),
     "adapted layers as one product": {"workbench.models.load.use_one_product": _nothing},
     "log-probabilities from the head directly": {"workbench.models.sharing.use_direct_head": _nothing},
     "frozen matrices held in bfloat16": {"workbench.training.optimise.hold_in_half": _nothing},
