@@ -171,8 +171,6 @@ def _run(tasks: Sequence[_Task], report: Report) -> None:
 
 
 def _together(tasks: Sequence[_Task]) -> list[Progress]:
-    """How far tasks are in all, once each has said how much it has to do."""
+    """How far the tasks that have begun are in all; the total grows while others wait for room."""
     last = [task.last for task in tasks if task.last]
-    if len(last) < len(tasks):
-        return []
-    return [Progress(last[0].step, sum(p.done for p in last), sum(p.total for p in last), {})]
+    return [Progress(last[0].step, sum(p.done for p in last), sum(p.total for p in last), {})] if last else []
