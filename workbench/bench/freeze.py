@@ -6,7 +6,6 @@ Each size runs in a process of its own. What finds near-duplicates is timed apar
 import json
 import random
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,8 +17,8 @@ from preference_data.freeze import FreezeRule, freeze
 from preference_data.importers import import_file
 from preference_data.samples import choice_items
 from preference_data.store import Store
+from workbench.bench.apart import apart
 from workbench.bench.figures import Figure
-from workbench.errors import ConfigError
 
 NEAR = ("split", "duplicates")
 """Stages of a freeze in which near-duplicates are looked for."""
@@ -59,14 +58,8 @@ def measure(tell: Callable[[str], None], *, quick: bool) -> list[Figure]:
 
 
 def _apart(pairs: int, folder: Path) -> Run:
-    told = folder / "told.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "workbench.bench.freeze", str(pairs), str(folder / str(pairs)), str(told)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise ConfigError(f"bench freeze: {pairs} pairs failed: {done.stderr[-500:]}")
-    return Run(**json.loads(told.read_text(encoding="utf-8")))
+    command = [sys.executable, "-m", "workbench.bench.freeze", str(pairs), str(folder / str(pairs))]
+    return Run(**apart(command, folder / "told.json", what=f"freeze: {pairs} pairs"))
 
 
 def run(pairs: int, folder: Path) -> Run:

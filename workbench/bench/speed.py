@@ -5,7 +5,6 @@ Every side runs in processes of its own, in turns; rates count the time between 
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from preference_data.freeze import FreezeRule
 from preference_data.records import Pair
 from preference_data.versions import write_version
 from workbench import assembly
+from workbench.bench.apart import apart
 from workbench.bench.figures import Figure
 from workbench.config import NumericsSettings, TrainingSettings
 from workbench.errors import ConfigError
@@ -109,23 +109,14 @@ def _figures(runs: Mapping[str, Sequence[Run]], scale: Scale, dtype: str) -> lis
 
 
 def _run(side: str, work: Mapping[str, Any], folder: Path) -> Run:
-    """One side in a process of its own.
-
-    Raises:
-        ConfigError: it failed; its last words are told.
-    """
+    """One side in a process of its own."""
     given, told = folder / "work.json", folder / "told.json"
     given.write_text(json.dumps({**work, "variant": SIDES[side]}), encoding="utf-8")
     python = os.environ[PEER] if side == FACTORY else sys.executable
     script = Path(__file__).with_name(f"{MODULES[side]}.py")
     how = [str(script)] if side == FACTORY else ["-m", f"workbench.bench.{script.stem}"]
-    done = subprocess.run(
-        [python, *how, str(given), str(told)], capture_output=True, text=True, check=False, cwd=folder,
-        env={**os.environ, "DISABLE_VERSION_CHECK": "1"},
-    )  # fmt: skip
-    if done.returncode:
-        raise ConfigError(f"bench speed: {side} failed: {done.stderr[-500:]}")
-    return Run(**json.loads(told.read_text(encoding="utf-8")))
+    env = {**os.environ, "DISABLE_VERSION_CHECK": "1"}
+    return Run(**apart([python, *how, str(given)], told, what=f"speed: {side}", env=env))
 
 
 def task(folder: Path, count: int) -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """`workbench bench tricks`: what each of the things that make training fast buys, one switched off at a time."""
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -11,9 +9,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from workbench.bench.apart import apart
 from workbench.bench.figures import Figure
 from workbench.bench.speed import FULL, QUICK, Run, task
-from workbench.errors import ConfigError
 from workbench.models.sharing import layout_of
 
 ALL = "all of it"
@@ -70,13 +68,8 @@ def measure(tell: Callable[[str], None], *, quick: bool) -> list[Figure]:
 def _apart(work: Mapping[str, Any], folder: Path) -> Run:
     given, told = folder / "work.json", folder / "told.json"
     given.write_text(json.dumps(work), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "workbench.bench.tricks", str(given), str(told)],
-        capture_output=True, text=True, check=False, env=dict(os.environ),
-    )  # fmt: skip
-    if done.returncode:
-        raise ConfigError(f"bench tricks: without {work['without']} it failed: {done.stderr[-500:]}")
-    return Run(**json.loads(told.read_text(encoding="utf-8")))
+    command = [sys.executable, "-m", "workbench.bench.tricks", str(given)]
+    return Run(**apart(command, told, what=f"tricks: without {work['without']}"))
 
 
 def _run(given: Path) -> Run:
