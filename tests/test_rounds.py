@@ -4,12 +4,14 @@ import multiprocessing
 import os
 import random
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.rounds_kit import settings, two_versions
 from tests.tiny_model import build_tiny_model
+from workbench import assembly
 from workbench.config import AnchorSettings
 from workbench.errors import ArtifactError, JournalError, PolicyError, StopRequested, WiringError
 from workbench.failpoints import VARIABLE
@@ -106,24 +108,32 @@ def test_killed_at_every_step_and_at_random_optimizer_steps(workspace, expected)
     assert len(promotions) == 1
 
 
+def killed_once(job, report):
+    """Training whose process dies at the third optimizer step, the first time."""
+    mark = Path(job.scratch) / "killed"
+
+    def die(progress):
+        if progress.done == 3 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return report(progress)
+
+    assembly.IN_PROCESS.optimise(job, die)
+
+
 @pytest.mark.ray
 @pytest.mark.slow
-def test_on_ray_the_child_is_the_same_and_a_killed_worker_is_replaced(workspace, expected):
-    kills = []
+def test_on_ray_the_child_is_the_same_and_a_killed_worker_is_replaced(workspace, expected, monkeypatch):
+    steps = []
 
-    def kill_the_trainer_once(progress):
-        if progress.step == "optimise" and progress.done >= 2 and not kills:
-            import psutil
+    def watch(progress):
+        if progress.step == "optimise":
+            steps.append(progress.done)
 
-            workers = [
-                p for p in psutil.process_iter(["cmdline"]) if "ray::optimise" in " ".join(p.info["cmdline"] or [])
-            ]
-            kills.extend(w.pid for w in workers)
-            for pid in kills:
-                os.kill(pid, signal.SIGKILL)
-
-    outcome = first_round(workspace).run(where="ray", watch=kill_the_trainer_once)
-    assert kills, "no training worker was found to kill"
+    monkeypatch.setattr(assembly, "IN_PROCESS", replace(assembly.IN_PROCESS, optimise=killed_once))
+    outcome = first_round(workspace).run(where="ray", watch=watch)
+    assert list(workspace.root.rglob("killed")), "the training worker was not killed"
+    assert steps == [1, 2, 3, 4, 5], "killed in its third step, it goes on from the checkpoint after the second"
     assert outcome.child.digest == expected
     done = [e for e in workspace.journal.status(outcome.round).steps if e.name == "optimise"]
     assert done[0].attempts == 1, "Ray retries the task; the journal's step is not begun again"
