@@ -23,6 +23,7 @@ from workbench.models.tokens import encode_pair
 from workbench.tasks import Anchor, PolicyRef, TrainJob, VersionRef
 from workbench.training import optimise as training
 from workbench.training.checkpoints import newest_verified
+from workbench.training.memory import STATES_BYTES, USED, Fit, kept_per_token
 from workbench.training.optimise import optimise
 
 TRAINING = TrainingSettings(
@@ -168,23 +169,54 @@ def test_neither_layout_nor_batches_change_a_trajectory(world, monkeypatch, meth
     monkeypatch.setattr(training, "trainable", lambda *given: honest(*given).double())
     monkeypatch.setattr(LlamaRMSNorm, "forward", norm_in_float64)
     ends = {}
-    for layout, size, passes in (
-        ("plain", 4, 2),
-        ("shared", 4, 2),
-        ("packed", 4, 2),
-        ("packed", 8, 1),
-        ("packed", 1, 8),
+    for layout, size, batches, tokens in (
+        ("plain", 4, 2, 10**6),
+        ("shared", 4, 2, 10**6),
+        ("packed", 4, 2, 10**6),
+        ("packed", 8, 1, 10**6),
+        ("packed", 1, 8, 10**6),
+        ("plain", 8, 1, 250),
+        ("packed", 8, 1, 150),
+        ("packed", 8, 1, 1),
     ):
         monkeypatch.setattr(training, "layout_of", lambda model, layout=layout: layout_of(model) and layout)
-        changed = {"method": method, "batch_size": size, "accumulation": passes}
+        monkeypatch.setattr(training, "fit", lambda *_, tokens=tokens, **__: Fit(tokens, recompute=False))
+        changed = {"method": method, "batch_size": size, "accumulation": batches}
         folder = world.train(training=TRAINING.model_copy(update=changed))
         name = "adapter_model" if method == "lora" else "model"
-        ends[layout, size] = load_file(f"{folder}/{name}.safetensors")
-    alone = ends.pop(("plain", 4))
+        ends[layout, size, tokens] = load_file(f"{folder}/{name}.safetensors")
+    alone = ends.pop(("plain", 4, 10**6))
     assert all(value.dtype == torch.float64 for value in alone.values())
-    assert len(ends) == 4
+    assert len(ends) == 7
     for found in ends.values():
         assert_close(found, alone, tolerance=1e-8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_activations_computed_again_give_the_same_bytes(world, monkeypatch, dtype):
+    numerics = NumericsSettings(dtype=dtype)
+    kept = weights(world.train(numerics=numerics))
+    honest, found, seen = training.fit, [], []
+
+    def tight(model, batches, *, layout, free):
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        need = max(batches) * kept_per_token(model, layout)
+        found.append(honest(model, batches, layout=layout, free=STATES_BYTES * trained + round(0.9 * need / USED)))
+        return found[-1]
+
+    monkeypatch.setattr(training, "fit", tight)
+    again = weights(world.train(lambda p: seen.append(p) and False, numerics=numerics))
+    assert found[0].recompute
+    assert next(p.facts for p in seen if p.step == "fit") == {"tokens_per_pass": found[0].tokens, "recompute": 1}
+    assert all(torch.equal(again[name], kept[name]) for name in kept)
+
+
+def test_without_memory_a_round_still_ends_a_pair_at_a_time(world, monkeypatch):
+    expected, seen = weights(world.train()), []
+    monkeypatch.setattr(training, "free_memory", lambda: 0)
+    found = weights(world.train(lambda p: seen.append(p) and False))
+    assert next(p.facts for p in seen if p.step == "fit") == {"tokens_per_pass": 1, "recompute": 1}
+    assert_close(found, expected)
 
 
 def test_same_job_gives_the_same_bytes(world):
@@ -211,7 +243,9 @@ def test_batches_are_packed(world, monkeypatch, dtype):
     seen = []
     honest = training.PairCollator
     monkeypatch.setattr(
-        training, "PairCollator", lambda pad, *, layout: seen.append(layout) or honest(pad, layout=layout)
+        training,
+        "PairCollator",
+        lambda pad, *, layout, **more: seen.append(layout) or honest(pad, layout=layout, **more),
     )
     world.train(numerics=NumericsSettings(dtype=dtype))
     assert seen == ["packed"]

@@ -23,7 +23,13 @@ from rich.progress import Progress as Bars
 from workbench.cli import show
 from workbench.tasks import Progress
 
-LABELS = {"loss": "loss {:.4f}", "kl_parent": "KL {:.4f}", "pairs_per_s": "{:.2f} pairs/s"}
+LABELS = {
+    "tokens_per_pass": "room for {:,.0f} tokens at once",
+    "recompute": "activations computed again",
+    "loss": "loss {:.4f}",
+    "kl_parent": "KL {:.4f}",
+    "pairs_per_s": "{:.2f} pairs/s",
+}
 """Facts a bar shows, in this order."""
 
 LINE_S = 10.0

@@ -92,15 +92,66 @@ class PairBatch:
     weights: torch.Tensor
 
 
-class PairCollator:
-    """Makes a batch of rows; TRL calls it, so what it returns is a plain dictionary of tensors."""
+SIMILAR = 0.5
+"""Rows that are padded to one length are at least this share of it."""
 
-    def __init__(self, pad_id: int, *, layout: Layout) -> None:
-        self._pad_id = pad_id
+
+def passes(rows: Sequence[dict[str, Any]], *, layout: Layout, tokens: int) -> list[list[int]]:
+    """The pairs of a batch in forward passes of pairs of similar length, longest first.
+
+    Args:
+        rows: of one batch, as columns.
+        layout: of the passes; packed rows need no similar lengths.
+        tokens: most of one pass, padding included; a single pair may have more.
+    """
+    lengths = [_padded(row, layout) for row in rows]
+    found: list[list[int]] = []
+    for i in sorted(range(len(rows)), key=lambda i: (-lengths[i], i)):
+        if found and _fits([lengths[k] for k in (*found[-1], i)], layout=layout, tokens=tokens):
+            found[-1].append(i)
+        else:
+            found.append([i])
+    return found
+
+
+def batch_tokens(rows: Sequence[dict[str, Any]], layout: Layout) -> int:
+    """Tokens of a batch in one pass, padding included."""
+    lengths = [_padded(row, layout) for row in rows]
+    return sum(lengths) if layout == "packed" else len(lengths) * max(lengths)
+
+
+def _fits(lengths: Sequence[int], *, layout: Layout, tokens: int) -> bool:
+    if layout == "packed":
+        return sum(lengths) <= tokens
+    return len(lengths) * lengths[0] <= tokens and lengths[-1] >= SIMILAR * lengths[0]
+
+
+def _padded(row: dict[str, Any], layout: Layout) -> int:
+    """Tokens of a pair laid out alone."""
+    prompt, chosen, rejected = (len(row[name]) for name in ("prompt", "chosen", "rejected"))
+    return 2 * (prompt + max(chosen, rejected)) if layout == "plain" else prompt + chosen + rejected
+
+
+class PairCollator:
+    """Makes a batch of rows; TRL calls it, so what it returns are plain dictionaries.
+
+    Args:
+        pad_id: fills rows.
+        layout: of the rows.
+        tokens: most tokens of one forward pass, padding included.
+    """
+
+    def __init__(self, pad_id: int, *, layout: Layout, tokens: int) -> None:
+        self._pad_id, self._tokens = pad_id, tokens
         self._layout: Layout = layout
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Lay out one batch."""
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+        """Lay out one batch in passes, each with the share it has in the batch."""
+        found = passes(rows, layout=self._layout, tokens=self._tokens)
+        return {"passes": [{**self.at_once([rows[i] for i in p]), "share": len(p) / len(rows)} for p in found]}
+
+    def at_once(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Lay out pairs for one pass."""
         sides = [Encoded(tuple(r["prompt"]), tuple(r[side])) for side in ("chosen", "rejected") for r in rows]
         laid_out = collate(sides, pad_id=self._pad_id, layout=self._layout)
         numbers = {
@@ -125,8 +176,8 @@ def as_columns(rows: Sequence[TrainRow]) -> list[dict[str, Any]]:
     ]
 
 
-def batch_of(inputs: dict[str, torch.Tensor]) -> PairBatch:
-    """A collated batch with names."""
+def batch_of(inputs: dict[str, Any]) -> PairBatch:
+    """What `PairCollator.at_once` made, with names."""
     rows = Rows(**{name: inputs[name] for name in Rows._fields})
     chosen, rejected = rows.example.bincount().chunk(2)
     return PairBatch(

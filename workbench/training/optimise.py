@@ -23,8 +23,17 @@ from workbench.models.tokens import pad_id
 from workbench.objects import entry
 from workbench.policies.checkpoints import kind_of
 from workbench.tasks import Anchor, PolicyRef, Progress, Report, TrainJob
-from workbench.training.batches import PairCollator, TrainRow, as_columns, batch_of, in_order, train_rows
+from workbench.training.batches import (
+    PairCollator,
+    TrainRow,
+    as_columns,
+    batch_of,
+    batch_tokens,
+    in_order,
+    train_rows,
+)
 from workbench.training.checkpoints import newest_verified
+from workbench.training.memory import fit, free_memory
 from workbench.training.proof import PROOF_PAIRS, Proof, prove_anchors, prove_child, prove_reference, prove_start
 from workbench.training.trainer import AnchoredDPOTrainer, policy_logps
 from workbench.training.watch import KlProbe, Watch, require_finite_weights
@@ -63,12 +72,12 @@ def optimise(job: TrainJob, report: Report) -> None:
     prove_reference(rows, anchors)
     gap = _prove_scores(job, proof_rows, tables, anchors)
     with apply_numerics(job.numerics):
-        trainer = _trainer(job, ordered, tokenizer)
+        trainer = _trainer(job, ordered, tokenizer, report)
         proof = _prove_start(trainer, proof_rows, job, gap)
         report(Progress("prove", 1, 1, asdict(proof)))
         _train(trainer, job, proof_rows[:PROBE_ROWS], report)
         _save(trainer, job)
-        trained = policy_logps(trainer, trainer.data_collator(as_columns(proof_rows)))
+        trained = policy_logps(trainer, trainer.pairs.at_once(as_columns(proof_rows)))
     prove_child(family_of(job.parent), proof_rows, _saved(job), trained=trained, numerics=job.numerics)
 
 
@@ -83,7 +92,9 @@ def _prove_scores(
     return prove_anchors(family_of(job.parent), rows, named, job.numerics)
 
 
-def _trainer(job: TrainJob, rows: Sequence[TrainRow], tokenizer: PreTrainedTokenizerBase) -> AnchoredDPOTrainer:
+def _trainer(
+    job: TrainJob, rows: Sequence[TrainRow], tokenizer: PreTrainedTokenizerBase, report: Report
+) -> AnchoredDPOTrainer:
     t = job.training
     torch.manual_seed(t.seed)
     steps = expected_steps(len(rows), t.batch_size, t.accumulation)
@@ -117,26 +128,31 @@ def _trainer(job: TrainJob, rows: Sequence[TrainRow], tokenizer: PreTrainedToken
     layout = layout_of(model)
     if job.numerics.dtype == "bfloat16":
         hold_in_half(model)
+    columns = as_columns(rows)
+    batches = [batch_tokens(columns[i : i + t.batch_size], layout) for i in range(0, len(columns), t.batch_size)]
+    fits = fit(model.train(), batches, layout=layout, free=free_memory())
+    report(Progress("fit", 1, 1, {"tokens_per_pass": fits.tokens} | ({"recompute": 1.0} if fits.recompute else {})))
+    pairs = PairCollator(pad_id(tokenizer), layout=layout, tokens=fits.tokens)
     trainer = AnchoredDPOTrainer(
         model=model,
         args=config,
-        train_dataset=Dataset.from_list(as_columns(rows)),
+        train_dataset=Dataset.from_list(columns),
         processing_class=tokenizer,
-        data_collator=PairCollator(pad_id(tokenizer), layout=layout),
+        data_collator=pairs,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.objective_settings = job.objective
+    trainer.objective_settings, trainer.pairs = job.objective, pairs
     return trainer
 
 
 def _prove_start(trainer: AnchoredDPOTrainer, rows: Sequence[TrainRow], job: TrainJob, gap: float) -> Proof:
-    inputs = trainer.data_collator(as_columns(rows))
+    inputs = trainer.pairs.at_once(as_columns(rows))
     measured = policy_logps(trainer, inputs)
     return prove_start(measured, rows, job.objective, job.numerics, gap=gap)
 
 
 def _train(trainer: AnchoredDPOTrainer, job: TrainJob, probe_rows: Sequence[TrainRow], report: Report) -> None:
-    probe = KlProbe(trainer.model, batch_of(trainer.data_collator(as_columns(probe_rows))).rows, job.numerics)
+    probe = KlProbe(trainer.model, batch_of(trainer.pairs.at_once(as_columns(probe_rows))).rows, job.numerics)
     t = job.training
     watch = Watch(report, probe, pairs_per_step=t.batch_size * t.accumulation, plan=job.plan)
     trainer.add_callback(watch)

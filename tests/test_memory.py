@@ -1,0 +1,134 @@
+"""What of a batch fits into memory: counted, decided, and without any change of what is learnt."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.tiny_model import build_tiny_model
+from workbench.config import NumericsSettings, TrainingSettings
+from workbench.models.load import trainable
+from workbench.models.numerics import apply_numerics, hold_in_half
+from workbench.models.sharing import layout_of
+from workbench.tasks import PolicyRef
+from workbench.training import memory
+from workbench.training.batches import batch_tokens, passes
+from workbench.training.memory import STATES_BYTES, USED, fit, free_memory, kept_per_token
+
+
+def row(prompt, chosen, rejected):
+    return {"prompt": [1] * prompt, "chosen": [2] * chosen, "rejected": [3] * rejected}
+
+
+ROWS = [row(2, 3, 1), row(10, 5, 5), row(4, 3, 3), row(9, 4, 5)]
+"""6, 20, 10 and 18 tokens; a row per answer, twice the longer: 10, 30, 14 and 28."""
+
+
+@pytest.mark.parametrize(
+    ("layout", "tokens", "expected"),
+    [
+        ("packed", 54, [[1, 3, 2, 0]]),
+        ("packed", 53, [[1, 3, 2], [0]]),
+        ("packed", 38, [[1, 3], [2, 0]]),
+        ("packed", 37, [[1], [3, 2, 0]]),
+        ("packed", 1, [[1], [3], [2], [0]]),
+        ("shared", 60, [[1, 3, 2], [0]]),
+        ("shared", 59, [[1, 3], [2, 0]]),
+        ("plain", 1000, [[1, 3], [2, 0]]),
+        ("plain", 59, [[1], [3, 2], [0]]),
+    ],
+)
+def test_passes_hold_similar_pairs_and_no_more_tokens_than_fit(layout, tokens, expected):
+    assert passes(ROWS, layout=layout, tokens=tokens) == expected
+
+
+def test_tokens_of_a_batch():
+    assert [batch_tokens(ROWS, layout) for layout in ("packed", "shared", "plain")] == [54, 80, 120]
+
+
+@pytest.fixture
+def parent(tmp_path):
+    folder = str(build_tiny_model(tmp_path / "model", hidden=64))
+    return PolicyRef("b" * 64, "full", folder, "b" * 64, folder, "tok")
+
+
+def model_of(parent, method="lora"):
+    model = trainable(parent, TrainingSettings(method=method, rank=4, alpha=8))
+    layout_of(model)
+    return model.train()
+
+
+class Tanhs(torch.nn.Module):
+    """Hidden states of 8 numbers through `depth` times tanh, each of which keeps what it returned."""
+
+    config = SimpleNamespace(get_text_config=lambda decoder: SimpleNamespace(vocab_size=50))
+
+    def __init__(self, depth):
+        super().__init__()
+        self.embed, self.head, self.depth = torch.nn.Embedding(50, 8), torch.nn.Linear(8, 50, bias=False), depth
+
+    def get_output_embeddings(self):
+        return self.head
+
+    def forward(self, input_ids, **_):
+        hidden = self.embed(input_ids)
+        for _ in range(self.depth):
+            hidden = hidden.tanh()
+        return SimpleNamespace(logits=self.head(hidden))
+
+
+def test_what_is_kept_is_what_autograd_saves():
+    three, five = (kept_per_token(Tanhs(depth), "packed") for depth in (3, 5))
+    assert five - three == 2 * 8 * 4
+
+
+def test_recomputing_keeps_the_inputs_of_layers_only(parent):
+    model = model_of(parent)
+    kept = kept_per_token(model, "packed")
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    less = kept_per_token(model, "packed")
+    assert less < kept / 4
+    assert less >= 2 * 64 * 4, "two layers of 64 float32 numbers"
+
+
+def test_bfloat16_keeps_less(parent):
+    single, half = model_of(parent), model_of(parent)
+    hold_in_half(half)
+    with apply_numerics(NumericsSettings(dtype="bfloat16", threads=1)):
+        less = kept_per_token(half, "packed")
+    assert less < 0.8 * kept_per_token(single, "packed")
+
+
+def test_first_all_is_kept_then_recomputed_then_split(parent):
+    model = model_of(parent)
+    kept = kept_per_token(model, "packed")
+    states = STATES_BYTES * sum(p.numel() for p in model.parameters() if p.requires_grad)
+    batches = [300, 1000, 700]
+
+    def decided(share_of_need):
+        fresh = model_of(parent)
+        found = fit(fresh, batches, layout="packed", free=states + round(share_of_need * 1000 * kept / USED))
+        assert fresh.is_activation_checkpointing == found.recompute
+        return found
+
+    enough = decided(1.01)
+    assert not enough.recompute
+    assert enough.tokens >= 1000
+    tight = decided(0.9)
+    assert tight.recompute
+    assert tight.tokens >= 1000
+    split = decided(0.1)
+    assert split.recompute
+    assert 1 <= split.tokens < 1000
+    assert decided(-1.0) == (1, True), "with no memory at all it still tries, a pair at a time"
+
+
+def test_the_limit_of_a_control_group_counts(tmp_path, monkeypatch):
+    free = free_memory()
+    assert free > 0
+    for name, text in (("max", "1000000"), ("current", "700000"), ("stat", "anon 500000\ninactive_file 100000\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    monkeypatch.setattr(memory, "_control_groups", lambda: [tmp_path / "absent", tmp_path])
+    assert free_memory() == 400_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory() > 400_000

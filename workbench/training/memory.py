@@ -1,0 +1,108 @@
+"""What of a batch fits into memory at once, asked of the model and of the machine.
+
+Computing activations again on the way back gives the same bits and costs a forward pass, so it comes first. A batch in
+several passes gives the same gradient up to rounding, so it comes second.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import torch
+
+from workbench.models.forward import Layout, collate, completion_logps
+from workbench.models.tokens import Encoded
+
+USED = 0.7
+"""Share of the free memory that activations may take; what a step needs for a moment comes on top."""
+
+STATES_BYTES = 12
+"""For each number that is trained: its gradient and Adam's two moments, in float32."""
+
+PROBE_TOKENS = 128
+"""Of the prompt and of each of the two answers whose activations are counted."""
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+class Fit(NamedTuple):
+    """How a batch is computed.
+
+    Attributes:
+        tokens: most tokens of one pass, padding included.
+        recompute: whether activations are computed again on the way back.
+    """
+
+    tokens: int
+    recompute: bool
+
+
+def fit(model: Any, batches: Sequence[int], *, layout: Layout, free: int) -> Fit:
+    """Keep activations if the largest batch fits, else compute them again, else split batches, too.
+
+    Leaves the model set to what was decided.
+
+    Args:
+        model: about to be trained, in the precision it will be.
+        batches: tokens of each batch, padding included.
+        layout: of its rows.
+        free: bytes that the process may still take.
+    """
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    room = max(0.0, USED * (free - STATES_BYTES * trained))
+    kept = kept_per_token(model, layout)
+    if max(batches) * kept <= room or not model.supports_gradient_checkpointing:
+        return Fit(max(1, int(room / kept)), recompute=False)
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    layers = model.config.get_text_config(decoder=True).num_hidden_layers
+    kept = kept_per_token(model, layout) + kept / layers
+    return Fit(max(1, int(room / kept)), recompute=True)
+
+
+def kept_per_token(model: Any, layout: Layout) -> float:
+    """Bytes kept for the way back by one pass, over its tokens; counted where autograd saves them."""
+    tokens = tuple(range(1, 1 + PROBE_TOKENS))
+    ids = tuple(i % model.config.get_text_config(decoder=True).vocab_size for i in tokens)
+    rows = collate([Encoded(ids, ids), Encoded(ids, ids[::-1])], pad_id=0, layout=layout)
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        loss = completion_logps(model, rows).sum()
+    found = sum(kept.values()) / rows.input_ids.numel()
+    del loss
+    return found
+
+
+def free_memory() -> int:
+    """Bytes this process may still take: of the machine, or of the control group it is in (Linux, version 2)."""
+    free: float = psutil.virtual_memory().available
+    for folder in _control_groups():
+        try:
+            limit = (folder / "memory.max").read_text().strip()
+            used = int((folder / "memory.current").read_text())
+            facts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        if limit != "max":
+            # Pages of files are given back when memory is short.
+            free = min(free, int(limit) - used + int(facts.get("inactive_file", 0)))
+    return max(0, math.floor(free))
+
+
+def _control_groups() -> list[Path]:
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    own = next((line[3:] for line in lines if line.startswith("0::")), "/")
+    inside = CGROUP / own.lstrip("/")
+    return [each for each in (inside, *inside.parents) if each == CGROUP or CGROUP in each.parents]
