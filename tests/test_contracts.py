@@ -166,6 +166,7 @@ def test_help_is_printed_without_loading_heavy_libraries():
         ("_compute_loss", ["self", "model", "inputs", "return_outputs"]),
         ("_prepare_dataset", ["self", "dataset", "processing_class", "args", "dataset_name"]),
         ("_precompute_ref_logps", ["self", "dataset", "name", "batch_size"]),
+        ("training_step", ["self", "args", "kwargs"]),
     ],
 )
 def test_trl_calls_the_methods_we_override_with_these_parameters(method, parameters):

@@ -213,7 +213,7 @@ def test_activations_computed_again_give_the_same_bytes(world, monkeypatch, dtyp
 
 def test_without_memory_a_round_still_ends_a_pair_at_a_time(world, monkeypatch):
     expected, seen = weights(world.train()), []
-    monkeypatch.setattr(training, "free_memory", lambda: 0)
+    monkeypatch.setattr(training, "free_memory", lambda device: 0)
     found = weights(world.train(lambda p: seen.append(p) and False))
     assert next(p.facts for p in seen if p.step == "fit") == {"tokens_per_pass": 1, "recompute": 1}
     assert_close(found, expected)
@@ -343,7 +343,7 @@ def test_wrong_reference_is_refused(world, first, monkeypatch):
 def test_dropped_adapter_is_refused(world, first, monkeypatch):
     """The trainer starts from the base although the parent is an adapter: the loss alone would still be plausible."""
     honest = training.trainable
-    monkeypatch.setattr(training, "trainable", lambda parent, settings: honest(world.base, settings))
+    monkeypatch.setattr(training, "trainable", lambda parent, *rest: honest(world.base, *rest))
     with pytest.raises(WiringError, match="adapter was dropped"):
         world.train(parent=first, anchors=(Anchor(first, 1.0),))
 

@@ -121,6 +121,16 @@ class NumericsSettings(Settings):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16` runs matrix products in bfloat16 (autocast); weights and reductions stay in float32."""
     threads: int = Field(default=1, ge=1)
+    device: Literal["cpu", "cuda"] = "cpu"
+    """`cuda` computes on one GPU, whose results are the same up to rounding only."""
+    base: Literal["whole", "nf4"] = "whole"
+    """`nf4` holds the base in four bits below its adapters (Dettmers et al., arXiv 2305.14314); on a GPU only."""
+
+    @model_validator(mode="after")
+    def _four_bits_on_a_gpu(self) -> Self:
+        if self.base == "nf4" and self.device == "cpu":
+            raise ValueError("base = 'nf4' needs device = 'cuda': on a CPU its gradients are wrong; leave it out")
+        return self
 
 
 class EvaluationSettings(Settings):
@@ -180,6 +190,12 @@ class RoundSettings(Settings):
     numerics: NumericsSettings = NumericsSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     gate: GateSettings = GateSettings()
+
+    @model_validator(mode="after")
+    def _four_bits_below_an_adapter(self) -> Self:
+        if self.numerics.base == "nf4" and self.training.method == "full":
+            raise ValueError("numerics.base = 'nf4' cannot be trained itself; use training.method = 'lora'")
+        return self
 
     @model_validator(mode="after")
     def _anchors_make_one_reference(self) -> Self:

@@ -113,7 +113,10 @@ def _spread(verb: Callable[[ScoreJob, Report], None], options: RayOptions) -> Ca
     def run(job: ScoreJob, report: Report) -> None:
         version = load_version(Path(job.version.path))
         pairs = sum(1 for split in job.splits for _ in version.pairs(split))
-        room = int(ray.cluster_resources().get("CPU", 1)) // job.numerics.threads
+        there = ray.cluster_resources()
+        room = int(there.get("CPU", 1)) // job.numerics.threads
+        if job.numerics.device == "cuda":
+            room = min(room, int(there.get("GPU", 0)))
         parts = min(room, pairs // options.pairs_per_worker)
         if parts > 1:
             shares = [
@@ -133,7 +136,10 @@ class _Task:
     def __init__(self, remote: Any, verb: Callable[[Any, Report], None], job: Job, options: RayOptions) -> None:
         self.relay: Any = Relay.remote()
         self.result: Any = remote.options(
-            num_cpus=job.numerics.threads, max_retries=options.retries, name=verb.__name__
+            num_cpus=job.numerics.threads,
+            num_gpus=int(job.numerics.device == "cuda"),
+            max_retries=options.retries,
+            name=verb.__name__,
         ).remote(verb, job, self.relay)
         self.last: Progress | None = None
 

@@ -48,7 +48,7 @@ def _items(job: EvaluateJob, suites: list[Suite], report: Report) -> Iterator[It
         if report(Progress("evaluate", done, total, {})):
             raise StopRequested("the round was asked to stop while measuring; run the same round again to go on")
 
-    context = Context(family=family_of(job.policy), policy=job.policy, settings=job.settings, tell=tell)
+    context = Context(family=family_of(job.policy, job.numerics), policy=job.policy, settings=job.settings, tell=tell)
     for reference in job.versions:
         version = load_version(Path(reference.path))
         yield from retention(version, read_table(Path(job.tables[reference.digest])))

@@ -83,7 +83,7 @@ def _kl(context: Context, answers: Sequence[Answer], against: Mapping[str, Polic
             with context.family.using(policy) as model:
                 theirs = completion_states(model, rows)
                 found_here = [kl_per_position(mine.logits(c), theirs.logits(c)) for c in mine.chunks()]
-            nats = torch.zeros(len(batch)).index_add(0, rows.example, torch.cat(found_here))
+            nats = torch.zeros(len(batch)).index_add(0, rows.example, torch.cat(found_here).cpu())
             for k, value in zip(batch, nats.tolist(), strict=True):
                 found[other][k] = value
     return found

@@ -60,7 +60,7 @@ def generate(job: GenerateJob, report: Report) -> None:
         if report(Progress("generate", done, len(repeated), {})):
             raise StopRequested("generation was asked to stop; run it again to start over")
 
-    family = family_of(job.policy)
+    family = family_of(job.policy, job.numerics)
     with apply_numerics(job.numerics), family.using(job.policy) as model:
         answers = sample(model, family.tokenizer, repeated, sampling, progress=tell)
     with (Path(job.output) / FILE).open("w", encoding="utf-8") as file:

@@ -15,6 +15,6 @@ def speak(job: SpeakJob) -> Iterator[str]:
         PolicyError: the policy's files are missing or damaged.
     """
     sampling = Sampling(job.max_new_tokens, job.temperature, job.top_p, batch_size=1, seed=job.seed)
-    family = family_of(job.policy)
+    family = family_of(job.policy, job.numerics)
     with apply_numerics(job.numerics), family.using(job.policy) as model:
         yield from stream(model, family.tokenizer, job.prompt, sampling)

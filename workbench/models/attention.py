@@ -17,6 +17,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from workbench.models.flex import Spans, attend_by_flex, has_flex
+
 PIECES = "pieces"
 """The attention's name among those of transformers."""
 
@@ -68,8 +70,10 @@ def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, *rest: Any, *
     if asked := [name for name in NOT_OURS if given.get(name) is not None]:
         raise ValueError(f"attention by pieces has no {', '.join(asked)}")
     scale = given.get("scaling") or query.shape[-1] ** -0.5
-    spans = mask[0, 0].tolist()
-    return _Packed.apply(query, key, value, _blocks(tuple(map(tuple, spans)), query.device), scale), None
+    spans: Spans = tuple(map(tuple, mask[0, 0].tolist()))
+    if has_flex(query.device):
+        return attend_by_flex(module, (query, key, value), spans, scale), None
+    return _Packed.apply(query, key, value, _blocks(spans, query.device), scale), None
 
 
 KEPT = 400 * 400
@@ -113,7 +117,7 @@ class _Block(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def _blocks(spans: tuple[tuple[int, int, int, int], ...], device: torch.device) -> list[_Block]:
+def _blocks(spans: Spans, device: torch.device) -> list[_Block]:
     """Pieces in blocks: long ones in several, short answers of one prompt together, which see what lies between them."""
     blocks: list[_Block] = []
     for prompt, border, pieces in _neighbours(spans):

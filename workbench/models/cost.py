@@ -47,13 +47,13 @@ def workload(plan: Plan) -> Workload:
 
 def flops_per_s(numerics: NumericsSettings) -> float:
     """Floating point operations per second in matrix products, at a precision and thread count."""
-    a, b = torch.ones(ROWS, WIDTH), torch.ones(WIDTH, 4 * WIDTH)
     count = 0
     with torch.inference_mode(), apply_numerics(numerics):
+        a, b = (torch.ones(shape, device=numerics.device) for shape in ((ROWS, WIDTH), (WIDTH, 4 * WIDTH)))
         torch.mm(a, b)
         started = time.perf_counter()
         while (elapsed := time.perf_counter() - started) < TIMED_S:
-            torch.mm(a, b)
+            torch.mm(a, b)[0, 0].item()  # waits for a GPU
             count += 1
     return count * 2 * ROWS * WIDTH * 4 * WIDTH / elapsed
 

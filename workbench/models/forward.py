@@ -49,6 +49,10 @@ class Rows(NamedTuple):
     targets: Tensor
     example: Tensor
 
+    def on(self, device: torch.device) -> "Rows":
+        """The same on another device."""
+        return Rows(*(tensor.to(device) for tensor in self))
+
     @property
     def examples(self) -> int:
         """How many examples there are; each has at least one completion token."""
@@ -160,6 +164,7 @@ def completion_logits(model: Any, rows: Rows) -> CompletionLogits:
 
     The LM head is called by the model itself, which may scale or cap what it returns; a hook narrows what it is given.
     """
+    rows = rows.on(model.device)
     out = _run(model, rows, lambda hidden: hidden)
     at_least_single = torch.promote_types(out.logits.dtype, torch.float32)
     return CompletionLogits(out.logits[0].to(at_least_single), rows.targets, rows.example)
@@ -191,18 +196,22 @@ def completion_states(model: Any, rows: Rows) -> CompletionStates:
     if not isinstance(head, DirectHead):
         return CompletionStates(completion_logits(model, rows).logits, torch.nn.Identity())
     seen: list[Tensor] = []
-    _run(model, rows, lambda hidden: seen.append(hidden) or hidden[:, :0])
+    _run(model, rows.on(model.device), lambda hidden: seen.append(hidden) or hidden[:, :0])
     return CompletionStates(seen[0][0], head)
 
 
 def completion_logps(model: Any, rows: Rows) -> Tensor:
-    """Log-probability of each example's completion, nats, summed over its tokens; shape (examples,), float32."""
+    """Log-probability of each example's completion, nats, summed over its tokens; shape (examples,), float32.
+
+    It lies where the model does, the rows may lie anywhere.
+    """
+    rows = rows.on(model.device)
     found = completion_states(model, rows)
     if isinstance(found.head, DirectHead):
         per_token = token_logps(found.head, found.states, rows.targets)
     else:
         per_token = -F.cross_entropy(found.states, rows.targets, reduction="none")
-    return torch.zeros(rows.examples, dtype=per_token.dtype).index_add(0, rows.example, per_token)
+    return per_token.new_zeros(rows.examples).index_add(0, rows.example, per_token)
 
 
 def _run(model: Any, rows: Rows, narrow: Callable[[Tensor], Tensor]) -> Any:

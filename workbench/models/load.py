@@ -3,20 +3,21 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 
 from preference_data.records import digest
-from workbench.config import TrainingSettings
+from workbench.config import NumericsSettings, TrainingSettings
 from workbench.errors import ModelError, PolicyError
 from workbench.models.adapted import use_one_product
 from workbench.models.attention import use_pieces
 from workbench.models.forward import TOKENS_PER_BATCH, Layout, Rows, batches_by_length, collate
-from workbench.models.numerics import keep_freed_memory
+from workbench.models.numerics import hold_in_half, keep_freed_memory, require_device
 from workbench.models.sharing import layout_of, needs_plain_rows
 from workbench.models.tokens import Encoded, pad_id
 from workbench.policies.checkpoints import normalise_adapter
@@ -26,17 +27,23 @@ TRAINED = "default"
 """Name of the adapter being trained; TRL accepts no other."""
 
 
-def load_full(path: str) -> Any:
-    """A causal language model in float32, in evaluation mode.
+PLAIN = NumericsSettings()
+
+
+def load_full(path: str, numerics: NumericsSettings = PLAIN) -> Any:
+    """A causal language model in float32, or in four bits where asked for, in evaluation mode.
 
     Raises:
-        ModelError: the folder cannot be loaded; names it and what to do.
+        ModelError: the folder cannot be loaded, or the device is not there; says what to do.
     """
+    require_device(numerics)
     keep_freed_memory()
     try:
         model = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=torch.float32,
+            quantization_config=_four_bits(numerics),
+            device_map=None if numerics.device == "cpu" else {"": numerics.device},
             attn_implementation="sdpa",
             use_safetensors=True,
             trust_remote_code=False,
@@ -54,6 +61,15 @@ def load_full(path: str) -> Any:
     head: Any = model.get_output_embeddings()
     head.register_forward_pre_hook(_contiguous)
     return model.eval()
+
+
+def _four_bits(numerics: NumericsSettings) -> BitsAndBytesConfig | None:
+    if numerics.base == "whole":
+        return None
+    if find_spec("bitsandbytes") is None:
+        raise ModelError("numerics.base = 'nf4' needs the package bitsandbytes: pip install bitsandbytes")
+    computed: Any = getattr(torch, numerics.dtype)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=computed)
 
 
 def _contiguous(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -77,7 +93,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def trainable(parent: PolicyRef, settings: TrainingSettings) -> Any:
+def trainable(parent: PolicyRef, settings: TrainingSettings, numerics: NumericsSettings = PLAIN) -> Any:
     """The parent, ready to be trained into the child.
 
     A fresh adapter starts with B = 0, so it equals its base exactly; an adapter parent is continued.
@@ -91,9 +107,9 @@ def trainable(parent: PolicyRef, settings: TrainingSettings) -> Any:
                 f"training.method = 'full', but parent {parent.digest[:12]} is an adapter; use method = 'lora', "
                 "or export the parent merged and adopt it as a full policy"
             )
-        return load_full(parent.path).train()
+        return load_full(parent.path, numerics).train()
     if parent.kind == "full":
-        base = load_full(parent.path)
+        base = load_full(parent.path, numerics)
         torch.manual_seed(settings.seed)
         lora = LoraConfig(
             r=settings.rank,
@@ -106,7 +122,7 @@ def trainable(parent: PolicyRef, settings: TrainingSettings) -> Any:
         adapted: Any = get_peft_model(base, lora, adapter_name=TRAINED)
         use_one_product(adapted)
         return adapted.train()
-    model = _with_adapter(load_full(parent.base_path), parent, TRAINED, train=True)
+    model = _with_adapter(load_full(parent.base_path, numerics), parent, TRAINED, train=True)
     adapter = model.peft_config[TRAINED]
     if adapter.r != settings.rank:
         raise PolicyError(f"training.rank = {settings.rank}, but parent {parent.digest[:12]} has rank {adapter.r}; "
@@ -136,13 +152,16 @@ class Family:
     """Policies over one base, loaded once and switched by reference. Not for training.
 
     A full policy other than the base is loaded on its own and kept until another is asked for.
+
+    Args:
+        base: policy 0 of the lineage.
+        numerics: the precision they will be used in, and where.
     """
 
-    def __init__(self, base: PolicyRef) -> None:
-        self.base = base
+    def __init__(self, base: PolicyRef, numerics: NumericsSettings = PLAIN) -> None:
+        self.base, self._numerics = base, numerics
         self.tokenizer = load_tokenizer(base.base_path)
-        self._model = load_full(base.base_path)
-        self._layout: Layout = layout_of(self._model)
+        self._model, self._layout = self._loaded(base.base_path)
         self._peft: Any = None
         self._full: tuple[str, Any] | None = None
 
@@ -181,8 +200,16 @@ class Family:
     def _full_model(self, policy: PolicyRef) -> Any:
         if self._full is None or self._full[0] != policy.path:
             self._full = None
-            self._full = (policy.path, load_full(policy.path))
+            self._full = (policy.path, self._loaded(policy.path)[0])
         return self._full[1]
+
+    def _loaded(self, path: str) -> tuple[Any, Layout]:
+        model = load_full(path, self._numerics)
+        model.requires_grad_(requires_grad=False)
+        layout = layout_of(model)
+        if self._numerics.dtype == "bfloat16":
+            hold_in_half(model)
+        return model, layout
 
     def _adapted(self, policy: PolicyRef) -> Any:
         name = digest([policy.digest, policy.path])[:16]
@@ -196,15 +223,15 @@ class Family:
         return self._peft.eval()
 
 
-def family_of(policy: PolicyRef) -> Family:
+def family_of(policy: PolicyRef, numerics: NumericsSettings) -> Family:
     """The family of a policy's lineage; the last one stays loaded, because the steps of a round follow each other."""
     root = policy._replace(digest=policy.base, kind="full", path=policy.base_path)
-    return _family(root)
+    return _family(root, numerics)
 
 
 @lru_cache(maxsize=1)
-def _family(root: PolicyRef) -> Family:
-    return Family(root)
+def _family(root: PolicyRef, numerics: NumericsSettings) -> Family:
+    return Family(root, numerics)
 
 
 def _with_adapter(model: Any, policy: PolicyRef, name: str, *, train: bool) -> Any:

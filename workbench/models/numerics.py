@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 
 from workbench.config import NumericsSettings
+from workbench.errors import ModelError
 
 SCORER_VERSION = "rows-4"
 """Changes whenever the way log-probabilities are computed changes, so that older cached scores are not mixed in."""
@@ -20,33 +21,54 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 def numerics_key(settings: NumericsSettings) -> str:
     """Under what conditions a score was computed; part of its cache key. Thread count only moves rounding."""
-    return f"{settings.dtype}/sdpa/{SCORER_VERSION}"
+    where = "" if settings.device == "cpu" else f"/{settings.device}"
+    held = "" if settings.base == "whole" else f"/{settings.base}"
+    return f"{settings.dtype}/sdpa/{SCORER_VERSION}{where}{held}"
 
 
 @contextmanager
 def apply_numerics(settings: NumericsSettings) -> Iterator[None]:
     """Set thread count and precision for a block, and put the thread count back afterwards.
 
+    Raises:
+        ModelError: the device asked for is not there.
+
     With `bfloat16` matrix products run in bfloat16 while weights, LoRA matrices and reductions stay in float32.
     """
+    require_device(settings)
     before = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
         half = settings.dtype == "bfloat16"
         # Autocast would keep the first conversion of a trained weight until the block ends, whatever the optimizer does.
-        with torch.autocast(device_type="cpu", dtype=torch.bfloat16, enabled=half, cache_enabled=False):
+        with torch.autocast(device_type=settings.device, dtype=torch.bfloat16, enabled=half, cache_enabled=False):
             yield
     finally:
         torch.set_num_threads(before)
 
 
+def require_device(settings: NumericsSettings) -> None:
+    """Refuse settings of another machine.
+
+    Raises:
+        ModelError: there is no such device.
+    """
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise ModelError(
+            "numerics.device = 'cuda', but torch finds no GPU here; install a torch built for CUDA, run where there is "
+            "one, or set numerics.device = 'cpu'"
+        )
+
+
 def hold_in_half(model: torch.nn.Module) -> None:
     """Keep the frozen matrices of a model in bfloat16, as autocast would convert them for every product.
 
-    No product changes, and the matrices take half the memory. Weights that are trained, embeddings and norms stay.
+    No product changes, and the matrices take half the memory. Weights that are trained, those in four bits, embeddings
+    and norms stay.
     """
     for module in model.modules():
-        if isinstance(module, torch.nn.Linear) and not module.weight.requires_grad:
+        whole = isinstance(module, torch.nn.Linear) and module.weight.is_floating_point()
+        if whole and not module.weight.requires_grad:
             module.weight = torch.nn.Parameter(module.weight.to(torch.bfloat16), requires_grad=False)
 
 

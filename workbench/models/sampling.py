@@ -98,7 +98,6 @@ def sample(
 ) -> list[Answer]:
     """One answer per prompt, in the order given. Name a prompt twice for two answers.
 
-    Always in the weights' own precision: one token at a time, autocast would convert all weights for every token.
     The numbers an answer draws depend on the seed, its prompt and how often the prompt came before, not on the batch
     it is in, so that up to rounding the answer does not either. Batches are formed by prompt length, so the same call
     gives the same answers wherever it runs with the same thread count.
@@ -110,9 +109,8 @@ def sample(
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), sampling.batch_size):
         batch = order[start : start + sampling.batch_size]
-        with torch.autocast("cpu", enabled=False):
-            found = _Batch(model, [ids[i] for i in batch], pad_id(tokenizer))
-            completions = found.complete(chances[batch], ends, sampling)
+        found = _Batch(model, [ids[i] for i in batch], pad_id(tokenizer))
+        completions = found.complete(chances[batch], ends, sampling)
         for i, completion in zip(batch, completions, strict=True):
             answers[i] = Answer(
                 index=i,
@@ -133,13 +131,12 @@ def stream(model: Any, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, sampl
     ends = _end_tokens(model, tokenizer)
     written: list[int] = []
     told = ""
-    with torch.autocast("cpu", enabled=False):
-        for ((_, token),) in _Batch(model, [ids], pad_id(tokenizer)).steps(_chances([ids], sampling), ends, sampling):
-            written.append(token)
-            text = str(tokenizer.decode(written, skip_special_tokens=True))
-            if not text.endswith("\ufffd") and len(text) > len(told):
-                yield text[len(told) :]
-                told = text
+    for ((_, token),) in _Batch(model, [ids], pad_id(tokenizer)).steps(_chances([ids], sampling), ends, sampling):
+        written.append(token)
+        text = str(tokenizer.decode(written, skip_special_tokens=True))
+        if not text.endswith("\ufffd") and len(text) > len(told):
+            yield text[len(told) :]
+            told = text
     if len(text := str(tokenizer.decode(written, skip_special_tokens=True))) > len(told):
         yield text[len(told) :]
 
@@ -151,12 +148,13 @@ class _Batch:
         self._model = model
         distinct = list(dict.fromkeys(prompts))
         width = max(map(len, distinct))
-        ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in distinct])
-        self._mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in distinct])
+        here = model.device
+        ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in distinct], device=here)
+        self._mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in distinct], device=here)
         places = (self._mask.cumsum(dim=-1) - 1).clamp(min=0)
         self._cache: Any = None
         self._read(ids, places, logits_to_keep=1)
-        self._keep(torch.tensor([distinct.index(p) for p in prompts]))
+        self._keep(torch.tensor([distinct.index(p) for p in prompts], device=here))
 
     def complete(self, chances: Tensor, ends: set[int], sampling: Sampling) -> list[list[int]]:
         """Completions in the order of the prompts, each with its end token where it wrote one."""
@@ -169,6 +167,7 @@ class _Batch:
     def steps(self, chances: Tensor, ends: set[int], sampling: Sampling) -> Iterator[list[tuple[int, int]]]:
         """The tokens of one step after the other, each with the row it belongs to."""
         open_rows = list(range(len(chances)))
+        chances = chances.to(self._logits.device)
         for step in range(sampling.max_new_tokens):
             tokens = draw(
                 self._logits, chances[open_rows, step], temperature=sampling.temperature, top_p=sampling.top_p
@@ -178,7 +177,7 @@ class _Batch:
             if not going or step + 1 == sampling.max_new_tokens:
                 break
             if len(going) < len(open_rows):
-                self._keep(torch.tensor(going))
+                self._keep(torch.tensor(going, device=tokens.device))
                 open_rows, tokens = [open_rows[k] for k in going], tokens[going]
             self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=-1)
             self._read(tokens[:, None], self._mask.sum(dim=-1, keepdim=True) - 1)

@@ -62,10 +62,10 @@ def _tried(model: Any, layout: Layout) -> torch.Tensor | None:
 
 def _probed(model: Any, layout: Layout) -> torch.Tensor:
     was_training = model.training
-    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+    with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
         model.eval()
         try:
-            return completion_logps(model, collate(PROBE, pad_id=0, layout=layout))
+            return completion_logps(model, collate(PROBE, pad_id=0, layout=layout)).cpu()
         finally:
             model.train(was_training)
 

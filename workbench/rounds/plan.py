@@ -52,7 +52,7 @@ def check_lineage(plan: Plan) -> None:
                 )
 
 
-MEASURED = 2
+MEASURED = 3
 """Raised whenever scoring, sampling or a suite changes, so that older numbers in a ledger are not compared."""
 
 
@@ -67,7 +67,8 @@ def measuring_condition(plan: Plan) -> str:
 def condition_of(plan: Mapping[str, Any]) -> str:
     """The same from a plan as the journal keeps it."""
     how = {key: value for key, value in plan["evaluation"].items() if key not in {"suites", "batch_size"}}
-    return digest([MEASURED, plan["numerics"]["dtype"], plan["training"]["max_length"], how])[:16]
+    numbers = [plan["numerics"]["dtype"], plan["numerics"].get("base", "whole")]
+    return digest([MEASURED, *numbers, plan["training"]["max_length"], how])[:16]
 
 
 @dataclass(frozen=True, slots=True)

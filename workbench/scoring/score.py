@@ -27,7 +27,7 @@ def score(job: ScoreJob, report: Report) -> None:
     """
     version = load_version(Path(job.version.path))
     pairs = [p for split in job.splits for p in version.pairs(split)]
-    family = family_of(job.policy)
+    family = family_of(job.policy, job.numerics)
     scorer = Scorer(family, job, ScoreCache(open_ledger(job.cache)), report)
     encoded = scorer.encode(pairs)
     scores = scorer.examples([side for both in encoded.values() for side in both])

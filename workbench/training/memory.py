@@ -82,8 +82,10 @@ def kept_per_token(model: Any, layout: Layout) -> float:
     return found
 
 
-def free_memory() -> int:
-    """Bytes this process may still take: of the machine, or of the control group it is in (Linux, version 2)."""
+def free_memory(device: str = "cpu") -> int:
+    """Bytes this process may still take: of the GPU, the machine, or the control group it is in (Linux, version 2)."""
+    if device != "cpu":
+        return torch.cuda.mem_get_info(device)[0]
     free: float = psutil.virtual_memory().available
     for folder in _control_groups():
         try:

@@ -78,7 +78,7 @@ def optimise(job: TrainJob, report: Report) -> None:
         _train(trainer, job, proof_rows[:PROBE_ROWS], report)
         _save(trainer, job)
         trained = policy_logps(trainer, trainer.pairs.at_once(as_columns(proof_rows)))
-    prove_child(family_of(job.parent), proof_rows, _saved(job), trained=trained, numerics=job.numerics)
+    prove_child(family_of(job.parent, job.numerics), proof_rows, _saved(job), trained=trained, numerics=job.numerics)
 
 
 def _prove_scores(
@@ -89,7 +89,7 @@ def _prove_scores(
 ) -> float:
     named = [("parent", job.parent, tables[job.parent.digest])]
     named += [(f"anchor {i + 1}", a.policy, table) for i, (a, table) in enumerate(anchors)]
-    return prove_anchors(family_of(job.parent), rows, named, job.numerics)
+    return prove_anchors(family_of(job.parent, job.numerics), rows, named, job.numerics)
 
 
 def _trainer(
@@ -100,7 +100,7 @@ def _trainer(
     steps = expected_steps(len(rows), t.batch_size, t.accumulation)
     config = DPOConfig(
         output_dir=job.scratch,
-        use_cpu=True,
+        use_cpu=job.numerics.device == "cpu",
         bf16=job.numerics.dtype == "bfloat16",
         activation_checkpointing=False,
         learning_rate=t.learning_rate,
@@ -124,13 +124,13 @@ def _trainer(
         report_to="none",
         disable_tqdm=True,
     )
-    model = trainable(job.parent, t)
+    model = trainable(job.parent, t, job.numerics)
     layout = layout_of(model)
     if job.numerics.dtype == "bfloat16":
         hold_in_half(model)
     columns = as_columns(rows)
     batches = [batch_tokens(columns[i : i + t.batch_size], layout) for i in range(0, len(columns), t.batch_size)]
-    fits = fit(model.train(), batches, layout=layout, free=free_memory())
+    fits = fit(model.train(), batches, layout=layout, free=free_memory(job.numerics.device))
     report(Progress("fit", 1, 1, {"tokens_per_pass": fits.tokens} | ({"recompute": 1.0} if fits.recompute else {})))
     pairs = PairCollator(pad_id(tokenizer), layout=layout, tokens=fits.tokens)
     trainer = AnchoredDPOTrainer(

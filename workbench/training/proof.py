@@ -131,7 +131,7 @@ def prove_child(
     """
     examples = [*(r.chosen for r in rows), *(r.rejected for r in rows)]
     with apply_numerics(numerics), family.using(child) as model:
-        saved = completion_logps(model, family.collate(examples))
+        saved = completion_logps(model, family.collate(examples)).cpu()
     gap = float((saved - torch.cat([*trained])).abs().max())
     if not gap <= SAME_NATS:
         raise WiringError(

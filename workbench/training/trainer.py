@@ -68,4 +68,4 @@ class AnchoredDPOTrainer(DPOTrainer):
 def policy_logps(trainer: AnchoredDPOTrainer, inputs: dict[str, Any]) -> PairLogps:
     """Log-probs of the policy being trained in one pass, without gradient; for the wiring proof."""
     with torch.no_grad(), trainer.compute_loss_context_manager():
-        return PairLogps(*completion_logps(trainer.model, batch_of(inputs).rows).chunk(2))
+        return PairLogps(*completion_logps(trainer.model, batch_of(inputs).rows).cpu().chunk(2))
