@@ -161,6 +161,7 @@ class Family:
     def __init__(self, base: PolicyRef, numerics: NumericsSettings = PLAIN) -> None:
         self.base, self._numerics = base, numerics
         self.tokenizer = load_tokenizer(base.base_path)
+        self._layout: Layout
         self._model, self._layout = self._loaded(base.base_path)
         self._peft: Any = None
         self._full: tuple[str, Any] | None = None
@@ -226,12 +227,12 @@ class Family:
 def family_of(policy: PolicyRef, numerics: NumericsSettings) -> Family:
     """The family of a policy's lineage; the last one stays loaded, because the steps of a round follow each other."""
     root = policy._replace(digest=policy.base, kind="full", path=policy.base_path)
-    return _family(root, numerics)
+    return _family(root, numerics.model_dump_json())
 
 
 @lru_cache(maxsize=1)
-def _family(root: PolicyRef, numerics: NumericsSettings) -> Family:
-    return Family(root, numerics)
+def _family(root: PolicyRef, numerics: str) -> Family:
+    return Family(root, NumericsSettings.model_validate_json(numerics))
 
 
 def _with_adapter(model: Any, policy: PolicyRef, name: str, *, train: bool) -> Any:

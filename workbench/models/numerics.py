@@ -67,8 +67,9 @@ def hold_in_half(model: torch.nn.Module) -> None:
     and norms stay.
     """
     for module in model.modules():
-        whole = isinstance(module, torch.nn.Linear) and module.weight.is_floating_point()
-        if whole and not module.weight.requires_grad:
+        if not isinstance(module, torch.nn.Linear) or module.weight.requires_grad:
+            continue
+        if module.weight.is_floating_point():
             module.weight = torch.nn.Parameter(module.weight.to(torch.bfloat16), requires_grad=False)
 
 
