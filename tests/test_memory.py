@@ -13,7 +13,7 @@ from workbench.models.sharing import layout_of
 from workbench.tasks import PolicyRef
 from workbench.training import memory
 from workbench.training.batches import batch_tokens, passes
-from workbench.training.memory import STATES_BYTES, USED, fit, free_memory, kept_per_token
+from workbench.training.memory import STATES_BYTES, USED, fit, free_memory, kept_of
 
 
 def row(prompt, chosen, rejected):
@@ -79,15 +79,15 @@ class Tanhs(torch.nn.Module):
 
 
 def test_what_is_kept_is_what_autograd_saves():
-    three, five = (kept_per_token(Tanhs(depth), "packed") for depth in (3, 5))
+    three, five = (kept_of(Tanhs(depth), "packed").per_token for depth in (3, 5))
     assert five - three == 2 * 8 * 4
 
 
 def test_recomputing_keeps_the_inputs_of_layers_only(parent):
     model = model_of(parent)
-    kept = kept_per_token(model, "packed")
+    kept = kept_of(model, "packed").per_token
     model.activation_checkpointing_enable({"use_reentrant": False})
-    less = kept_per_token(model, "packed")
+    less = kept_of(model, "packed").per_token
     assert less < kept / 4
     assert less >= 2 * 64 * 4, "two layers of 64 float32 numbers"
 
@@ -96,13 +96,20 @@ def test_bfloat16_keeps_less(parent):
     single, half = model_of(parent), model_of(parent)
     hold_in_half(half)
     with apply_numerics(NumericsSettings(dtype="bfloat16", threads=1)):
-        less = kept_per_token(half, "packed")
-    assert less < 0.8 * kept_per_token(single, "packed")
+        less = kept_of(half, "packed").per_token
+    assert less < 0.8 * kept_of(single, "packed").per_token
+
+
+def test_weights_converted_for_a_pass_are_kept_whatever_its_tokens():
+    """The trained head's 50 x 8 numbers, at 2 bytes each in bfloat16."""
+    with apply_numerics(NumericsSettings(dtype="bfloat16", threads=1)):
+        converted = kept_of(Tanhs(3), "packed").always
+    assert converted >= 50 * 8 * 2 > kept_of(Tanhs(3), "packed").always
 
 
 def test_first_all_is_kept_then_recomputed_then_split(parent):
     model = model_of(parent)
-    kept = kept_per_token(model, "packed")
+    kept = kept_of(model, "packed").per_token
     states = STATES_BYTES * sum(p.numel() for p in model.parameters() if p.requires_grad)
     batches = [300, 1000, 700]
 

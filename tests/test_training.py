@@ -23,7 +23,7 @@ from workbench.models.tokens import encode_pair
 from workbench.tasks import Anchor, PolicyRef, TrainJob, VersionRef
 from workbench.training import optimise as training
 from workbench.training.checkpoints import newest_verified
-from workbench.training.memory import STATES_BYTES, USED, Fit, kept_per_token
+from workbench.training.memory import STATES_BYTES, USED, Fit, kept_of
 from workbench.training.optimise import optimise
 
 TRAINING = TrainingSettings(
@@ -200,7 +200,8 @@ def test_activations_computed_again_give_the_same_bytes(world, monkeypatch, dtyp
 
     def tight(model, batches, *, layout, free):
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        need = max(batches) * kept_per_token(model, layout)
+        kept = kept_of(model, layout)
+        need = max(batches) * kept.per_token + kept.always
         found.append(honest(model, batches, layout=layout, free=STATES_BYTES * trained + round(0.9 * need / USED)))
         return found[-1]
 

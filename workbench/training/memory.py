@@ -21,10 +21,17 @@ USED = 0.7
 STATES_BYTES = 12
 """For each number that is trained: its gradient and Adam's two moments, in float32."""
 
-PROBE_TOKENS = 128
-"""Of the prompt and of each of the two answers whose activations are counted."""
+PROBE_TOKENS = 64, 128
+"""Of the prompt and of each of the two answers whose activations are counted, twice."""
 
 CGROUP = Path("/sys/fs/cgroup")
+
+
+class Kept(NamedTuple):
+    """Bytes that one pass keeps for its way back: for each of its tokens, and whatever their number."""
+
+    per_token: float
+    always: float
 
 
 class Fit(NamedTuple):
@@ -51,20 +58,33 @@ def fit(model: Any, batches: Sequence[int], *, layout: Layout, free: int) -> Fit
         free: bytes that the process may still take.
     """
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    room = max(0.0, USED * (free - STATES_BYTES * trained))
-    kept = kept_per_token(model, layout)
-    if max(batches) * kept <= room or not model.supports_gradient_checkpointing:
-        return Fit(max(1, int(room / kept)), recompute=False)
+    room = USED * (free - STATES_BYTES * trained)
+    kept = kept_of(model, layout)
+    fits = _tokens(room, kept)
+    if max(batches) <= fits or not model.supports_gradient_checkpointing:
+        return Fit(fits, recompute=False)
     model.activation_checkpointing_enable({"use_reentrant": False})
+    # One layer at a time is computed again.
     layers = model.config.get_text_config(decoder=True).num_hidden_layers
-    kept = kept_per_token(model, layout) + kept / layers
-    return Fit(max(1, int(room / kept)), recompute=True)
+    less = kept_of(model, layout)
+    return Fit(_tokens(room, Kept(less.per_token + kept.per_token / layers, less.always)), recompute=True)
 
 
-def kept_per_token(model: Any, layout: Layout) -> float:
-    """Bytes kept for the way back by one pass, over its tokens; counted where autograd saves them."""
-    tokens = tuple(range(1, 1 + PROBE_TOKENS))
-    ids = tuple(i % model.config.get_text_config(decoder=True).vocab_size for i in tokens)
+def _tokens(room: float, kept: Kept) -> int:
+    return max(1, int((room - kept.always) / kept.per_token))
+
+
+def kept_of(model: Any, layout: Layout) -> Kept:
+    """What a pass keeps, counted where autograd saves it."""
+    (few, less), (many, more) = (_probed(model, layout, each) for each in PROBE_TOKENS)
+    per_token = (more - less) / (many - few)
+    return Kept(per_token, max(0.0, less - per_token * few))
+
+
+def _probed(model: Any, layout: Layout, length: int) -> tuple[int, int]:
+    """Tokens of a pass and bytes it keeps."""
+    words = model.config.get_text_config(decoder=True).vocab_size
+    ids = tuple(i % words for i in range(1, 1 + length))
     rows = collate([Encoded(ids, ids), Encoded(ids, ids[::-1])], pad_id=0, layout=layout)
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
@@ -77,9 +97,8 @@ def kept_per_token(model: Any, layout: Layout) -> float:
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         loss = completion_logps(model, rows).sum()
-    found = sum(kept.values()) / rows.input_ids.numel()
     del loss
-    return found
+    return rows.input_ids.numel(), sum(kept.values())
 
 
 def free_memory(device: str = "cpu") -> int:
