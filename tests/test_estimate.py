@@ -1,20 +1,21 @@
 """The arithmetic of a dry run, by hand."""
 
+import dataclasses
+
 import pytest
 
-from workbench.config import RoundSettings
+from workbench.config import NumericsSettings, RoundSettings
 from workbench.rounds.estimate import EFFICIENCY, SUITE_TOKENS, Shape, estimate
 from workbench.tasks import Anchor, Plan, PolicyRef, VersionRef, Workload
 
-SHAPE = Shape(parameters=1_000_000, adapted=500, width=10, layers=2, vocabulary=100)
+SHAPE = Shape(parameters=1_000_000, adapted=500, width=10, layers=2)
 LOAD = Workload(
     train_pairs=25,
     left_out=0,
     train_tokens=10_000,
     test_pairs={"v1": 1000, "v2": 8},
     test_tokens={"v1": 3_000, "v2": 1_000},
-    longest=200,
-    longest_answer=50,
+    longest=500,
     flops_per_s=1e9 / EFFICIENCY,
 )
 
@@ -73,7 +74,7 @@ def test_half_the_layers_need_half_the_backward_pass():
     assert half.trainable == 8 * 500 / 2
     all_of_them = estimate(plan("parent"), LOAD, SHAPE, {})
     # what is kept of the upper layer alone, and half an adapter, its gradient and moments
-    assert all_of_them.memory_bytes - half.memory_bytes == 110 * 10 * 1 * 4 * 200 + 16 * 2_000
+    assert all_of_them.memory_bytes - half.memory_bytes == 98 * 10 * 1 * (500 + 3 * 400) + 16 * 2_000
 
 
 def test_evaluation_reads_tests_suites_and_samples_under_every_policy():
@@ -84,8 +85,15 @@ def test_evaluation_reads_tests_suites_and_samples_under_every_policy():
 
 def test_longer_batches_need_more_memory():
     small, large = (estimate(plan("parent", batch_size=n), LOAD, SHAPE, {}).memory_bytes for n in (1, 2))
-    # one pair more: 110 bytes x 10 wide x 2 layers x 200 tokens, 20 bytes x 100 words x 50 tokens of each answer
-    assert large - small == 110 * 10 * 2 * 200 + 2 * 20 * 100 * 50
+    # one pair of mean length more: 98 bytes x 10 wide x 2 layers x 400 tokens
+    assert large - small == 98 * 10 * 2 * 400
+
+
+def test_bfloat16_keeps_less():
+    half = dataclasses.replace(plan("parent"), numerics=NumericsSettings(dtype="bfloat16"))
+    single, less = (estimate(p, LOAD, SHAPE, {}).memory_bytes for p in (plan("parent"), half))
+    # 36 bytes less, of a batch of one pair of 500 tokens and three of 400
+    assert single - less == 36 * 10 * 2 * (500 + 3 * 400)
 
 
 def test_what_n_can_show_is_said_for_every_number():

@@ -218,7 +218,6 @@ class Workload(NamedTuple):
         train_tokens: of prompts and both answers; a pair's prompt counts once where its answers share it.
         test_pairs, test_tokens: the same of the test split, by version digest.
         longest: most tokens of one pair.
-        longest_answer: most tokens of one answer alone.
         flops_per_s: matrix products at the plan's precision and thread count.
     """
 
@@ -228,7 +227,6 @@ class Workload(NamedTuple):
     test_pairs: dict[str, int]
     test_tokens: dict[str, int]
     longest: int
-    longest_answer: int
     flops_per_s: float
 
 

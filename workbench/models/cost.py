@@ -40,7 +40,6 @@ def workload(plan: Plan) -> Workload:
         test_pairs={digest: t.pairs for digest, t in tests.items()},
         test_tokens={digest: t.tokens for digest, t in tests.items()},
         longest=train.longest,
-        longest_answer=train.longest_answer,
         flops_per_s=flops_per_s(plan.numerics),
     )
 
@@ -76,7 +75,7 @@ class _Count:
     def __init__(
         self, version: VersionRef, split: Split, *, tokenizer: PreTrainedTokenizerBase, limit: int, prompts: int
     ) -> None:
-        self.pairs = self.left_out = self.tokens = self.longest = self.longest_answer = 0
+        self.pairs = self.left_out = self.tokens = self.longest = 0
         for pair in load_version(Path(version.path)).pairs(split):
             encoded = encode_pair(tokenizer, pair, max_length=limit)
             if encoded is None:
@@ -87,4 +86,3 @@ class _Count:
             length = prompts * len(encoded.chosen.prompt) + sum(answers)
             self.tokens += length
             self.longest = max(self.longest, length)
-            self.longest_answer = max(self.longest_answer, *answers)

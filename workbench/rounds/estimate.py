@@ -34,12 +34,9 @@ MATRIX = 2
 PROCESS_BYTES = 700 << 20
 """Python with its libraries."""
 
-ACTIVATION_BYTES = 110
-"""Kept per token, layer and unit of width between forward and backward, in float32, gated MLP and adapter included;
-with `LOGIT_BYTES` fitted to a measured round (SmolLM2-135M, 2,048 tokens in a batch: 6.9 GiB)."""
-
-LOGIT_BYTES = 20
-"""Kept per token of an answer and entry of the vocabulary: logits, their log-softmax, gradients and copies."""
+ACTIVATION_BYTES = {"float32": 98, "bfloat16": 62}
+"""Kept per token, layer and unit of width between forward and backward, gated MLP and adapter included, as autograd
+saves them for SmolLM2-135M. Where they do not fit, a round computes them again."""
 
 
 class Shape(NamedTuple):
@@ -48,14 +45,13 @@ class Shape(NamedTuple):
     Attributes:
         parameters: of the base.
         adapted: sum of (inputs + outputs) over the linear layers; times the rank, the parameters of a LoRA adapter.
-        width, layers, vocabulary: of the base.
+        width, layers: of the base.
     """
 
     parameters: int
     adapted: int
     width: int
     layers: int
-    vocabulary: int
 
 
 def shape_of(base: PolicyRecord) -> Shape:
@@ -68,7 +64,6 @@ def shape_of(base: PolicyRecord) -> Shape:
         adapted=sum(rows + columns for rows, columns in linear),
         width=base.facts["hidden_size"],
         layers=base.facts["num_hidden_layers"],
-        vocabulary=base.facts["vocab_size"],
     )
 
 
@@ -161,11 +156,12 @@ def _trained_share(training: TrainingSettings, shape: Shape) -> float:
 
 
 def _memory(plan: Plan, load: Workload, shape: Shape, trainable: int) -> int:
-    # Weights; for what is trained also a gradient and Adam's two moments. An adapter comes on top of its base.
+    # Weights twice, for what is trained and for what it is proved against; a gradient and Adam's two moments. An adapter
+    # comes on top of its base.
     adapter = trainable if plan.training.method == "lora" else 0
-    weights = 4 * (shape.parameters + adapter) + 12 * trainable
-    pairs = plan.training.batch_size
+    weights = 4 * (2 * shape.parameters + adapter) + 12 * trainable
+    # The largest batch of some: one pair as long as any, the others of mean length.
+    others = (plan.training.batch_size - 1) * load.train_tokens / max(load.train_pairs, 1)
     through = shape.layers * _trained_share(plan.training, shape)
-    activations = round(ACTIVATION_BYTES * shape.width * through) * pairs * load.longest
-    logits = LOGIT_BYTES * shape.vocabulary * 2 * pairs * load.longest_answer
-    return PROCESS_BYTES + weights + activations + logits
+    activations = ACTIVATION_BYTES[plan.numerics.dtype] * shape.width * through * (load.longest + others)
+    return PROCESS_BYTES + weights + round(activations)
