@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.config import APPROXIMATE_LOSSES, EXACT_LOSSES
-from workbench.maths import LOSSES, PairLogps, Weighted, geometric_reference, kl_per_position, require_same_shape
+from workbench.maths import (
+    LOSSES,
+    PairLogps,
+    Weighted,
+    geometric_reference,
+    kl_per_position,
+    kl_to_each,
+    require_same_shape,
+)
 
 LENGTHS = PairLogps(torch.tensor([4.0, 2.0]), torch.tensor([2.0, 5.0]))
 ZERO = PairLogps(torch.zeros(2), torch.zeros(2))
@@ -142,6 +150,9 @@ def test_kl_by_hand():
     p, q = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.25, 0.75]]).log()
     assert kl_per_position(p, q).item() == pytest.approx(0.143841, abs=1e-6)
     assert kl_per_position(p + 5, q - 3).item() == pytest.approx(0.143841, abs=1e-5)
+    # and 0.25 ln(1/2) + 0.75 ln(3/2) = 0.130812 the other way
+    there, itself = kl_to_each(q, [p, q])
+    assert (there.item(), itself.item()) == (pytest.approx(0.130812, abs=1e-6), 0)
 
 
 @given(st.lists(st.floats(-20, 20), min_size=6, max_size=6))

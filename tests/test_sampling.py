@@ -7,10 +7,13 @@ from transformers import Lfm2Config, Lfm2ForCausalLM
 from preference_data.records import Message, Pair, Prompt
 from tests.tiny_model import build_tiny_model
 from workbench.errors import NumericsError
+from workbench.models import sampling
+from workbench.models.attention import attend
 from workbench.models.forward import batches_by_length, collate, completion_logps
+from workbench.models.growing import Roomy
 from workbench.models.load import load_full, load_tokenizer
 from workbench.models.sampling import Sampling, draw, sample, stream
-from workbench.models.tokens import Encoded, encode_pair, encode_text, example_key
+from workbench.models.tokens import Encoded, encode_pair, encode_text, example_key, prompt_ids
 
 
 @pytest.fixture(scope="module")
@@ -111,19 +114,72 @@ def test_draws_follow_the_probabilities():
 
 
 @pytest.mark.parametrize("top_p", [0.9, 1.0])
-def test_an_answer_does_not_depend_on_its_batch(tiny, top_p):
+@pytest.mark.parametrize("layout", ["plain", "packed"])
+def test_an_answer_does_not_depend_on_its_batch(tiny, top_p, layout):
     prompts = [Prompt.of(text) for text in ("one", "two words", "one", "three", "one")]
     alone, together = (
-        [a.encoded for a in sample(*tiny, prompts, Sampling(12, 1.0, top_p, size, 0))] for size in (1, 5)
+        [a.encoded for a in sample(*tiny, prompts, Sampling(12, 1.0, top_p, size, 0), layout=layout)] for size in (1, 5)
     )
     assert alone == together
     assert len({e.completion for e in alone}) == 5
 
 
-def test_an_answer_ends_with_its_end_token_and_the_others_go_on(tiny):
+def test_prompts_read_without_padding_are_answered_as_with_it(tiny):
+    model, tokenizer = tiny
+    prompts = [Prompt.of("tell me " * n) for n in (1, 9, 2, 2, 30, 1)]
+    how = Sampling(20, 1.5, 1.0, 6, 0)
+    packed, plain = (
+        [a.encoded for a in sample(model, tokenizer, prompts, how, layout=layout)] for layout in ("packed", "plain")
+    )
+    assert packed == plain
+
+
+def test_batches_hold_similar_prompts_and_no_more_tokens_than_are_allowed(tiny, monkeypatch):
+    model, tokenizer = tiny
+    monkeypatch.setattr(sampling, "TOKENS_AT_ONCE", 60)
+    seen, honest = [], sampling.Growing
+    monkeypatch.setattr(sampling, "Growing", lambda m, p, **how: seen.append([*map(len, p)]) or honest(m, p, **how))
+    prompts = [Prompt.of("x" * n) for n in (1, 20, 3, 1, 2)]
+    lengths = sorted(len(prompt_ids(tokenizer, p)) for p in prompts)
+    answers = sample(model, tokenizer, prompts, Sampling(4, 1.0, 1.0, 3, 0))
+    assert [a.index for a in answers] == [0, 1, 2, 3, 4]
+    assert sorted(length for batch in seen for length in batch) == lengths
+    assert all(len(batch) == 1 or (len(batch) <= 3 and len(batch) * (max(batch) + 4) <= 60) for batch in seen)
+    assert len(seen) < 5
+
+
+def test_what_is_remembered_is_written_behind_and_not_copied():
+    keys = torch.arange(12.0).view(2, 1, 3, 2)
+    layer = Roomy(keys, keys + 100, room=2)
+    block = layer.keys.data_ptr()
+    found, _ = layer.update(torch.full((2, 1, 1, 2), -1.0), torch.full((2, 1, 1, 2), -2.0))
+    assert found.data_ptr() == block
+    assert torch.equal(found[:, :, :3], keys)
+    assert found[:, 0, 3].tolist() == [[-1, -1], [-1, -1]]
+    layer.keep(torch.tensor([1]))
+    keys_left, values_left = layer.update(torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 2))
+    assert keys_left[0, 0].tolist() == [[6, 7], [8, 9], [10, 11], [-1, -1], [0, 0]]
+    assert values_left[0, 0].tolist() == [[106, 107], [108, 109], [110, 111], [-2, -2], [0, 0]]
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_attention_of_one_position_is_that_of_torch(groups):
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(3, heads, n, 8) for heads, n in ((2 * groups, 1), (2, 5), (2, 5)))
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 1]]).bool()[:, None, None]
+    with torch.no_grad():
+        found, _ = attend(torch.nn.Module(), query, key, value, mask, scaling=0.3)
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, scale=0.3, enable_gqa=True
+    )
+    assert torch.allclose(found, expected.transpose(1, 2), atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["plain", "packed"])
+def test_an_answer_ends_with_its_end_token_and_the_others_go_on(tiny, layout):
     model, tokenizer = tiny
     prompts = [Prompt.of("go")] * 64
-    answers = sample(model, tokenizer, prompts, Sampling(40, 3.0, 1.0, 64, 0))
+    answers = sample(model, tokenizer, prompts, Sampling(40, 3.0, 1.0, 64, 0), layout=layout)
     end = tokenizer.eos_token_id
     assert {a.finished for a in answers} == {True, False}
     for answer in answers:
@@ -169,6 +225,6 @@ def test_no_piece_ends_inside_a_character(tiny, monkeypatch):
         def decode(self, ids, **_):
             return bytes(ids).decode("utf-8", "replace")
 
-    monkeypatch.setattr("workbench.models.sampling._Batch.steps", lambda *_: ([(0, byte)] for byte in "ä€x".encode()))
+    monkeypatch.setattr("workbench.models.growing.Growing.steps", lambda *_: ([(0, byte)] for byte in "ä€x".encode()))
     how = Sampling(max_new_tokens=6, temperature=0, top_p=1.0, batch_size=1, seed=0)
     assert list(stream(tiny[0], Bytes(), Prompt.of("tell"), how)) == ["ä", "€", "x"]

@@ -144,7 +144,7 @@ class EvaluationSettings(Settings):
     """Test prompts of each version answered by the child, to measure KL, length, distinct-2 and compliance."""
     max_new_tokens: int = Field(default=64, ge=1)
     temperature: float = Field(default=1.0, gt=0)
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=32, ge=1)
     seed: int = 0
 
 
@@ -172,7 +172,7 @@ class GenerateSettings(Settings):
     temperature: float = Field(default=1.0, ge=0)
     """0 takes the likeliest token."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=32, ge=1)
     seed: int = Field(default=0, ge=0)
     numerics: NumericsSettings = NumericsSettings()
 

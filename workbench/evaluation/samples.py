@@ -10,8 +10,8 @@ from preference_data.simulate import GUIDELINES, asked_in
 from preference_data.versions import Version
 from workbench.evaluation.context import Context
 from workbench.evaluation.refusals import is_refusal
-from workbench.maths import kl_per_position
-from workbench.models.forward import completion_states
+from workbench.maths import kl_to_each
+from workbench.models.forward import CompletionStates, Rows, completion_states
 from workbench.models.sampling import Answer, Sampling, sample
 from workbench.tasks import Item, PolicyRef
 
@@ -65,7 +65,12 @@ def _answers(context: Context, prompts: Sequence[Prompt]) -> list[Answer]:
     sampling = Sampling(s.max_new_tokens, s.temperature, 1.0, s.batch_size, s.seed)
     with context.family.using(context.policy) as model:
         return sample(
-            model, context.family.tokenizer, prompts, sampling, progress=lambda n: context.tell(n, len(prompts))
+            model,
+            context.family.tokenizer,
+            prompts,
+            sampling,
+            layout=context.family.layout,
+            progress=lambda n: context.tell(n, len(prompts)),
         )
 
 
@@ -77,13 +82,16 @@ def _kl(context: Context, answers: Sequence[Answer], against: Mapping[str, Polic
         return found
     for batch in context.family.batches(examples, size=KL_BATCH, tokens=KL_TOKENS):
         rows = context.family.collate([examples[k] for k in batch])
-        with context.family.using(context.policy) as model:
-            mine = completion_states(model, rows)
-        for other, policy in against.items():
-            with context.family.using(policy) as model:
-                theirs = completion_states(model, rows)
-                found_here = [kl_per_position(mine.logits(c), theirs.logits(c)) for c in mine.chunks()]
-            nats = torch.zeros(len(batch)).index_add(0, rows.example, torch.cat(found_here).cpu())
+        mine, *theirs = (_states(context, policy, rows) for policy in (context.policy, *against.values()))
+        with torch.inference_mode():
+            chunks = [kl_to_each(mine.logits(c), [each.logits(c) for each in theirs]) for c in mine.chunks()]
+        for other, per_chunk in zip(against, zip(*chunks, strict=True), strict=True):
+            nats = torch.zeros(len(batch)).index_add(0, rows.example, torch.cat(per_chunk).cpu())
             for k, value in zip(batch, nats.tolist(), strict=True):
                 found[other][k] = value
     return found
+
+
+def _states(context: Context, policy: PolicyRef, rows: Rows) -> CompletionStates:
+    with context.family.using(policy) as model:
+        return completion_states(model, rows)

@@ -62,7 +62,7 @@ def generate(job: GenerateJob, report: Report) -> None:
 
     family = family_of(job.policy, job.numerics)
     with apply_numerics(job.numerics), family.using(job.policy) as model:
-        answers = sample(model, family.tokenizer, repeated, sampling, progress=tell)
+        answers = sample(model, family.tokenizer, repeated, sampling, layout=family.layout, progress=tell)
     with (Path(job.output) / FILE).open("w", encoding="utf-8") as file:
         for i, prompt in enumerate(prompts):
             texts = [a.text for a in answers[i * job.count : (i + 1) * job.count]]

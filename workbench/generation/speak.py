@@ -17,4 +17,4 @@ def speak(job: SpeakJob) -> Iterator[str]:
     sampling = Sampling(job.max_new_tokens, job.temperature, job.top_p, batch_size=1, seed=job.seed)
     family = family_of(job.policy, job.numerics)
     with apply_numerics(job.numerics), family.using(job.policy) as model:
-        yield from stream(model, family.tokenizer, job.prompt, sampling)
+        yield from stream(model, family.tokenizer, job.prompt, sampling, layout=family.layout)

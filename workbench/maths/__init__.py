@@ -1,7 +1,7 @@
 """Pure tensor functions: log-probabilities, preference losses, divergences, anchors. Tensors in, tensors out."""
 
 from workbench.maths.anchors import Weighted, geometric_reference
-from workbench.maths.divergences import kl_per_position
+from workbench.maths.divergences import kl_per_position, kl_to_each
 from workbench.maths.pairs import PairLogps, require_same_shape
 from workbench.maths.preference_losses import LOSSES, PairLoss, loss_named
 
@@ -12,6 +12,7 @@ __all__ = [
     "Weighted",
     "geometric_reference",
     "kl_per_position",
+    "kl_to_each",
     "loss_named",
     "require_same_shape",
 ]

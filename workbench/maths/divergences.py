@@ -1,5 +1,7 @@
 """Divergences between next-token distributions."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from workbench.maths.pairs import require_same_shape
@@ -21,6 +23,16 @@ def kl_per_position(p_logits: Tensor, q_logits: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ.
     """
-    require_same_shape(p_logits=p_logits, q_logits=q_logits)
-    p_log, q_log = p_logits.float().log_softmax(-1), q_logits.float().log_softmax(-1)
-    return (p_log.exp() * (p_log - q_log)).sum(-1)
+    return kl_to_each(p_logits, [q_logits])[0]
+
+
+def kl_to_each(p_logits: Tensor, q_logits: Sequence[Tensor]) -> list[Tensor]:
+    """The same to several q; what depends on p alone is computed once.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    require_same_shape(p_logits=p_logits, **{f"q_logits {i}": each for i, each in enumerate(q_logits)})
+    p_log = p_logits.float().log_softmax(-1)
+    p = p_log.exp()
+    return [(p * (p_log - each.float().log_softmax(-1))).sum(-1) for each in q_logits]

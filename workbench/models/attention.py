@@ -66,6 +66,9 @@ def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, *rest: Any, *
     """
     mask: Tensor | None = rest[0] if rest else given.pop("attention_mask")
     if mask is None or mask.dtype != torch.long:
+        if mask is not None and _is_one_token(query, mask, given):
+            scale = given.get("scaling") or query.shape[-1] ** -0.5
+            return _attend_once(query * scale, key, value, mask), None
         return sdpa_attention_forward(module, query, key, value, mask, **given)
     if asked := [name for name in NOT_OURS if given.get(name) is not None]:
         raise ValueError(f"attention by pieces has no {', '.join(asked)}")
@@ -74,6 +77,31 @@ def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, *rest: Any, *
     if has_flex(query.device):
         return attend_by_flex(module, (query, key, value), spans, scale), None
     return _Packed.apply(query, key, value, _blocks(spans, query.device), scale), None
+
+
+def _is_one_token(query: Tensor, mask: Tensor, given: dict[str, Any]) -> bool:
+    """Whether a row asks for one position, as in answers that grow; gradients are not wanted there."""
+    plain = mask.dtype == torch.bool and not any(given.get(name) is not None for name in NOT_OURS)
+    return plain and query.shape[2] == 1 and query.device.type == "cpu" and not torch.is_grad_enabled()
+
+
+def _attend_once(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Attention of one position in each row: no key is copied for each of the heads that ask it, as torch does on CPU.
+
+    Args:
+        query: scaled, shape (rows, heads, 1, size).
+        key: shape (rows, key heads, seen, size).
+        value: the same.
+        mask: what is seen, shape (rows, 1, 1, seen).
+
+    Returns:
+        Shape (rows, 1, heads, size).
+    """
+    with torch.autocast("cpu", enabled=False):
+        asking = query.to(value.dtype).unflatten(1, (key.shape[1], -1)).flatten(2, 3)
+        shares = torch.matmul(asking, key.to(value.dtype).transpose(2, 3)).float()
+        shares = shares.masked_fill_(~mask, -torch.inf).softmax(dim=-1).to(value.dtype)
+        return torch.matmul(shares, value).flatten(1, 2)[:, None]
 
 
 KEPT = 400 * 400

@@ -182,7 +182,7 @@ class CompletionStates(NamedTuple):
     head: torch.nn.Module
 
     def logits(self, chunk: slice) -> Tensor:
-        """Of some of the tokens, shape (tokens, vocabulary); compute them where the model was used."""
+        """Of some of the tokens, shape (tokens, vocabulary)."""
         return self.head(self.states[chunk])
 
     def chunks(self) -> list[slice]:

@@ -161,8 +161,8 @@ class Family:
     def __init__(self, base: PolicyRef, numerics: NumericsSettings = PLAIN) -> None:
         self.base, self._numerics = base, numerics
         self.tokenizer = load_tokenizer(base.base_path)
-        self._layout: Layout
-        self._model, self._layout = self._loaded(base.base_path)
+        self.layout: Layout
+        self._model, self.layout = self._loaded(base.base_path)
         self._peft: Any = None
         self._full: tuple[str, Any] | None = None
 
@@ -192,11 +192,11 @@ class Family:
 
     def collate(self, examples: Sequence[Encoded]) -> Rows:
         """Lay examples out for a forward pass of these policies."""
-        return collate(examples, pad_id=pad_id(self.tokenizer), layout=self._layout)
+        return collate(examples, pad_id=pad_id(self.tokenizer), layout=self.layout)
 
     def batches(self, examples: Sequence[Encoded], *, size: int, tokens: int = TOKENS_PER_BATCH) -> Iterator[list[int]]:
         """Indices of examples in batches for `collate`, of at most `size` and `tokens`, longest first."""
-        return batches_by_length(examples, size=size, tokens=tokens, layout=self._layout)
+        return batches_by_length(examples, size=size, tokens=tokens, layout=self.layout)
 
     def _full_model(self, policy: PolicyRef) -> Any:
         if self._full is None or self._full[0] != policy.path:

@@ -15,6 +15,8 @@ from transformers import PreTrainedTokenizerBase
 
 from preference_data.records import Prompt
 from workbench.errors import NumericsError
+from workbench.models.forward import Layout
+from workbench.models.growing import Growing
 from workbench.models.tokens import Encoded, pad_id, prompt_ids
 
 
@@ -94,6 +96,7 @@ def sample(
     prompts: Sequence[Prompt],
     sampling: Sampling,
     *,
+    layout: Layout = "plain",
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Answer]:
     """One answer per prompt, in the order given. Name a prompt twice for two answers.
@@ -101,16 +104,24 @@ def sample(
     The numbers an answer draws depend on the seed, its prompt and how often the prompt came before, not on the batch
     it is in, so that up to rounding the answer does not either. Batches are formed by prompt length, so the same call
     gives the same answers wherever it runs with the same thread count.
+
+    Args:
+        model: a policy, without gradients.
+        tokenizer: of its lineage.
+        prompts: what is answered.
+        sampling: how.
+        layout: the cheapest that `layout_of` the model allows.
+        progress: told how many answers there are.
     """
     ids = [tuple(prompt_ids(tokenizer, p)) for p in prompts]
     chances = _chances(ids, sampling)
     ends = _end_tokens(model, tokenizer)
-    order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), ids[i], i))
     answers: dict[int, Answer] = {}
-    for start in range(0, len(order), sampling.batch_size):
-        batch = order[start : start + sampling.batch_size]
-        found = _Batch(model, [ids[i] for i in batch], pad_id(tokenizer))
-        completions = found.complete(chances[batch], ends, sampling)
+    for batch in _batches(ids, sampling):
+        completions: list[list[int]] = [[] for _ in batch]
+        for step in _grow(model, tokenizer, [ids[i] for i in batch], chances[batch], sampling=sampling, layout=layout):
+            for k, token in step:
+                completions[k].append(token)
         for i, completion in zip(batch, completions, strict=True):
             answers[i] = Answer(
                 index=i,
@@ -122,16 +133,17 @@ def sample(
     return [answers[i] for i in range(len(prompts))]
 
 
-def stream(model: Any, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, sampling: Sampling) -> Iterator[str]:
+def stream(
+    model: Any, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, sampling: Sampling, *, layout: Layout = "plain"
+) -> Iterator[str]:
     """The answer of `sample` to one prompt, in pieces as they are written. Spaces at its ends are not cut off.
 
     A piece ends where a character does: tokens that end inside one wait for the next.
     """
     ids = tuple(prompt_ids(tokenizer, prompt))
-    ends = _end_tokens(model, tokenizer)
     written: list[int] = []
     told = ""
-    for ((_, token),) in _Batch(model, [ids], pad_id(tokenizer)).steps(_chances([ids], sampling), ends, sampling):
+    for ((_, token),) in _grow(model, tokenizer, [ids], _chances([ids], sampling), sampling=sampling, layout=layout):
         written.append(token)
         text = str(tokenizer.decode(written, skip_special_tokens=True))
         if not text.endswith("\ufffd") and len(text) > len(told):
@@ -141,61 +153,41 @@ def stream(model: Any, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, sampl
         yield text[len(told) :]
 
 
-class _Batch:
-    """Answers that grow by one token at a time; rows leave when theirs has ended."""
+TOKENS_AT_ONCE = 16_384
+"""Most tokens of a batch, prompts and answers, each row as long as the longest: of a small model, keys and values of so
+many take half a gigabyte."""
 
-    def __init__(self, model: Any, prompts: Sequence[tuple[int, ...]], pad: int) -> None:
-        self._model = model
-        distinct = list(dict.fromkeys(prompts))
-        width = max(map(len, distinct))
-        here = model.device
-        ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in distinct], device=here)
-        self._mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in distinct], device=here)
-        places = (self._mask.cumsum(dim=-1) - 1).clamp(min=0)
-        self._cache: Any = None
-        self._read(ids, places, logits_to_keep=1)
-        self._keep(torch.tensor([distinct.index(p) for p in prompts], device=here))
 
-    def complete(self, chances: Tensor, ends: set[int], sampling: Sampling) -> list[list[int]]:
-        """Completions in the order of the prompts, each with its end token where it wrote one."""
-        completions: list[list[int]] = [[] for _ in chances]
-        for written in self.steps(chances, ends, sampling):
-            for row, token in written:
-                completions[row].append(token)
-        return completions
+def _batches(prompts: Sequence[tuple[int, ...]], sampling: Sampling) -> Iterator[list[int]]:
+    """Indices of prompts of similar length, those of the same prompt together."""
+    batch: list[int] = []
+    for i in sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i], i)):
+        width = len(prompts[i]) + sampling.max_new_tokens
+        if batch and (len(batch) == sampling.batch_size or (len(batch) + 1) * width > TOKENS_AT_ONCE):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
 
-    def steps(self, chances: Tensor, ends: set[int], sampling: Sampling) -> Iterator[list[tuple[int, int]]]:
-        """The tokens of one step after the other, each with the row it belongs to."""
-        open_rows = list(range(len(chances)))
-        chances = chances.to(self._logits.device)
-        for step in range(sampling.max_new_tokens):
-            tokens = draw(
-                self._logits, chances[open_rows, step], temperature=sampling.temperature, top_p=sampling.top_p
-            )
-            yield list(zip(open_rows, tokens.tolist(), strict=True))
-            going = [k for k, token in enumerate(tokens.tolist()) if token not in ends]
-            if not going or step + 1 == sampling.max_new_tokens:
-                break
-            if len(going) < len(open_rows):
-                self._keep(torch.tensor(going, device=tokens.device))
-                open_rows, tokens = [open_rows[k] for k in going], tokens[going]
-            self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=-1)
-            self._read(tokens[:, None], self._mask.sum(dim=-1, keepdim=True) - 1)
 
-    def _read(self, ids: Tensor, places: Tensor, **how: Any) -> None:
-        out = self._model(
-            input_ids=ids,
-            attention_mask=self._mask,
-            position_ids=places,
-            past_key_values=self._cache,
-            use_cache=True,
-            **how,
-        )
-        self._cache, self._logits = out.past_key_values, out.logits[:, -1]
+def _grow(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[tuple[int, ...]],
+    chances: Tensor,
+    *,
+    sampling: Sampling,
+    layout: Layout,
+) -> Iterator[list[tuple[int, int]]]:
+    """Tokens of answers to a batch of prompts, step by step, each with the place of its prompt."""
 
-    def _keep(self, rows: Tensor) -> None:
-        self._cache.reorder_cache(rows)
-        self._mask, self._logits = self._mask[rows], self._logits[rows]
+    def drawn(logits: Tensor, answers: list[int], step: int) -> list[int]:
+        chance = chances[answers, step].to(logits.device)
+        return draw(logits, chance, temperature=sampling.temperature, top_p=sampling.top_p).tolist()
+
+    growing = Growing(model, prompts, pad=pad_id(tokenizer), layout=layout, room=sampling.max_new_tokens)
+    return growing.steps(drawn, _end_tokens(model, tokenizer), sampling.max_new_tokens)
 
 
 def _end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
