@@ -4,7 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -66,12 +66,42 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(path: Path, command: str, figures: Sequence[Figure], packages: Sequence[str]) -> None:
-    """Keep figures as JSON, with what is needed to measure them again."""
-    kept = {
-        "command": command,
-        "machine": machine(),
-        "versions": {name: version(name) for name in packages},
-        "figures": [asdict(each) | {"verdict": each.verdict} for each in figures],
-    }
-    path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+class Kept:
+    """A file of figures, part by part, so that a bench that was stopped goes on where it was.
+
+    Args:
+        path: of the file; None keeps nothing.
+        command: what measures them.
+        packages: whose versions matter.
+        parts: of the bench, in their order.
+    """
+
+    def __init__(self, path: Path | None, command: str, packages: Sequence[str], parts: Sequence[str]) -> None:
+        self._path, self._parts = path, tuple(parts)
+        self._how = {
+            "command": command,
+            "machine": machine(),
+            "versions": {name: version(name) for name in packages},
+        }
+        self.figures: dict[str, list[Figure]] = self._measured_before()
+
+    def add(self, part: str, figures: Sequence[Figure]) -> None:
+        """Keep what one part measured, with what is needed to measure it again."""
+        self.figures[part] = list(figures)
+        if self._path:
+            rows = [asdict(f) | {"verdict": f.verdict, "part": p} for p, found in self.figures.items() for f in found]
+            open_parts = [p for p in self._parts if p not in self.figures]
+            kept = self._how | {"figures": rows} | ({"open": open_parts} if open_parts else {})
+            self._path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+    def _measured_before(self) -> dict[str, list[Figure]]:
+        """Of a file of the same command, machine and versions of which parts are open."""
+        if not self._path or not self._path.exists():
+            return {}
+        kept: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
+        if "open" not in kept or any(kept.get(name) != value for name, value in self._how.items()):
+            return {}
+        found: dict[str, list[Figure]] = {}
+        for row in kept["figures"]:
+            found.setdefault(row["part"], []).append(Figure(**{f.name: row[f.name] for f in fields(Figure)}))
+        return found

@@ -106,3 +106,6 @@ def _sides() -> Figure:
     first = sum(side_order("person", f"comparison {number}", 2)[0] == 0 for number in range(SHOWS))
     return Figure("side balance, exact binomial p", binomtest(first, SHOWS).pvalue, 0.001, "at least",
                   note=f"{first} of {SHOWS} with the first answer on the left")  # fmt: skip
+
+
+PARTS = {"all": measure}

@@ -36,16 +36,10 @@ class Scale(NamedTuple):
 
 
 FULL, QUICK = Scale(128, 1000, 10, 2), Scale(24, 24, 4, 1)
+LARGE = FULL._replace(pairs=384)
+"""Of rounds with more anchors, whose cost does not grow with the pairs, as training does."""
 OPEN_GATE = {"min_gain": -1, "max_retention_drop": 1, "max_tax": 1, "max_kl_parent": 99, "max_kl_base": 99}
 Tell = Callable[[str], None]
-
-
-def measure(tell: Tell, *, quick: bool) -> list[Figure]:
-    """All figures; `tell` is called with what is being done."""
-    scale = QUICK if quick else FULL
-    with tempfile.TemporaryDirectory() as folder:
-        world = _World(Path(folder), scale, tell)
-        return [*_anchors(world), *_ray(world), _added(world), _workers(world)]
 
 
 class _World:
@@ -63,8 +57,11 @@ class _World:
             self.ws.freeze(name=name, rule=FreezeRule(min_pairs=0, max_pairs=pairs))
         self.numerics: NumericsSettings = assembly.fastest(2)
         self.lineage = ["base"]
-        for number in range(3):
-            tell(f"policy {number + 1} of 3")
+
+    def grow(self, policies: int) -> None:
+        """Rounds until the lineage has so many."""
+        for number in range(len(self.lineage), policies):
+            self.tell(f"policy {number} of {policies - 1}")
             self.lineage.append(self.round("first", self.lineage[-1:], seed=number).child)
 
     def round(self, version: str, anchors: list[str], *, seed: int, where: Where = "here") -> "_Timed":
@@ -115,6 +112,7 @@ class _Timed(NamedTuple):
 
 
 def _anchors(world: _World) -> Iterator[Figure]:
+    world.grow(4)
     one, four = world.lineage[-1:], world.lineage
     world.tell("a round with one anchor")
     first = world.round("main", one, seed=10)
@@ -152,7 +150,7 @@ def _ray(world: _World) -> Iterator[Figure]:
     )  # fmt: skip
 
 
-def _added(world: _World) -> Figure:
+def _added(world: _World) -> Iterator[Figure]:
     scale = world.scale
     every = [pair for split in ("train", "select", "test") for pair in world.ws.version("large").pairs(split)]
     pairs = [replace(pair, split="train") for pair in every]
@@ -164,13 +162,13 @@ def _added(world: _World) -> Figure:
         told: list[int] = [0]
         assembly.IN_PROCESS.score(job, lambda progress, told=told: told.append(progress.total) or False)
         counts.append(told[-1])
-    return Figure(
+    yield Figure(
         f"pairs scored after adding {scale.added} to {len(pairs) - scale.added}", counts[1] / 2, scale.added,
         note=f"{counts[1]} answers; before: {counts[0]}",
     )  # fmt: skip
 
 
-def _workers(world: _World) -> Figure:
+def _workers(world: _World) -> Iterator[Figure]:
     """One worker with one thread, then two; each scores the same pairs, once before the clock runs."""
     version = world.ws.version("main")
     reference = VersionRef(version.digest, str(version.path))
@@ -186,7 +184,7 @@ def _workers(world: _World) -> Figure:
                 tools(workers, pairs).score(job, lambda _: False)
                 each.append(time.perf_counter() - began)
     one, two = (median(each[1:]) for each in seconds.values())
-    return Figure(
+    yield Figure(
         "two 1-thread scoring workers over one", one / two, 1.5, "at least",
         note=f"{one:.1f} against {two:.1f} s; medians of {world.scale.repeats}",
     )  # fmt: skip
@@ -216,3 +214,21 @@ def _job(world: _World, version: VersionRef, name: str, numerics: NumericsSettin
         cache=f"sqlite:///{world.folder / f'{name}.db'}",
         output=str(output),
     )
+
+
+def _part(measured: Callable[[_World], Iterator[Figure]], full: Scale) -> Callable[..., list[Figure]]:
+    """A part of the bench in a world of its own."""
+
+    def run(tell: Tell, *, quick: bool) -> list[Figure]:
+        with tempfile.TemporaryDirectory() as folder:
+            return list(measured(_World(Path(folder), QUICK if quick else full, tell)))
+
+    return run
+
+
+PARTS = {
+    "anchors": _part(_anchors, LARGE),
+    "Ray": _part(_ray, FULL),
+    "added": _part(_added, FULL),
+    "workers": _part(_workers, FULL),
+}

@@ -180,3 +180,6 @@ def _row(pair: Pair) -> dict[str, Any]:
         "chosen": [{"role": "assistant", "content": pair.chosen}],
         "rejected": [{"role": "assistant", "content": pair.rejected}],
     }
+
+
+PARTS = {"all": measure}

@@ -83,5 +83,8 @@ def _run(given: Path) -> Run:
     return ours.run(given)
 
 
+PARTS = {"all": measure}
+
+
 if __name__ == "__main__":
     Path(sys.argv[2]).write_text(json.dumps(_run(Path(sys.argv[1]))._asdict()), encoding="utf-8")

@@ -6,12 +6,12 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from workbench.bench.figures import write
+from workbench.bench.figures import Kept
 from workbench.cli import app, show
 
 
 class Bench(NamedTuple):
-    """A module with `measure(tell, quick=…)`, and the packages whose versions matter."""
+    """A module with `PARTS`, each called with (tell, quick=…), and the packages whose versions matter."""
 
     module: str
     help: str
@@ -33,7 +33,12 @@ BENCHES = {
 def bench(
     name: Annotated[str, typer.Argument(help="; ".join(f"{name}: {each.help}" for name, each in BENCHES.items()))],
     *,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures in this file, too.")] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", help="Keep the figures in this file; parts of it that were measured before are not again."
+        ),
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Few repetitions, to see that it runs; its verdicts mean little.")
     ] = False,
@@ -42,14 +47,16 @@ def bench(
     if name not in BENCHES:
         raise typer.BadParameter(f"{name!r}: expected one of {', '.join(BENCHES)}")
     chosen = BENCHES[name]
+    parts = import_module(f"workbench.bench.{chosen.module}").PARTS
+    kept = Kept(json_file, f"workbench bench {name}{' --quick' * quick}", chosen.packages, tuple(parts))
     with show.err().status(f"bench {name}") as status:
-        measure = import_module(f"workbench.bench.{chosen.module}").measure
-        figures = measure(lambda doing: status.update(f"bench {name}: {doing}"), quick=quick)
+        for part, measure in parts.items():
+            if part not in kept.figures:
+                kept.add(part, measure(lambda doing: status.update(f"bench {name}: {doing}"), quick=quick))
+    figures = [each for part in parts for each in kept.figures[part]]
     rows = [(each.name, "" if each.value is None else f"{each.value:.4g}", each.target, each.note) for each in figures]
     show.out().print(show.table(f"bench {name}", ("figure", "#value", "#target", "how"), rows))
     for each in figures:
         typer.echo(each.line())
-    if json_file:
-        write(json_file, f"workbench bench {name}{' --quick' * quick}", figures, chosen.packages)
     if any(each.verdict == "short" for each in figures):
         raise typer.Exit(1)
