@@ -1,75 +1,56 @@
 """Which judgements count at a freeze, and how much each of them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from preference_data.errors import VersionError
 from preference_data.opinions import ADJUDICATED
 from preference_data.pairs import Ballot
 from preference_data.projects import Projects, ProjectSettings
-from preference_data.records import Comparison, Judgement, Prompt
+from preference_data.records import Comparison, Judgement
 from preference_data.reliability import Reliability, reliabilities
-from preference_data.store import Store
+from preference_data.store import Entry, Store
 
 
-class Read(NamedTuple):
-    """What the store holds up to a watermark and, of that, what counts.
-
-    Attributes:
-        comparisons: comparisons read, each with a judgement.
-        judgements: effective judgements read.
-        prompts: every prompt read, by key.
-        ballots: the judgements that count.
-        unused: judgements that do not, by reason.
-    """
-
-    comparisons: int
-    judgements: int
-    prompts: dict[str, Prompt]
-    ballots: list[Ballot]
-    unused: Counter[str]
-
-
-def read_ballots(
-    store: Store,
-    upto: int,
-    *,
-    leaves_out: Callable[[Comparison], str],
-    without: Collection[str],
-    tell: Callable[[int], None],
-) -> Read:
-    """Read all judgements up to a number.
+class Reader:
+    """Tells which judgements count, and counts those that do not.
 
     A lead's adjudication takes the place of all other judgements of its comparison. A judgement given under a guideline
     that was withdrawn weighs what the project says.
 
     Args:
-        store: where they are.
-        upto: number of the last judgement to read.
+        store: whose annotators and projects count.
         leaves_out: why a comparison is not wanted, empty where it is.
         without: annotators whose judgements are left out.
-        tell: called with the number of comparisons read so far.
+
+    Attributes:
+        comparisons: comparisons read, each with a judgement.
+        judgements: effective judgements read.
+        unused: judgements that do not count, by reason.
     """
-    groups = {annotator.handle: annotator.group for annotator in store.annotators()}
-    settings = {each.name: each.settings for each in Projects(store.engine).all()}
-    found = Read(0, 0, {}, [], Counter())
-    comparisons = judgements = 0
-    for comparisons, (comparison, given) in enumerate(store.entries(upto=upto), start=1):
-        found.prompts[comparison.prompt.key] = comparison.prompt
-        judgements += len(given)
-        if reason := leaves_out(comparison):
-            found.unused[reason] += len(given)
-        else:
+
+    def __init__(self, store: Store, *, leaves_out: Callable[[Comparison], str], without: Collection[str]) -> None:
+        self._groups = {annotator.handle: annotator.group for annotator in store.annotators()}
+        self._settings = {each.name: each.settings for each in Projects(store.engine).all()}
+        self._leaves_out, self._without = leaves_out, without
+        self.comparisons = self.judgements = 0
+        self.unused: Counter[str] = Counter()
+
+    def ballots(self, entries: Iterable[Entry]) -> Iterator[Ballot]:
+        """The judgements of some comparisons that count."""
+        for comparison, given in entries:
+            self.comparisons += 1
+            self.judgements += len(given)
+            if reason := self._leaves_out(comparison):
+                self.unused[reason] += len(given)
+                continue
             final = any(ADJUDICATED in each.flags for each in given)
             for each in given:
-                weight, reason = _weight(each, without, settings, final=final)
+                weight, reason = _weight(each, self._without, self._settings, final=final)
                 if reason:
-                    found.unused[reason] += 1
+                    self.unused[reason] += 1
                 else:
-                    found.ballots.append(Ballot(comparison, each, groups.get(each.annotator, ""), weight))
-        tell(comparisons)
-    return found._replace(comparisons=comparisons, judgements=judgements)
+                    yield Ballot(comparison, each, self._groups.get(each.annotator, ""), weight)
 
 
 def _weight(

@@ -5,21 +5,26 @@ they come: the majority decides the direction and the net share of the votes is 
 other and the pair is dropped; time plays no part, since the time of an import says nothing about the opinion.
 """
 
+import tempfile
+from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from preference_data.ballots import capped, read_ballots, weighed
+import numpy as np
+
+from preference_data.ballots import Reader, capped, weighed
 from preference_data.duplicates import clustered_text
 from preference_data.errors import VersionError
-from preference_data.pairs import Placed, gather, resolve, without_twins
-from preference_data.records import SPLITS, Comparison, Prompt, Split
+from preference_data.pairs import Contest, gather, resolve, without_twins
+from preference_data.records import Comparison, Split
 from preference_data.reliability import Reliability
-from preference_data.splits import Home, decide
+from preference_data.splits import Home, Placing
+from preference_data.spool import Spool
 from preference_data.store import Assignment, Store
-from preference_data.versions import Version, write_version
+from preference_data.versions import Version, write_spooled
 
 Progress = Callable[[str, int, int | None], None]
 """Called with (stage, done, total); the total is None where it is not known."""
@@ -123,6 +128,9 @@ def freeze(
     Every prompt judged by now gets its split first, whatever the rule asks for, and keeps it for ever. Two freezes of
     one store must not run at the same time: each would place the new prompts without seeing the other's.
 
+    Texts are read some at a time, so that memory grows by some hundred bytes per pair; rules that weigh annotators
+    against each other hold all judgements.
+
     Args:
         store: where the judgements are and the splits are kept.
         rule: which judgements become pairs.
@@ -136,71 +144,180 @@ def freeze(
     Raises:
         VersionError: too few pairs in a split, a cap that cannot be held, or the version cannot be written.
     """
-    tell: Progress = progress or (lambda stage, done, total: None)
     mark = store.watermark()
-    kept, report, assignments = _choose(store, mark.seq, rule, tell)
-    store.assign(assignments)
+    choice = _Choice(store, mark.seq, rule, progress or (lambda stage, done, total: None))
+    report = choice.make()
+    store.assign(choice.assignments())
     _require_enough(report, rule)
-    tell("write", 0, len(kept))
-    pairs = [each.pair for each in kept]
-    version = write_version(pairs, directory, rule=asdict(rule), watermark=mark.seq, head=mark.head, parent=parent)
-    tell("write", len(kept), len(kept))
+    count = len(choice.spool)
+    choice.tell("write", 0, count)
+    version = write_spooled(
+        choice.spool, directory, rule=asdict(rule), watermark=mark.seq, head=mark.head, parent=parent
+    )  # fmt: skip
+    choice.tell("write", count, count)
     return Frozen(version, report)
 
 
 def preview(store: Store, rule: FreezeRule, *, progress: Progress | None = None) -> FreezeReport:
     """What a freeze would count now; nothing is written, and no prompt gets its split."""
-    return _choose(store, store.watermark().seq, rule, progress or (lambda stage, done, total: None))[1]
+    return _Choice(store, store.watermark().seq, rule, progress or (lambda stage, done, total: None)).make()
 
 
-def _choose(
-    store: Store, upto: int, rule: FreezeRule, tell: Progress
-) -> tuple[list[Placed], FreezeReport, Sequence[Assignment]]:
-    """The pairs of a version, the report of how they came about, and the splits that new prompts would get."""
-    read = read_ballots(
-        store, upto, leaves_out=rule.leaves_out, without=rule.without, tell=lambda done: tell("read", done, None)
-    )
-    ballots = weighed(capped(read.ballots, rule.annotator_cap, read.unused), rule.reliability, read.unused)
-    contests = gather(ballots, read.unused)
-    homes, assignments, bridges = _homes(store, read.prompts, tell)
-    placed, dropped, contested = resolve(contests, homes, min_weight=rule.min_weight)
-    kept = without_twins(placed, lambda done, total: tell("duplicates", done, total))
-    dropped["near-duplicate pair"] += len(placed) - len(kept)
-    if rule.max_pairs:
-        dropped["beyond max_pairs"] += max(len(kept) - rule.max_pairs, 0)
-        kept = sorted(kept, key=lambda each: each.pair.key)[: rule.max_pairs]
-    clusters = Counter(each.cluster for each in kept)
-    report = FreezeReport(
-        comparisons=read.comparisons,
-        judgements=read.judgements,
-        judgements_left_out=dict(sorted(read.unused.items())),
-        pairs_formed=len(contests),
-        pairs_left_out={reason: count for reason, count in sorted(dropped.items()) if count},
-        pairs_merged=sum(len({id(ballot.comparison) for ballot in each.ballots}) > 1 for each in contests),
-        pairs_contested=contested,
-        bridges=bridges,
-        clusters=len(clusters),
-        largest_cluster=max(clusters.values(), default=0),
-        counts=_counts(kept),
-    )
-    return kept, report, assignments
+AT_ONCE = 500
+"""Comparisons read at once, and those that share a cluster with the last of them."""
 
 
-def _homes(
-    store: Store, prompts: Mapping[str, Prompt], tell: Progress
-) -> tuple[dict[str, Home], Sequence[Assignment], int]:
-    """Where every prompt lives, assigned already or now; the new assignments; and the number of bridges."""
-    assigned = list(store.assignments())
-    texts = {key: clustered_text(prompt) for key, prompt in prompts.items()}
-    decision = decide(texts, assigned, lambda done, total: tell("split", done, total))
-    everyone = (*assigned, *decision.assignments)
-    homes = {each.prompt_key: Home(each.cluster, each.split) for each in everyone}
-    return homes, decision.assignments, len(decision.bridges)
+class _Judged:
+    """Which comparisons were judged, by prompt; a million of them take about 150 MB."""
+
+    def __init__(self, judged: Iterable[tuple[int, str]]) -> None:
+        numbers, keys = array("q"), bytearray()
+        for number, key in judged:
+            numbers.append(number)
+            keys += key.encode()
+        self.count = len(numbers)
+        unique, prompt = np.unique(np.frombuffer(bytes(keys), dtype="S64"), return_inverse=True)
+        self.prompts: list[str] = [key.decode() for key in unique.tolist()]
+        self._numbers = np.array(numbers, dtype=np.int64)[np.argsort(prompt, kind="stable")]
+        self._starts = np.searchsorted(np.sort(prompt), np.arange(len(unique) + 1))
+
+    def comparisons(self, prompt: int) -> list[int]:
+        """Numbers of a prompt's comparisons, in the order they came."""
+        return self._numbers[self._starts[prompt] : self._starts[prompt + 1]].tolist()
 
 
-def _counts(kept: list[Placed]) -> dict[Split, int]:
-    counts = Counter(each.pair.split for each in kept)
-    return {split: counts[split] for split in SPLITS}
+def _clusters(judged: _Judged, homes: Sequence[Home | None]) -> Iterator[list[int]]:
+    """Prompts of whole clusters with about `AT_ONCE` comparisons."""
+
+    def cluster(prompt: int) -> str:
+        home = homes[prompt]
+        return home.cluster if home else judged.prompts[prompt]
+
+    found: list[int] = []
+    count, last = 0, ""
+    for prompt in sorted(range(len(homes)), key=cluster):
+        if count >= AT_ONCE and cluster(prompt) != last:
+            yield found
+            found, count = [], 0
+        found.append(prompt)
+        count, last = count + len(judged.comparisons(prompt)), cluster(prompt)
+    if found:
+        yield found
+
+
+class _Choice:
+    """The pairs of a version, on disk, and the report of how they came about."""
+
+    def __init__(self, store: Store, upto: int, rule: FreezeRule, tell: Progress) -> None:
+        self._store, self._upto, self._rule, self.tell = store, upto, rule, tell
+        self._placing = Placing()
+        self._new: list[Home | None] = []
+        self._dropped: Counter[str] = Counter()
+        self._formed = self._contested = self._merged = self._bridges = self._clusters = 0
+        self.spool = Spool()
+
+    def make(self) -> FreezeReport:
+        """Choose all pairs.
+
+        Raises:
+            VersionError: a cap cannot be held, or there is no room for temporary files.
+        """
+        try:
+            return self._make()
+        except OSError as error:
+            raise VersionError(
+                f"{tempfile.gettempdir()}: cannot keep temporary files ({error.strerror or error}); nothing was frozen; "
+                "free space, or name a folder with more in the environment variable TMPDIR"
+            ) from error
+
+    def _make(self) -> FreezeReport:
+        reader = self._reader()
+        counted = self._counted(reader.unused)
+        judged = _Judged(self._store.judged(self._upto))
+        homes = self._homes(judged.prompts)
+        done = 0
+        for prompts in _clusters(judged, homes):
+            numbers = [number for prompt in prompts for number in judged.comparisons(prompt)]
+            ballots = reader.ballots(self._store.entries_of(numbers, self._upto))
+            if counted is not None:
+                ballots = (b._replace(weight=counted[b.judgement.key]) for b in ballots if b.judgement.key in counted)
+            contests = gather(ballots, reader.unused)
+            done += len(numbers)
+            self.tell("read", done, judged.count)
+            self._add(contests, {judged.prompts[p]: home for p in prompts if (home := homes[p])})
+            self.tell("duplicates", done, judged.count)
+        if beyond := self.spool.keep(self._rule.max_pairs):
+            self._dropped["beyond max_pairs"] += beyond
+        return self._report(reader)
+
+    def assignments(self) -> Iterator[Assignment]:
+        """Splits of the prompts that have none yet."""
+        return self._placing.assignments(self._new)
+
+    def _reader(self) -> Reader:
+        return Reader(self._store, leaves_out=self._rule.leaves_out, without=self._rule.without)
+
+    def _counted(self, unused: Counter[str]) -> dict[str, float] | None:
+        """Weights of the judgements that count, by key, where annotators are weighed against each other."""
+        rule = self._rule
+        if rule.annotator_cap == 1 and rule.reliability == "alike":
+            return None
+        ballots = list(self._reader().ballots(self._store.entries(upto=self._upto)))
+        kept = weighed(capped(ballots, rule.annotator_cap, unused), rule.reliability, unused)
+        return {each.judgement.key: each.weight for each in kept}
+
+    def _homes(self, prompts: Sequence[str]) -> list[Home | None]:
+        """Where each prompt lives, assigned already or now; None for bridges and for what was erased."""
+        homes: list[Home | None] = [None] * len(prompts)
+        settled = bytearray(len(prompts))
+        place = 0
+        for each in self._store.assignments():  # both are sorted by prompt key
+            self._placing.settle(each)
+            while place < len(prompts) and prompts[place] < each.prompt_key:
+                place += 1
+            if place < len(prompts) and prompts[place] == each.prompt_key:
+                homes[place], settled[place] = Home(each.cluster, each.split), 1
+        new = [place for place, known in enumerate(settled) if not known]
+        keys = [prompts[place] for place in new]
+        added: list[int] = []
+        for done, (where, prompt) in enumerate(self._store.prompts(keys), start=1):
+            self._placing.add(keys[where], clustered_text(prompt))
+            added.append(new[where])
+            self.tell("split", done, len(new))
+        self._new = self._placing.place()
+        self._bridges = self._new.count(None)
+        for place, home in zip(added, self._new, strict=True):
+            homes[place] = home
+        return homes
+
+    def _add(self, contests: Sequence[Contest], homes: Mapping[str, Home]) -> None:
+        resolved = resolve(contests, homes, min_weight=self._rule.min_weight)
+        kept = without_twins(resolved.placed)
+        numbers = {name: self._clusters + k for k, name in enumerate({each.cluster: None for each in kept})}
+        self._clusters += len(numbers)
+        for each in kept:
+            self.spool.add(each.pair, numbers[each.cluster])
+        self._formed += len(contests)
+        self._contested += resolved.contested
+        self._merged += sum(len({id(ballot.comparison) for ballot in each.ballots}) > 1 for each in contests)
+        self._dropped.update(resolved.dropped)
+        self._dropped["near-duplicate pair"] += len(resolved.placed) - len(kept)
+
+    def _report(self, reader: Reader) -> FreezeReport:
+        sizes = self.spool.cluster_sizes()
+        return FreezeReport(
+            comparisons=reader.comparisons,
+            judgements=reader.judgements,
+            judgements_left_out=dict(sorted(reader.unused.items())),
+            pairs_formed=self._formed,
+            pairs_left_out={reason: count for reason, count in sorted(self._dropped.items()) if count},
+            pairs_merged=self._merged,
+            pairs_contested=self._contested,
+            bridges=self._bridges,
+            clusters=len(sizes),
+            largest_cluster=int(sizes.max(initial=0)),
+            counts=self.spool.splits(),
+        )
 
 
 def _require_enough(report: FreezeReport, rule: FreezeRule) -> None:

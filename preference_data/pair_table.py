@@ -4,7 +4,8 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,19 @@ def pair_of(row: Mapping[str, Any]) -> Pair:
     )
 
 
-def write_rows(rows: Sequence[Mapping[str, Any]], target: Path) -> None:
-    """Write rows as parquet.
+ROWS_AT_ONCE = 10_000
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]], target: Path) -> None:
+    """Write rows as parquet, some at a time.
 
     Raises:
         OSError: the file cannot be written.
     """
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), target)
+    with pq.ParquetWriter(target, _SCHEMA) as writer:
+        left = iter(rows)
+        while part := list(islice(left, ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist(part, schema=_SCHEMA))
 
 
 def read_pairs(source: Path, split: Split | None) -> list[Pair]:

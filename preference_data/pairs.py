@@ -1,7 +1,7 @@
 """Votes become pairs: gathered by prompt and texts, decided, sliced, and freed of near twins."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from preference_data.duplicates import signature, similar
@@ -102,22 +102,18 @@ def resolve(contests: Iterable[Contest], homes: Mapping[str, Home], *, min_weigh
     return Resolved(placed, dropped, contested)
 
 
-def without_twins(placed: Sequence[Placed], advance: Callable[[int, int], None]) -> list[Placed]:
+def without_twins(placed: Iterable[Placed]) -> list[Placed]:
     """Of pairs in one cluster with similar chosen and similar rejected answers, only the one with the smallest key.
 
     Args:
         placed: pairs of distinct keys.
-        advance: called with the number of pairs looked at so far and their total.
     """
     clusters: dict[str, list[Placed]] = defaultdict(list)
     for each in placed:
         clusters[each.cluster].append(each)
     kept: list[Placed] = []
-    done = 0
     for members in clusters.values():
-        done += len(members)
         kept += _first_of_twins(members) if len(members) > 1 else members
-        advance(done, len(placed))
     return kept
 
 

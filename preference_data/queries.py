@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Column, Connection, Select, bindparam, func, insert, select
+from sqlalchemy import Column, Connection, Select, bindparam, exists, func, insert, select
 
 from preference_data import schema
 from preference_data.database import insert_missing
-from preference_data.records import Comparison, Judgement, Written, now
+from preference_data.records import Comparison, Judgement, Message, Prompt, Written, now
 from preference_data.rows import (
     FIRST_HASH,
     Texts,
@@ -36,6 +36,7 @@ class Watermark(NamedTuple):
 class Stored(NamedTuple):
     """A comparison and all its judgements, with the keys they had when they were stored: erasing changes no key."""
 
+    number: int
     key: str
     comparison: Comparison
     judgements: list[tuple[str, Judgement]]
@@ -47,6 +48,20 @@ COMPARISONS = (
     .order_by(schema.comparison.c.id)
     .limit(CHUNK)
 )
+READABLE = (
+    select(schema.comparison.c.id, schema.comparison.c.prompt)
+    .where(
+        ~exists().where(
+            schema.completion.c.comparison == schema.comparison.c.id,
+            schema.text.c.digest == schema.completion.c.text,
+            schema.text.c.body.is_(None),
+        )
+    )
+    .order_by(schema.comparison.c.id)
+    .limit(VARIABLES)
+)
+"""Comparisons of which no answer was erased, with their prompts."""
+
 _COMPLETIONS = (
     select(schema.completion, schema.annotator.c.handle)
     .outerjoin(schema.annotator, schema.annotator.c.id == schema.completion.c.writer)
@@ -79,8 +94,19 @@ def assemble(connection: Connection, rows: Sequence[Any], until: int) -> list[St
         comparison = comparison_from(row, answers.get(row.id, ()), texts)
         if comparison:
             judgements = [(each.key, judgement_from(each, row.key, texts)) for each in opinions.get(row.id, ())]
-            found.append(Stored(row.key, comparison, judgements))
+            found.append(Stored(row.id, row.key, comparison, judgements))
     return found
+
+
+def prompts_by_key(connection: Connection, keys: Sequence[str]) -> dict[str, Prompt]:
+    """Prompts of which no turn was erased."""
+    turns = lookup(connection, schema.prompt.c.key, schema.prompt.c.turns, keys)
+    texts = lookup(connection, schema.text.c.digest, schema.text.c.body, text_digests(turns.values(), (), ()))
+    return {
+        key: Prompt(tuple(Message(role, texts[name]) for role, name in own))
+        for key, own in turns.items()
+        if all(texts.get(name) is not None for _, name in own)
+    }
 
 
 def judgements_by_key(connection: Connection, keys: Iterable[str]) -> dict[str, Judgement]:

@@ -9,11 +9,13 @@ assignments never change it is a bridge again whenever the rule is asked.
 import hashlib
 import heapq
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import NamedTuple
 
-from preference_data.duplicates import SimilarTexts, signature
+import numpy as np
+
+from preference_data.duplicates import Signatures, signature
 from preference_data.records import Split
 from preference_data.store import Assignment
 
@@ -22,6 +24,9 @@ SALT = "continual-alignment/split/1"
 
 Advance = Callable[[int, int], None]
 """Called with (done, total)."""
+
+Similar = Mapping[int, list[int]]
+"""Signatures by a signature they are similar to, as numbers."""
 
 
 class Home(NamedTuple):
@@ -64,71 +69,107 @@ def decide(prompts: Mapping[str, str], assigned: Iterable[Assignment], advance: 
         assigned: all assignments so far.
         advance: called with the number of new prompts hashed so far and their total.
     """
-    homes: dict[bytes, Home] = {}
-    settled: set[str] = set()
+    placing, settled = Placing(), set[str]()
     for each in assigned:
-        home = Home(each.cluster, each.split)
-        homes[each.signature] = min(home, homes.get(each.signature, home))
+        placing.settle(each)
         settled.add(each.prompt_key)
-    keys: dict[bytes, list[str]] = defaultdict(list)
     new = sorted(prompts.keys() - settled)
     for done, key in enumerate(new, start=1):
-        keys[signature(prompts[key])].append(key)
+        placing.add(key, prompts[key])
         if advance:
             advance(done, len(new))
-    if not new:
-        return Decision((), ())
-    return _place(dict(keys), homes)
+    homes = placing.place()
+    bridges = tuple(key for key, home in zip(new, homes, strict=True) if home is None)
+    return Decision(tuple(placing.assignments(homes)), bridges)
 
 
-def _place(keys: Mapping[bytes, list[str]], homes: dict[bytes, Home]) -> Decision:
-    """Find a home for every new signature, adding to `homes`. `keys` lists the prompts of each, sorted."""
-    index = SimilarTexts(homes.keys() | keys.keys())
-    similar = {each: index.to(each) for each in keys}
-    bridges = _join_assigned(keys, similar, homes)
-    _found_clusters(keys, similar, homes, bridges)
-    found = [(key, homes[each], each) for each in keys.keys() - bridges for key in keys[each]]
-    assignments = [Assignment(key, home.cluster, home.split, each) for key, home, each in sorted(found)]
-    return Decision(tuple(assignments), tuple(sorted(key for each in bridges for key in keys[each])))
+class Placing:
+    """Finds homes for new prompts among all that were ever placed: first settle those, then add the new, then place.
+
+    Signatures lie on disk; what is in memory are keys, and a home for each.
+    """
+
+    def __init__(self) -> None:
+        self._signatures = Signatures()
+        self._settled: list[Home] = []
+        self._keys: list[str] = []
+
+    def settle(self, assignment: Assignment) -> None:
+        """Take an assignment over."""
+        self._signatures.add(assignment.signature)
+        self._settled.append(Home(assignment.cluster, assignment.split))
+
+    def add(self, key: str, text: str) -> None:
+        """Add a new prompt; keys in ascending order."""
+        self._signatures.add(signature(text))
+        self._keys.append(key)
+
+    def place(self) -> list[Home | None]:
+        """Where each new prompt lives, in the order they were added; None for bridges."""
+        if not self._keys:
+            return []
+        old = len(self._settled)
+        # From here on texts are numbers of signatures: the first of those that are equal stands for all.
+        alike = self._signatures.alike()
+        homes: dict[int, Home] = {}
+        for number, home in zip(alike[:old].tolist(), self._settled, strict=True):
+            homes[number] = min(home, homes.get(number, home))
+        first: dict[int, int] = {}
+        for place, number in enumerate(alike[old:].tolist()):
+            first.setdefault(number, place)
+        similar: defaultdict[int, list[int]] = defaultdict(list)
+        for one, other in self._signatures.similar_pairs(np.unique(alike)).tolist():
+            similar[one].append(other)
+            similar[other].append(one)
+        bridges = _join_assigned(first, similar, homes)
+        self._found_clusters(first, similar, homes, bridges)
+        return [None if number in bridges else homes[number] for number in alike[old:].tolist()]
+
+    def assignments(self, homes: Iterable[Home | None]) -> Iterator[Assignment]:
+        """What `place` said, to be stored, sorted by prompt key."""
+        old = len(self._settled)
+        for place, (key, home) in enumerate(zip(self._keys, homes, strict=True)):
+            if home:
+                yield Assignment(key, home.cluster, home.split, self._signatures[old + place])
+
+    def _found_clusters(
+        self, first: Mapping[int, int], similar: Similar, homes: dict[int, Home], bridges: set[int]
+    ) -> None:
+        """Make a new cluster of each group of connected signatures that has no home and is no bridge."""
+        for founder, place in first.items():  # which came in the order of their keys
+            if founder in homes or founder in bridges:
+                continue
+            key = self._keys[place]
+            homes[founder] = home = Home(key, split_of(key))
+            frontier = [founder]
+            while frontier:
+                for other in similar.get(frontier.pop(), ()):
+                    if other not in homes and other not in bridges:
+                        homes[other] = home
+                        frontier.append(other)
 
 
-def _join_assigned(
-    keys: Mapping[bytes, list[str]], similar: Mapping[bytes, list[bytes]], homes: dict[bytes, Home]
-) -> set[bytes]:
-    """Place what is connected to assigned signatures; return the bridges."""
-    bridges: set[bytes] = set()
-    queued = {each for each in keys if any(other in homes for other in similar[each])}
-    waiting = [(keys[each][0], each) for each in queued]
+def _join_assigned(first: Mapping[int, int], similar: Similar, homes: dict[int, Home]) -> set[int]:
+    """Place what is connected to assigned signatures; return the bridges.
+
+    Args:
+        first: of each new signature the first prompt that has it.
+        similar: to each signature, where there are any.
+        homes: of the assigned; gains those that join.
+    """
+    bridges: set[int] = set()
+    queued = {each for each in first if each in homes or any(other in homes for other in similar.get(each, ()))}
+    waiting = [(first[each], each) for each in queued]
     heapq.heapify(waiting)
     while waiting:
         _, each = heapq.heappop(waiting)
-        around = {homes[other] for other in similar[each] if other in homes}
+        around = {homes[other] for other in (each, *similar.get(each, ())) if other in homes}
         if len({home.split for home in around}) > 1:
             bridges.add(each)
             continue
         homes[each] = min(around)
-        for other in similar[each]:
-            if other in keys and other not in queued:
+        for other in similar.get(each, ()):
+            if other in first and other not in queued:
                 queued.add(other)
-                heapq.heappush(waiting, (keys[other][0], other))
+                heapq.heappush(waiting, (first[other], other))
     return bridges
-
-
-def _found_clusters(
-    keys: Mapping[bytes, list[str]],
-    similar: Mapping[bytes, list[bytes]],
-    homes: dict[bytes, Home],
-    bridges: set[bytes],
-) -> None:
-    """Make a new cluster of each group of connected signatures that has no home and is no bridge."""
-    for founder in sorted(keys.keys() - homes.keys() - bridges, key=lambda each: keys[each][0]):
-        if founder in homes:
-            continue
-        home = Home(keys[founder][0], split_of(keys[founder][0]))
-        homes[founder] = home
-        frontier = [founder]
-        while frontier:
-            for other in similar[frontier.pop()]:
-                if other not in homes and other not in bridges:
-                    homes[other] = home
-                    frontier.append(other)

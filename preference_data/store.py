@@ -6,6 +6,7 @@ as a duplicate and changes nothing.
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -17,6 +18,8 @@ from preference_data.errors import StoreError
 from preference_data.queries import (
     CHUNK,
     COMPARISONS,
+    READABLE,
+    VARIABLES,
     Stored,
     Watermark,
     append,
@@ -25,9 +28,10 @@ from preference_data.queries import (
     lookup,
     number_of,
     people_of,
+    prompts_by_key,
     watermark_of,
 )
-from preference_data.records import Split, digest, now
+from preference_data.records import Prompt, Split, digest, now
 from preference_data.rows import FIRST_HASH, Entry, chain_hash
 
 __all__ = ["Added", "Annotator", "Assignment", "Entry", "Store", "Watermark"]
@@ -131,8 +135,39 @@ class Store:
             superseded: include judgements that later ones of the same comparison replaced.
         """
         for found in self._stored(upto):
-            gone = set[str]() if superseded else {each.supersedes for _, each in found.judgements}
-            yield Entry(found.comparison, tuple(each for key, each in found.judgements if key not in gone))
+            yield _entry(found, superseded=superseded)
+
+    def judged(self, upto: int) -> Iterator[tuple[int, str]]:
+        """Number and prompt key of every comparison that `entries` reads, in the order they came, without its texts.
+
+        A comparison whose prompt was erased is among them; `prompts` leaves it out.
+        """
+        table, judgement, after = schema.comparison.c, schema.judgement.c, 0
+        said = exists().where(judgement.comparison == table.id, judgement.seq <= upto)
+        while True:
+            with reading(self.engine) as connection:
+                rows = connection.execute(READABLE.where(table.id > after, said)).all()
+            yield from ((row.id, row.prompt) for row in rows)
+            if len(rows) < VARIABLES:
+                return
+            after = rows[-1].id
+
+    def prompts(self, keys: Sequence[str]) -> Iterator[tuple[int, Prompt]]:
+        """Prompts with the place of their key, in the order given; those of which a turn was erased are left out."""
+        for start in range(0, len(keys), CHUNK):
+            part = keys[start : start + CHUNK]
+            with reading(self.engine) as connection:
+                found = prompts_by_key(connection, part)
+            yield from ((start + k, found[key]) for k, key in enumerate(part) if key in found)
+
+    def entries_of(self, numbers: Sequence[int], upto: int) -> list[Entry]:
+        """Some comparisons as `entries` gives them, in the order of their numbers."""
+        found: list[Stored] = []
+        for start in range(0, len(numbers), CHUNK):
+            wanted = COMPARISONS.where(schema.comparison.c.id.in_(numbers[start : start + CHUNK]))
+            with reading(self.engine) as connection:
+                found += assemble(connection, connection.execute(wanted).all(), upto)
+        return [_entry(each) for each in sorted(found, key=lambda each: each.number)]
 
     def counts(self) -> dict[str, int]:
         """How many rows of each kind there are, judgements also by kind."""
@@ -210,23 +245,23 @@ class Store:
         Raises:
             StoreError: a prompt is in another split already; nothing of this call was stored.
         """
-        batch = list(assignments)
-        table = schema.split_assignment
+        left, table = iter(assignments), schema.split_assignment
         with writing(self.engine) as connection:
-            held = lookup(connection, table.c.prompt_key, table.c.split, {each.prompt_key for each in batch})
             seq = number_of(connection, select(func.max(table.c.seq)))
-            rows: list[dict[str, Any]] = []
-            for each in batch:
-                split = held.get(each.prompt_key)
-                if split is None:
-                    held[each.prompt_key] = each.split
-                    rows.append({**each._asdict(), "seq": seq + len(rows) + 1})
-                elif split != each.split:
-                    raise StoreError(
-                        f"prompt {each.prompt_key}: got split {each.split!r}, but it is in {split!r} for ever; "
-                        "nothing was assigned; assign the new prompts alone"
-                    )
-            insert_missing(connection, table, rows)
+            while batch := list(islice(left, VARIABLES)):
+                held = lookup(connection, table.c.prompt_key, table.c.split, {each.prompt_key for each in batch})
+                rows: list[dict[str, Any]] = []
+                for each in batch:
+                    split = held.get(each.prompt_key)
+                    if split is None:
+                        held[each.prompt_key], seq = each.split, seq + 1
+                        rows.append({**each._asdict(), "seq": seq})
+                    elif split != each.split:
+                        raise StoreError(
+                            f"prompt {each.prompt_key}: got split {each.split!r}, but it is in {split!r} for ever; "
+                            "nothing was assigned; assign the new prompts alone"
+                        )
+                insert_missing(connection, table, rows)
 
     def erase_text(self, *digests: str, reason: str) -> None:
         """Forget texts for ever: every answer, turn, rationale, edit or further fact with this wording.
@@ -312,6 +347,11 @@ class Store:
             if len(rows) < CHUNK:
                 return
             after = rows[-1].id
+
+
+def _entry(found: Stored, *, superseded: bool = False) -> Entry:
+    gone = set[str]() if superseded else {each.supersedes for _, each in found.judgements}
+    return Entry(found.comparison, tuple(each for key, each in found.judgements if key not in gone))
 
 
 def _broken(what: str) -> StoreError:

@@ -10,8 +10,9 @@ import json
 import os
 import shutil
 import uuid
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,7 @@ from typing import Any, cast
 from preference_data.errors import VersionError
 from preference_data.pair_table import read_pairs, row_of, write_rows
 from preference_data.records import SPLITS, Pair, Split, canonical_json, digest
+from preference_data.spool import Spool
 
 SCHEMA_VERSION = 1
 PAIRS_FILE, MANIFEST_FILE = "pairs.parquet", "MANIFEST.json"
@@ -86,28 +88,16 @@ class Version:
             raise VersionError(
                 f"{self.path / PAIRS_FILE}: rows hash to {found}; expected {self.digest} as in {MANIFEST_FILE}; {_NEXT}"
             )
-        if (count_splits(pairs), count_slices(pairs)) != (self.manifest.counts, self.manifest.slices):
+        counted = _Counted(row_of(pair) for pair in pairs)
+        deque(counted, maxlen=0)
+        if (counted.splits, counted.slices) != (self.manifest.counts, self.manifest.slices):
             raise VersionError(f"{self.path / MANIFEST_FILE}: counts differ from the rows of {PAIRS_FILE}; {_NEXT}")
 
 
 def rows_digest(pairs: Iterable[Pair]) -> str:
     """SHA-256 (hex) over the canonical rows of pairs, whatever their order."""
-    return _digest_of(_rows(pairs))
-
-
-def count_splits(pairs: Iterable[Pair]) -> dict[str, int]:
-    """Pairs per split; every split is named."""
-    counts = Counter(pair.split for pair in pairs)
-    return {split: counts[split] for split in SPLITS}
-
-
-def count_slices(pairs: Iterable[Pair]) -> dict[str, dict[str, int]]:
-    """Pairs per value of every slice."""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for pair in pairs:
-        for name, value in pair.slices.items():
-            counts[name][value] += 1
-    return {name: dict(sorted(values.items())) for name, values in sorted(counts.items())}
+    rows = sorted((row_of(pair) for pair in pairs), key=lambda row: row["key"])
+    return _digest_of(canonical_json(row).encode() for row in rows)
 
 
 def write_version(
@@ -127,33 +117,56 @@ def write_version(
         VersionError: the disk is full or refuses; nothing is left of the attempt. Or a damaged version of the same
             digest is in the way.
     """
-    pairs = list(pairs)
-    rows = _rows(pairs)
-    name = _digest_of(rows)
-    if (directory / name).exists():
-        return load_version(directory / name)
-    manifest = Manifest(
-        digest=name,
-        counts=count_splits(pairs),
-        slices=count_slices(pairs),
-        rule=rule,
-        watermark=watermark,
-        head=head,
-        parent=parent,
-    )
+    with _explained(directory):
+        spool = Spool()
+        for pair in pairs:
+            spool.add(pair)
+    return write_spooled(spool, directory, rule=rule, watermark=watermark, head=head, parent=parent)
+
+
+def write_spooled(
+    spool: Spool, directory: Path, *, rule: Mapping[str, Any], watermark: int, head: str, parent: str = ""
+) -> Version:
+    """The same of pairs that may be more than fit into memory.
+
+    Raises:
+        VersionError: as `write_version`.
+    """
     staging = directory / f".staging-{uuid.uuid4().hex}"
+    with _explained(directory):
+        name = _digest_of(spool.lines())
+        if (directory / name).exists():
+            return load_version(directory / name)
+        counted = _Counted(spool.rows())
+        try:
+            staging.mkdir(parents=True)
+            write_rows(counted, staging / PAIRS_FILE)
+            manifest = Manifest(
+                digest=name,
+                counts=counted.splits,
+                slices=counted.slices,
+                rule=rule,
+                watermark=watermark,
+                head=head,
+                parent=parent,
+            )
+            _write_manifest(staging, manifest)
+            _publish(staging, directory / name)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    return load_version(directory / name)
+
+
+@contextmanager
+def _explained(directory: Path) -> Generator[None]:
+    """Say what to do where the disk is full or refuses."""
     try:
-        staging.mkdir(parents=True)
-        _write_files(staging, rows, manifest)
-        _publish(staging, directory / name)
+        yield
     except OSError as error:
         raise VersionError(
             f"{directory}: cannot write the dataset version ({error.strerror or error}); nothing of it was kept; "
             "free space or choose another folder, then freeze again"
         ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return load_version(directory / name)
 
 
 def load_version(path: Path) -> Version:
@@ -196,9 +209,34 @@ def _verify_file(path: Path, manifest: Manifest) -> None:
         raise VersionError(f"{source}: damaged, SHA-256 is {found}; expected {manifest.sha256}; {_NEXT}")
 
 
-def _write_files(folder: Path, rows: list[dict[str, Any]], manifest: Manifest) -> None:
+class _Counted:
+    """Rows, counted as they pass."""
+
+    def __init__(self, rows: Iterable[dict[str, Any]]) -> None:
+        self._rows = rows
+        self._splits: Counter[str] = Counter()
+        self._slices: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for row in self._rows:
+            self._splits[row["split"]] += 1
+            for name, value in row["slices"]:
+                self._slices[name][value] += 1
+            yield row
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Rows per split; every split is named."""
+        return {split: self._splits[split] for split in SPLITS}
+
+    @property
+    def slices(self) -> dict[str, dict[str, int]]:
+        """Rows per value of every slice."""
+        return {name: dict(sorted(values.items())) for name, values in sorted(self._slices.items())}
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
     target = folder / PAIRS_FILE
-    write_rows(rows, target)
     _sync(target)
     fields = asdict(manifest) | {"size": target.stat().st_size, "sha256": _sha256(target)}
     text = json.dumps(fields | {"check": digest(fields)}, indent=2, sort_keys=True, ensure_ascii=False)
@@ -230,12 +268,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _rows(pairs: Iterable[Pair]) -> list[dict[str, Any]]:
-    return sorted((row_of(pair) for pair in pairs), key=lambda row: row["key"])
-
-
-def _digest_of(rows: Iterable[Mapping[str, Any]]) -> str:
+def _digest_of(lines: Iterable[bytes]) -> str:
     whole = hashlib.sha256(f"pairs/{SCHEMA_VERSION}\n".encode())
-    for row in rows:
-        whole.update(canonical_json(row).encode() + b"\n")
+    for line in lines:
+        whole.update(line + b"\n")
     return whole.hexdigest()

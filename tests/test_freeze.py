@@ -1,4 +1,6 @@
 import dataclasses
+import errno
+import os
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -6,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from preference_data import freeze as frozen
+from preference_data import pair_table, queries
 from preference_data.duplicates import signature, similar
 from preference_data.errors import VersionError
 from preference_data.freeze import FreezeRule, freeze
@@ -21,6 +25,7 @@ from preference_data.records import (
     Rating,
     Thumb,
     Verdict,
+    digest,
 )
 from preference_data.splits import split_of
 from preference_data.store import Assignment, Entry, Store
@@ -255,14 +260,57 @@ def test_a_version_names_its_parent_and_its_rule(store_of, tmp_path):
     assert FreezeRule(**manifest.rule | {name: tuple(manifest.rule[name]) for name in ("sources", "without")}) == rule
 
 
+@pytest.mark.parametrize(
+    "rule", [ANY, dataclasses.replace(ANY, max_pairs=4), dataclasses.replace(ANY, annotator_cap=0.5)]
+)
+def test_texts_read_some_at_a_time_make_the_same_version(store_of, tmp_path, monkeypatch, rule):
+    prompts = [*(f"{i * 7919:x}?" for i in range(6)), LONG, f"{LONG}!", OTHER]
+    entries = [
+        entry(prompt, answers, Said(FIRST, "ann"), Said(opinion, "bob"))
+        for prompt in prompts
+        for answers, opinion in ((["a", "b"], SECOND), ([LONG, "c"], FIRST), (["c", f"{LONG}."], SECOND))
+    ]
+    whole = freeze(store_of(*entries), rule, tmp_path / "whole")
+    monkeypatch.setattr(frozen, "AT_ONCE", 1)
+    monkeypatch.setattr(queries, "VARIABLES", 3)
+    monkeypatch.setattr(pair_table, "ROWS_AT_ONCE", 2)
+    pieces = freeze(store_of(*reversed(entries)), rule, tmp_path / "pieces")
+    assert pieces.version.digest == whole.version.digest
+    assert pieces.report == whole.report
+    assert list(pieces.version.pairs()) == list(whole.version.pairs())
+    pieces.version.verify()
+
+
+def test_what_was_erased_is_neither_in_a_version_nor_in_a_split(store_of, tmp_path):
+    kept, answer, turn = (entry(f"{name}?", [f"good {name}", "bad"], Said(FIRST)) for name in ("one", "two", "three"))
+    store = store_of(kept, answer, turn)
+    store.erase_text(digest("good two"), digest("three?"), reason="asked for")
+    version, report = freeze(store, ANY, tmp_path)
+    assert [pair.chosen for pair in version.pairs()] == ["good one"]
+    assert report.comparisons == 1
+    assert [each.prompt_key for each in store.assignments()] == [kept.comparison.prompt.key]
+
+
+def test_a_full_disk_for_temporary_files_freezes_nothing(store_of, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("preference_data.spool.Spool.add", full)
+    store = store_of(entry("?", ["a", "b"], Said(FIRST)))
+    with pytest.raises(VersionError, match=r"cannot keep temporary files \(No space left on device\); .* TMPDIR"):
+        freeze(store, ANY, tmp_path / "versions")
+    assert not (tmp_path / "versions").exists()
+    assert list(store.assignments()) == []
+
+
 def test_progress_is_told_by_stage(store_of, tmp_path):
     told = []
     entries = [entry(f"{i * 7919}?", ["a", "b"], Said(FIRST)) for i in range(3)]
     freeze(store_of(*entries), ANY, tmp_path, progress=lambda *step: told.append(step))
     assert told == [
-        *(("read", done, None) for done in (1, 2, 3)),
         *(("split", done, 3) for done in (1, 2, 3)),
-        *(("duplicates", done, 3) for done in (1, 2, 3)),
+        ("read", 3, 3),
+        ("duplicates", 3, 3),
         ("write", 0, 3),
         ("write", 3, 3),
     ]

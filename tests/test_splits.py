@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preference_data.duplicates import AGREEING, ROWS, SimilarTexts, clustered_text, signature, similar
+from preference_data import duplicates
+from preference_data.duplicates import AGREEING, ROWS, Signatures, clustered_text, signature, similar
 from preference_data.records import Message, Prompt
 from preference_data.splits import SHARES, decide, split_of
 from preference_data.store import Assignment
@@ -50,19 +51,43 @@ def test_similarity_begins_at_the_stated_number_of_equal_rows(changed, expected)
     assert similar(base.tobytes(), [with_changed(base, changed)]).tolist() == [expected]
 
 
-@given(st.sets(st.integers(0, ROWS - 1), max_size=ROWS - AGREEING), st.integers(0, 5))
-def test_the_index_misses_no_similar_text(rows, seed):
+def kept(*signatures):
+    found = Signatures()
+    for each in signatures:
+        found.add(each)
+    return found
+
+
+@given(st.sets(st.integers(0, ROWS - 1), min_size=1, max_size=ROWS - AGREEING), st.integers(0, 5))
+def test_no_similar_text_is_missed(rows, seed):
     base = numbers(seed)
     other = base.copy()
     other[sorted(rows)] ^= 1
     strangers = [numbers(100 + i).tobytes() for i in range(5)]
-    index = SimilarTexts([other.tobytes(), *strangers])
-    assert index.to(base.tobytes()) == [other.tobytes()]
+    found = kept(strangers[0], base.tobytes(), *strangers[1:], other.tobytes())
+    assert found.similar_pairs(found.alike()).tolist() == [[1, 6]]
 
 
-def test_an_index_takes_repeats_once():
-    one = signature("the same text twice")
-    assert SimilarTexts([one, one]).to(one) == [one]
+def test_a_signature_that_comes_again_is_the_first_of_its_kind():
+    one, other = signature("the same text twice"), signature("something else")
+    assert kept(one, other, one, one, other).alike().tolist() == [0, 1, 0, 0, 1]
+    assert kept(one, other)[1] == other
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 40)), min_size=2, max_size=12, unique=True))
+def test_similar_pairs_are_those_that_every_two_compared_are(changes):
+    """Three texts, each in versions that differ from it in so many rows; pieces small enough to cross all borders."""
+    all_of_them = [with_changed(numbers(seed), count) for seed, count in changes]
+    expected = [
+        [i, j]
+        for i, one in enumerate(all_of_them)
+        for j in range(i + 1, len(all_of_them))
+        if similar(one, [all_of_them[j]]).any()
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "SIGNATURES_AT_ONCE", 3)
+        found = kept(*all_of_them)
+        assert found.similar_pairs(found.alike()).tolist() == expected
 
 
 def test_the_system_turn_does_not_decide_the_cluster():

@@ -25,6 +25,7 @@ BENCHES = {
     "freeze": Bench("freeze", "100,000 and 1,000,000 pairs imported and frozen", STORE),
     "speed": Bench("speed", "training against TRL and LLaMA-Factory: pairs/s, memory", TRAINING),
     "tricks": Bench("tricks", "what each of the things that make training fast buys", TRAINING),
+    "curves": Bench("curves", "how cost grows with pairs, shared prompts, completions, anchors", TRAINING),
     "rounds": Bench("rounds", "rounds with more anchors, added pairs, workers on Ray", (*TRAINING, "ray")),
 }
 
@@ -52,7 +53,7 @@ def bench(
     with show.err().status(f"bench {name}") as status:
         for part, measure in parts.items():
             if part not in kept.figures:
-                kept.add(part, measure(lambda doing: status.update(f"bench {name}: {doing}"), quick=quick))
+                kept.add(part, list(measure(lambda doing: status.update(f"bench {name}: {doing}"), quick=quick)))
     figures = [each for part in parts for each in kept.figures[part]]
     rows = [(each.name, "" if each.value is None else f"{each.value:.4g}", each.target, each.note) for each in figures]
     show.out().print(show.table(f"bench {name}", ("figure", "#value", "#target", "how"), rows))
