@@ -13,6 +13,7 @@ from preference_data.versions import write_version
 from tests.rounds_kit import WORDS
 from tests.tiny_model import build_tiny_model
 from workbench import onepage
+from workbench.cli.bars import LABELS
 from workbench.config import NumericsSettings, ObjectiveSettings, TrainingSettings
 from workbench.errors import NumericsError, PolicyError, StopRequested, WiringError
 from workbench.models.forward import collate, completion_logps
@@ -218,6 +219,15 @@ def test_without_memory_a_round_still_ends_a_pair_at_a_time(world, monkeypatch):
     found = weights(world.train(lambda p: seen.append(p) and False))
     assert next(p.facts for p in seen if p.step == "fit") == {"tokens_per_pass": 1, "recompute": 1}
     assert_close(found, expected)
+
+
+@pytest.mark.parametrize(("layout", "notice"), [("plain", "plain_rows"), ("shared", "padded_rows")])
+def test_a_model_that_takes_no_packed_rows_is_told_of(world, monkeypatch, layout, notice):
+    monkeypatch.setattr(training, "layout_of", lambda model: layout_of(model) and layout)
+    seen = []
+    world.train(lambda p: seen.append(p) and False)
+    assert next(p.facts for p in seen if p.step == "fit").keys() == {"tokens_per_pass", notice}
+    assert notice in LABELS
 
 
 def test_same_job_gives_the_same_bytes(world):

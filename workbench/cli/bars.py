@@ -26,6 +26,8 @@ from workbench.tasks import Progress
 LABELS = {
     "tokens_per_pass": "room for {:,.0f} tokens at once",
     "recompute": "activations computed again",
+    "plain_rows": "a row for each answer, because this model takes no other (docs/speed.md)",
+    "padded_rows": "a padded row for each prompt, because this model takes no other (docs/speed.md)",
     "loss": "loss {:.4f}",
     "kl_parent": "KL {:.4f}",
     "pairs_per_s": "{:.2f} pairs/s",

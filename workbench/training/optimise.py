@@ -131,7 +131,9 @@ def _trainer(
     columns = as_columns(rows)
     batches = [batch_tokens(columns[i : i + t.batch_size], layout) for i in range(0, len(columns), t.batch_size)]
     fits = fit(model.train(), batches, layout=layout, free=free_memory(job.numerics.device))
-    report(Progress("fit", 1, 1, {"tokens_per_pass": fits.tokens} | ({"recompute": 1.0} if fits.recompute else {})))
+    given_up = {"recompute": fits.recompute, "plain_rows": layout == "plain", "padded_rows": layout == "shared"}
+    facts = {"tokens_per_pass": fits.tokens} | {name: 1.0 for name, is_so in given_up.items() if is_so}
+    report(Progress("fit", 1, 1, facts))
     pairs = PairCollator(pad_id(tokenizer), layout=layout, tokens=fits.tokens)
     trainer = AnchoredDPOTrainer(
         model=model,
