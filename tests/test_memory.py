@@ -1,5 +1,7 @@
 """What of a batch fits into memory: counted, decided, and without any change of what is learnt."""
 
+import gc
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -81,6 +83,15 @@ class Tanhs(torch.nn.Module):
 def test_what_is_kept_is_what_autograd_saves():
     three, five = (kept_of(Tanhs(depth), "packed").per_token for depth in (3, 5))
     assert five - three == 2 * 8 * 4
+
+
+def test_counting_lets_go_of_model_and_activations(parent):
+    model = model_of(parent)
+    kept_of(model, "packed")
+    gone = weakref.ref(next(p for p in model.parameters() if p.requires_grad))
+    del model
+    gc.collect()
+    assert gone() is None
 
 
 def test_recomputing_keeps_the_inputs_of_layers_only(parent):

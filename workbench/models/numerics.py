@@ -1,8 +1,9 @@
 """What must be equal for two runs to give the same bits."""
 
 import ctypes
+import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 
 import torch
@@ -85,6 +86,16 @@ def keep_freed_memory() -> None:
         return
     set_option(_M_MMAP_THRESHOLD, LARGEST_KEPT)
     set_option(_M_TRIM_THRESHOLD, 16 * LARGEST_KEPT)
+
+
+def give_back_memory() -> None:
+    """Give to the system what was freed: between the steps of a round blocks of other sizes are asked for.
+
+    Does nothing for blocks in use, or where the C library is not glibc.
+    """
+    gc.collect()
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def tolerance(settings: NumericsSettings) -> float:

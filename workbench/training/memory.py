@@ -93,7 +93,7 @@ def _probed(model: Any, layout: Layout, length: int) -> tuple[int, int]:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # an output that is kept with its own way back would never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         loss = completion_logps(model, rows).sum()

@@ -15,8 +15,9 @@ from trl.trainer.dpo_config import DPOConfig
 from preference_data.records import digest
 from preference_data.versions import load_version
 from workbench.errors import JournalError, StopRequested, WiringError
+from workbench.maths import PairLogps
 from workbench.models.load import family_of, load_tokenizer, save_adapter, trainable
-from workbench.models.numerics import apply_numerics, hold_in_half
+from workbench.models.numerics import apply_numerics, give_back_memory, hold_in_half
 from workbench.models.score_table import PairScore, read_table
 from workbench.models.sharing import layout_of
 from workbench.models.tokens import pad_id
@@ -72,13 +73,20 @@ def optimise(job: TrainJob, report: Report) -> None:
     prove_reference(rows, anchors)
     gap = _prove_scores(job, proof_rows, tables, anchors)
     with apply_numerics(job.numerics):
-        trainer = _trainer(job, ordered, tokenizer, report)
-        proof = _prove_start(trainer, proof_rows, job, gap)
-        report(Progress("prove", 1, 1, asdict(proof)))
-        _train(trainer, job, proof_rows[:PROBE_ROWS], report)
-        _save(trainer, job)
-        trained = policy_logps(trainer, trainer.pairs.at_once(as_columns(proof_rows)))
+        trained = _trained(_trainer(job, ordered, tokenizer, report), job, proof_rows, gap=gap, report=report)
+    give_back_memory()
     prove_child(family_of(job.parent, job.numerics), proof_rows, _saved(job), trained=trained, numerics=job.numerics)
+
+
+def _trained(
+    trainer: AnchoredDPOTrainer, job: TrainJob, proof_rows: Sequence[TrainRow], *, gap: float, report: Report
+) -> PairLogps:
+    """Train and save; what the policy says of the proof's rows afterwards."""
+    proof = _prove_start(trainer, proof_rows, job, gap)
+    report(Progress("prove", 1, 1, asdict(proof)))
+    _train(trainer, job, proof_rows[:PROBE_ROWS], report)
+    _save(trainer, job)
+    return policy_logps(trainer, trainer.pairs.at_once(as_columns(proof_rows)))
 
 
 def _prove_scores(
