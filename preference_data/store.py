@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from sqlalchemy import Column, Engine, RowMapping, exists, func, select, update
 
@@ -36,6 +36,7 @@ from preference_data.rows import FIRST_HASH, Entry, chain_hash
 
 __all__ = ["Added", "Annotator", "Assignment", "Entry", "Store", "Watermark"]
 
+V = TypeVar("V")
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -104,7 +105,7 @@ class Store:
         """
         batch = [(entry.comparison.key, entry) for entry in entries]
         bare = {key for key, entry in batch if not entry.judgements}
-        said = {each.key: each for _, entry in batch for each in entry.judgements}
+        said = _first((each.key, each) for _, entry in batch for each in entry.judgements)
         for key, about in ((key, each.comparison) for key, entry in batch for each in entry.judgements):
             if about != key:
                 raise StoreError(f"entry: judgement of comparison {about}; expected {key}, the comparison beside it")
@@ -112,7 +113,7 @@ class Store:
         with writing(self.engine) as connection:
             known = lookup(connection, schema.comparison.c.key, schema.comparison.c.id, {key for key, _ in batch})
             heard = lookup(connection, schema.judgement.c.key, schema.judgement.c.seq, said.keys())
-            comparisons = {key: entry.comparison for key, entry in batch if key not in known}
+            comparisons = _first((key, entry.comparison) for key, entry in batch if key not in known)
             judgements = {key: each for key, each in said.items() if key not in heard}
             append(connection, comparisons, judgements, known)
         stored = len(judgements) + len(bare & comparisons.keys())
@@ -347,6 +348,14 @@ class Store:
             if len(rows) < CHUNK:
                 return
             after = rows[-1].id
+
+
+def _first(items: Iterable[tuple[str, V]]) -> dict[str, V]:
+    """The first of each key, as where they come one batch after the other."""
+    found: dict[str, V] = {}
+    for key, item in items:
+        found.setdefault(key, item)
+    return found
 
 
 def _entry(found: Stored, *, superseded: bool = False) -> Entry:

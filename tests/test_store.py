@@ -107,6 +107,18 @@ def test_round_trip(given_entries):
         store.verify_chain()
 
 
+def test_the_first_of_two_that_count_as_one_stays_whether_they_come_together_or_not():
+    """Who wrote an answer is no part of what a comparison is."""
+    ann, bob = (
+        Entry(Comparison(Prompt.of("?"), (Completion("yes", Written(who)),), "file", {}), ()) for who in ("ann", "bob")
+    )
+    assert ann.comparison.key == bob.comparison.key
+    with Store.open("sqlite://") as together, Store.open("sqlite://") as apart:
+        assert together.add([ann, bob]) == Added(1, 1)
+        assert [apart.add([ann]), apart.add([bob])] == [Added(1, 0), Added(0, 1)]
+        assert list(together.entries()) == list(apart.entries()) == [ann]
+
+
 @settings(max_examples=20)
 @given(st.lists(entries(), max_size=4), st.data())
 def test_adding_in_any_pieces_and_again_is_adding_once(given_entries, data):
