@@ -26,6 +26,9 @@ ARTICLES = frozenset(["a", "an", "the"])
 TELLING = 4
 """Letters of the shortest word that says what a text is about."""
 
+LONG = 8
+"""Letters of the shortest word that is long."""
+
 CLEARLY = 2.0
 MUCH = 4.0
 """Differences of that many margins make a judgement's strength 2 and 3."""
@@ -94,6 +97,12 @@ def own_words(question: str, answer: str) -> float:
     return -100 * sum(word in asked for word in said) / len(said) if said else -100.0
 
 
+def plain_words(_question: str, answer: str) -> float:
+    """Words of eight letters or more per 100 words, negated: from -100 to 0; -100 for an answer without words."""
+    found = words(answer)
+    return -100 * sum(len(word) >= LONG for word in found) / len(found) if found else -100.0
+
+
 GUIDELINES: dict[str, Guideline] = {
     g.name: g
     for g in (
@@ -118,6 +127,13 @@ GUIDELINES: dict[str, Guideline] = {
             "per 100 words.",
             impersonal,
             margin=1.2,
+        ),
+        Guideline(
+            "plain-words",
+            1,
+            "Prefer the answer in plain words: fewer words of eight letters or more per 100 words.",
+            plain_words,
+            margin=4.0,
         ),
     )
 }

@@ -45,7 +45,7 @@ def two_versions(root: Path, model: Path) -> Workspace:
 
 def settings(**changes: object) -> RoundSettings:
     """`SETTINGS` with changes, nested ones given as dictionaries."""
-    values = SETTINGS.model_dump()
+    values = SETTINGS.model_dump(exclude_unset=True)
     for name, value in changes.items():
-        values[name] = values[name] | value if isinstance(value, dict) else value
+        values[name] = values.get(name, {}) | value if isinstance(value, dict) else value
     return RoundSettings.model_validate(values)

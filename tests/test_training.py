@@ -8,32 +8,19 @@ import torch
 from safetensors.torch import load_file
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from preference_data.records import Pair, Prompt
-from preference_data.versions import write_version
-from tests.rounds_kit import WORDS
 from tests.tiny_model import build_tiny_model
+from tests.training_kit import TRAINING, World, quiet, weights
 from workbench import onepage
 from workbench.cli.bars import LABELS
-from workbench.config import NumericsSettings, ObjectiveSettings, TrainingSettings
+from workbench.config import NumericsSettings
 from workbench.errors import NumericsError, PolicyError, StopRequested, WiringError
-from workbench.models.forward import collate, completion_logps
 from workbench.models.load import Family
-from workbench.models.score_table import PairScore, write_table
 from workbench.models.sharing import layout_of
-from workbench.models.tokens import encode_pair
-from workbench.tasks import Anchor, PolicyRef, TrainJob, VersionRef
+from workbench.tasks import Anchor, PolicyRef
 from workbench.training import optimise as training
 from workbench.training.checkpoints import newest_verified
 from workbench.training.memory import STATES_BYTES, USED, Fit, kept_of
 from workbench.training.optimise import optimise
-
-TRAINING = TrainingSettings(
-    rank=4, alpha=8, learning_rate=5e-3, batch_size=4, accumulation=2, max_length=64, checkpoint_every=2, epochs=2
-)
-
-
-def quiet(_):
-    return False
 
 
 @pytest.fixture(scope="module")
@@ -42,75 +29,10 @@ def world(tmp_path_factory):
     return World(tmp_path_factory.mktemp("training"))
 
 
-class World:
-    def __init__(self, root):
-        self.root = root
-        self.model = build_tiny_model(root / "model")
-        self.base = PolicyRef("b" * 64, "full", str(self.model), "b" * 64, str(self.model), "tok")
-        answers = [(f"yes {w}", "no " * (1 + i % 3)) for i, w in enumerate(WORDS)]
-        self.pairs = [
-            Pair(Prompt.of(f"about {w} {i}"), *answers[i % len(answers)], (0.5, 1.0)[i % 2], None, (), {}, split)
-            for split, n in (("train", 24), ("test", 6))
-            for i, w in enumerate((WORDS * 2)[:n])
-        ]
-        version = write_version(self.pairs, root / "versions", rule={}, watermark=0, head="")
-        self.version = VersionRef(version.digest, str(version.path))
-        self.tables = {self.base.digest: self.table(self.base)}
-        self._count = 0
-
-    def table(self, policy):
-        family, scores = Family(policy), {}
-        with family.using(policy) as model:
-            for pair in self.pairs:
-                both = encode_pair(family.tokenizer, pair, max_length=TRAINING.max_length)
-                chosen, rejected = completion_logps(model, collate(both, pad_id=0)).tolist()
-                scores[pair.key] = PairScore(
-                    chosen, rejected, len(both.chosen.completion), len(both.rejected.completion)
-                )
-        folder = self.root / f"table-{policy.digest[:8]}"
-        folder.mkdir(exist_ok=True)
-        write_table(folder, scores)
-        return str(folder)
-
-    def job(self, **changes):
-        self._count += 1
-        folders = [self.root / f"{kind}-{self._count}" for kind in ("scratch", "output")]
-        for folder in folders:
-            folder.mkdir()
-        job = TrainJob(
-            parent=self.base,
-            anchors=(Anchor(self.base, 1.0),),
-            version=self.version,
-            tables=self.tables,
-            objective=ObjectiveSettings(),
-            training=TRAINING,
-            numerics=NumericsSettings(),
-            scratch=str(folders[0]),
-            output=str(folders[1]),
-            plan="plan",
-        )
-        return dataclasses.replace(job, **changes)
-
-    def train(self, report=quiet, **changes):
-        job = self.job(**changes)
-        optimise(job, report)
-        return job.output
-
-    def adapter(self, folder, name):
-        """The trained adapter as a policy, its scores added to the tables."""
-        policy = PolicyRef(name * 64, "adapter", folder, self.base.digest, str(self.model), "tok")
-        self.tables[policy.digest] = self.table(policy)
-        return policy
-
-
 @pytest.fixture(scope="module")
 def first(world):
     """The child of a round on the base, as parent of a second one."""
     return world.adapter(world.train(), "1")
-
-
-def weights(folder):
-    return load_file(f"{folder}/adapter_model.safetensors")
 
 
 def assert_close(found, expected, tolerance=2e-5):

@@ -7,12 +7,10 @@ from typing import NamedTuple
 from preference_data.prompt_file import read_prompts
 from preference_data.reading import plain_name
 from preference_data.store import Entry, Store
-from workbench import assembly
+from workbench.completions import FILE, SlicedPrompt, comparisons, write_prompts
 from workbench.config import GenerateSettings
 from workbench.rounds.run import Services
 from workbench.tasks import GenerateJob, PolicyRef, Progress, Report, Tools
-
-FILE = "completions.jsonl"
 
 
 class Request(NamedTuple):
@@ -55,7 +53,7 @@ def answer(request: Request, tools: Tools, services: Services, *, store: Store |
     prompts = read_prompts(request.prompts)
     staged = services.objects.stage()
     try:
-        assembly.write_prompts(staged / "prompts.jsonl", prompts)
+        write_prompts(staged / "prompts.jsonl", (SlicedPrompt(*each) for each in prompts))
         job = GenerateJob(
             policy=request.policy,
             prompts=str(staged / "prompts.jsonl"),
@@ -65,7 +63,8 @@ def answer(request: Request, tools: Tools, services: Services, *, store: Store |
         tools.generate(job, reporting(services))
         if request.output:
             shutil.copyfile(staged / "answers" / FILE, request.output)
-        compared = assembly.generated(staged / "answers", job, source=f"generated:{plain_name(request.prompts)}")
+        source = f"generated:{plain_name(request.prompts)}"
+        compared = list(comparisons(staged / "answers", job, source=source))
     finally:
         services.objects.discard(staged)
     added = store.add(Entry(one, ()) for one in compared).stored if store else 0

@@ -5,13 +5,12 @@ listing rounds and refusing a bad plan take well under a second.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
-from preference_data.records import Comparison, Prompt
 from workbench.config import NumericsSettings
 from workbench.tasks import (
     EvaluateJob,
@@ -106,21 +105,6 @@ def scores_of(folder: Path) -> "dict[str, PairScore]":
     from workbench.models.score_table import read_table as run
 
     return run(folder)
-
-
-def write_prompts(path: Path, prompts: Iterable[tuple[Prompt, Mapping[str, str]]]) -> None:
-    """The file of prompts a generation job reads: prompts with their slices."""
-    from workbench.generation.generate import SlicedPrompt
-    from workbench.generation.generate import write_prompts as run
-
-    run(path, (SlicedPrompt(*p) for p in prompts))
-
-
-def generated(folder: Path, job: GenerateJob, *, source: str) -> list[Comparison]:
-    """`workbench.generation.generate.comparisons`."""
-    from workbench.generation.generate import comparisons
-
-    return list(comparisons(folder, job, source=source))
 
 
 IN_PROCESS = Tools(score=score, optimise=optimise, evaluate=evaluate, generate=generate)

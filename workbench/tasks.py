@@ -5,11 +5,21 @@ Ray worker and in a test's fake. Paths are absolute: a worker may run in another
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from preference_data.records import Prompt, Split
-from workbench.config import EvaluationSettings, GateSettings, NumericsSettings, ObjectiveSettings, TrainingSettings
+from workbench.config import (
+    AfterSettings,
+    EvaluationSettings,
+    GateSettings,
+    NumericsSettings,
+    ObjectiveSettings,
+    PenaltySettings,
+    ReplaySettings,
+    ScheduleSettings,
+    TrainingSettings,
+)
 
 
 class PolicyRef(NamedTuple):
@@ -44,6 +54,29 @@ class Anchor(NamedTuple):
 
     policy: PolicyRef
     weight: float
+
+
+AGE, NEW = "age", "0"
+"""Slice of a training pair: for how many rounds it has been known; its value for a new one."""
+
+
+class SliceWeights(NamedTuple):
+    """Weights of anchors that depend on the pair.
+
+    Attributes:
+        slice: name of the slice that decides.
+        weights: by value of the slice, one weight per anchor, summing to 1; other pairs have the anchors' own weights.
+    """
+
+    slice: str
+    weights: dict[str, tuple[float, ...]]
+
+
+class Past(NamedTuple):
+    """A policy of a lineage and the version it was trained on, where known."""
+
+    policy: PolicyRef
+    version: VersionRef | None
 
 
 class Progress(NamedTuple):
@@ -103,10 +136,16 @@ class TrainJob:
     """Everything that determines the child.
 
     Attributes:
+        parent: the policy that training starts from.
+        version: the pairs trained on.
         tables: per policy digest (parent and every anchor), the folder with its `scores.parquet`.
         scratch: folder for checkpoints; survives attempts, so that a killed step goes on.
         output: folder to write the child's weights into.
         plan: digest of the round's plan; a checkpoint of another plan is not used.
+        by_slice: anchors' weights where they depend on the pair.
+        lineage: the base and what came of it, the parent last; for what compares updates of several rounds.
+        history: versions of the lineage's earlier rounds; for what looks at old pairs.
+        versions: whose select pairs decide where something is chosen.
     """
 
     parent: PolicyRef
@@ -119,6 +158,12 @@ class TrainJob:
     scratch: str
     output: str
     plan: str
+    by_slice: SliceWeights | None = None
+    lineage: tuple[PolicyRef, ...] = ()
+    history: tuple[VersionRef, ...] = ()
+    versions: tuple[VersionRef, ...] = ()
+    penalties: PenaltySettings = field(default_factory=PenaltySettings)
+    after: AfterSettings = field(default_factory=AfterSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +283,8 @@ class Plan:
         number: position of the round in its lineage, from 1.
         history: versions of the lineage's earlier rounds, oldest first.
         base: policy 0 of the lineage.
+        lineage: the base and what came of it, the parent last.
+        start_from: whose weights training starts from.
     """
 
     number: int
@@ -252,6 +299,17 @@ class Plan:
     numerics: NumericsSettings
     evaluation: EvaluationSettings
     gate: GateSettings
+    lineage: tuple[Past, ...] = ()
+    start_from: Literal["parent", "base"] = "parent"
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    replay: ReplaySettings = field(default_factory=ReplaySettings)
+    penalties: PenaltySettings = field(default_factory=PenaltySettings)
+    after: AfterSettings = field(default_factory=AfterSettings)
+
+    @property
+    def start(self) -> PolicyRef:
+        """The policy that training starts from."""
+        return self.base if self.start_from == "base" else self.parent
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ LABELS = {
     "recompute": "activations computed again",
     "plain_rows": "a row for each answer, because this model takes no other (docs/speed.md)",
     "padded_rows": "a padded row for each prompt, because this model takes no other (docs/speed.md)",
+    "keep": "{:.0%} of the start",
+    "chance": "chance of the better answer {:.3f}",
     "loss": "loss {:.4f}",
     "kl_parent": "KL {:.4f}",
     "pairs_per_s": "{:.2f} pairs/s",

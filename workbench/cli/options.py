@@ -19,6 +19,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="One setting over those of the file, such as training.epochs=2; repeatable."),
 ]
+MethodName = Annotated[str | None, typer.Option("--method", help="How the round is held to earlier ones: `methods`.")]
 Parent = Annotated[str | None, typer.Option(help="Policy to start from: a name, digest, round number or champion.")]
 VersionName = Annotated[str | None, typer.Option("--version", help="Dataset version: a name, digest or latest.")]
 Anchor = Annotated[

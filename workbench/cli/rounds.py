@@ -17,6 +17,7 @@ from workbench.cli.bars import step_bars
 from workbench.cli.options import (
     Anchor,
     AsJson,
+    MethodName,
     Parent,
     Set,
     SettingsFile,
@@ -26,7 +27,7 @@ from workbench.cli.options import (
     where_of,
 )
 from workbench.cli.settings import as_toml, round_settings
-from workbench.config import RoundSettings
+from workbench.config import METHODS, RoundSettings
 from workbench.errors import ConfigError, JournalError, StopRequested
 from workbench.rounds.estimate import Estimated
 from workbench.rounds.gate import Verdict
@@ -43,6 +44,7 @@ def plan(
     *,
     write: Annotated[Path | None, typer.Option(help="Write the settings, with what each means, and stop.")] = None,
     settings: SettingsFile = None,
+    method: MethodName = None,
     parent: Parent = None,
     version: VersionName = None,
     anchor: Anchor = None,
@@ -51,7 +53,9 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what a round would do and cost, or write settings to edit."""
-    chosen = round_settings(settings, parent=parent, version=version, anchors=anchor or [], assignments=set_ or [])
+    chosen = round_settings(
+        settings, method=method, parent=parent, version=version, anchors=anchor or [], assignments=set_ or []
+    )
     if write:
         if write.exists():
             raise ConfigError(f"{write}: exists; give another name, or edit it and run `workbench plan -s {write}`")
@@ -61,12 +65,23 @@ def plan(
     _dry_run(_planned(workspace, chosen), as_json=as_json)
 
 
+@app.command()
+def methods(*, as_json: AsJson = False) -> None:
+    """List the named combinations of settings that hold a round to earlier ones."""
+    found = {name: {**method._asdict(), "settings": dict(method.settings)} for name, method in METHODS.items()}
+    rows = [(name, each.summary, each.source) for name, each in METHODS.items()]
+    show.result(
+        found, as_json=as_json, render=lambda out: out.print(show.table("methods", ("name", "what", "source"), rows))
+    )
+
+
 @app.command("round")
 def round_(
     *,
     settings: SettingsFile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show plan, cost and power; change nothing.")] = False,
     workers: Workers = "auto",
+    method: MethodName = None,
     parent: Parent = None,
     version: VersionName = None,
     anchor: Anchor = None,
@@ -76,7 +91,9 @@ def round_(
 ) -> None:
     """Run a round: score, optimise, evaluate, gate, promote. Ctrl-C stops it; the same command goes on."""
     where = where_of(workers)
-    chosen = round_settings(settings, parent=parent, version=version, anchors=anchor or [], assignments=set_ or [])
+    chosen = round_settings(
+        settings, method=method, parent=parent, version=version, anchors=anchor or [], assignments=set_ or []
+    )
     planned = _planned(workspace, chosen)
     if dry_run:
         _dry_run(planned, as_json=as_json)

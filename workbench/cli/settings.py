@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from workbench.config import RoundSettings, read_settings, settings_from
+from workbench.config import RoundSettings, read_settings, read_values, settings_from
 from workbench.errors import ConfigError
 
 FLAGS = "command line"
@@ -17,6 +17,7 @@ FLAGS = "command line"
 def round_settings(
     file: Path | None,
     *,
+    method: str | None = None,
     parent: str | None = None,
     version: str | None = None,
     anchors: Sequence[str] = (),
@@ -26,6 +27,7 @@ def round_settings(
 
     Args:
         file: TOML; None for the defaults.
+        method: as in the settings; None to leave it.
         parent: as in the settings; None to leave it.
         version: as in the settings; None to leave it.
         anchors: `POLICY=WEIGHT` each; replace all anchors of the file.
@@ -34,14 +36,16 @@ def round_settings(
     Raises:
         ConfigError: a key, value or flag is wrong; names it.
     """
-    values: dict[str, Any] = (
-        read_settings(file, RoundSettings).model_dump(mode="json", exclude_unset=True) if file else {}
-    )
+    values: dict[str, Any] = {}
+    if file:
+        read_settings(file, RoundSettings)  # an error in the file is told as the file's
+        values = read_values(file)
     for one in assignments:
         _assign(values, one)
     if anchors:
         values["anchors"] = [_anchor(one) for one in anchors]
-    values |= {name: value for name, value in (("parent", parent), ("version", version)) if value is not None}
+    flags = {"method": method, "parent": parent, "version": version}
+    values |= {name: value for name, value in flags.items() if value is not None}
     return settings_from(values, RoundSettings, where=FLAGS if file is None else f"{file.name} with {FLAGS}")
 
 
@@ -84,7 +88,7 @@ def _lines(settings: BaseModel, section: str) -> Iterator[str]:
             tables.append((f"[[{title}]]" if isinstance(value, tuple) else f"[{title}]", inner))
             continue
         yield from (f"# {line.strip()}" for line in (field.description or "").splitlines() if line.strip())
-        yield f"{name} = {json.dumps(value, ensure_ascii=False)}"
+        yield f"# {name} is off" if value is None else f"{name} = {json.dumps(value, ensure_ascii=False)}"
     for title, inner in tables:
         for one in inner:
             yield f"\n{title}"

@@ -4,15 +4,19 @@ from workbench.maths.anchors import Weighted, geometric_reference
 from workbench.maths.divergences import kl_per_position, kl_to_each
 from workbench.maths.pairs import PairLogps, require_same_shape
 from workbench.maths.preference_losses import LOSSES, PairLoss, loss_named
+from workbench.maths.updates import between, essential, short_to_long
 
 __all__ = [
     "LOSSES",
     "PairLogps",
     "PairLoss",
     "Weighted",
+    "between",
+    "essential",
     "geometric_reference",
     "kl_per_position",
     "kl_to_each",
     "loss_named",
     "require_same_shape",
+    "short_to_long",
 ]

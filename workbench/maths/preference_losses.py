@@ -103,6 +103,59 @@ def discopop(
     return (1 - mix) * -F.logsigmoid(h) + mix * (-h).exp()
 
 
+def fpo(policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothing: float, lengths: PairLogps) -> Tensor:
+    """-(1 - sigma(h))^2 log sigma(h): focalised preferences (LifeAlign, arXiv 2509.17183). ln 2 / 4 at h = 0."""
+    h = pair_logit(policy, reference, beta=beta)
+    return -((-h).sigmoid() ** 2) * F.logsigmoid(h)
+
+
+COPR_REWARD = 1 / 3
+"""Mean of Beta(1, 2), the distribution that COPR draws a pair's reward from; the mean adds no noise."""
+
+
+def copr(policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothing: float, lengths: PairLogps) -> Tensor:
+    """Squared distance from the optimum over the two answers: COPR (Zhang et al., arXiv 2402.14228) for pairs.
+
+    With D = log p(chosen) - log p(rejected), the policy restricted to the two answers has log-probabilities
+    log sigma(D) and log sigma(-D), and the optimum has D* = D_reference + 2 r / beta with rewards +-r. The loss is the
+    mean of the two squared distances. At D = D_reference = 0: (log sigma(2 r / beta) + ln 2)^2 / 2 + (…)^2 / 2.
+    """
+    pair_logit(policy, reference, beta=beta)  # for its check of shapes
+    mine, best = policy.margin, reference.margin + 2 * COPR_REWARD / beta
+    gaps = (F.logsigmoid(mine) - F.logsigmoid(best), F.logsigmoid(-mine) - F.logsigmoid(-best))
+    return (gaps[0] ** 2 + gaps[1] ** 2) / 2
+
+
+CPPO_MOST, CPPO_LEAST, CPPO_WIDTH, CPPO_HELD = 1.5, 0.5, 0.5, 0.1
+"""Weights of pairs that should teach (or hold) more or less; standard deviations that part high from low; and the weight
+of the term that holds."""
+
+
+def cppo(policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothing: float, lengths: PairLogps) -> Tensor:
+    """CPPO (Zhang et al., OpenReview 86zAUE80pP) as LifeAlign states it for pairs: a x DPO + b x knowledge retention.
+
+    Retention is the squared difference from the reference's log-probability per token, summed over both sides. a and b
+    depend on the type of a pair among those of its batch, by its reward h and the probability P of its chosen answer:
+    P and h high: a and b up; P high, h low: a up, b down; P low, h high: a down, b up; both low: both down; else 1.
+    Types come from a batch, so that this loss, unlike the others, depends on how pairs are batched.
+    """
+    h = pair_logit(policy, reference, beta=beta)
+    likely = _high_and_low(_per_token(policy, lengths).chosen.detach())
+    rewarded = _high_and_low(h.detach())
+    normal = (likely == 0) | (rewarded == 0)
+    teach = torch.where(normal, 1.0, torch.where(likely > 0, CPPO_MOST, CPPO_LEAST))
+    held = torch.where(normal, 1.0, torch.where(rewarded > 0, CPPO_MOST, CPPO_LEAST))
+    mine, theirs = _per_token(policy, lengths), _per_token(reference, lengths)
+    moved = (mine.chosen - theirs.chosen) ** 2 + (mine.rejected - theirs.rejected) ** 2
+    return -teach * F.logsigmoid(h) + CPPO_HELD * held * moved
+
+
+def _high_and_low(values: Tensor) -> Tensor:
+    """1 above the mean by `CPPO_WIDTH` standard deviations, -1 below it by as much, else 0."""
+    off, width = values - values.mean(), CPPO_WIDTH * values.std(correction=0)
+    return (off > width).float() - (off < -width).float()
+
+
 def _per_token(logps: PairLogps, lengths: PairLogps) -> PairLogps:
     return PairLogps(logps.chosen / lengths.chosen.clamp(min=1), logps.rejected / lengths.rejected.clamp(min=1))
 
@@ -129,8 +182,11 @@ LOSSES: Mapping[str, PairLoss] = {
     "robust": robust,
     "exo_pair": exo_pair,
     "discopop": discopop,
+    "fpo": fpo,
+    "copr": copr,
     "ipo": ipo,
     "sigmoid_norm": sigmoid_norm,
+    "cppo": cppo,
 }
 """Losses by the name a plan uses."""
 

@@ -33,10 +33,13 @@ def workload(plan: Plan) -> Workload:
     versions = {v.digest: v for v in (*plan.history, plan.version)}
     train = count(plan.version, "train")
     tests = {digest: count(v, "test") for digest, v in versions.items()}
+    old = [count(v, "train") for v in plan.history] if plan.replay.on else []
+    known = sum(each.pairs for each in old)
+    replayed = known if plan.replay.share == "all" else min(known, round(plan.replay.share * train.pairs))
     return Workload(
-        train_pairs=train.pairs,
+        train_pairs=train.pairs + replayed,
         left_out=train.left_out + sum(t.left_out for t in tests.values()),
-        train_tokens=train.tokens,
+        train_tokens=train.tokens + (sum(each.tokens for each in old) * replayed // known if known else 0),
         test_pairs={digest: t.pairs for digest, t in tests.items()},
         test_tokens={digest: t.tokens for digest, t in tests.items()},
         longest=train.longest,

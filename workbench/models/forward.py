@@ -206,7 +206,11 @@ def completion_logps(model: Any, rows: Rows) -> Tensor:
     It lies where the model does, the rows may lie anywhere.
     """
     rows = rows.on(model.device)
-    found = completion_states(model, rows)
+    return logps_from(completion_states(model, rows), rows)
+
+
+def logps_from(found: CompletionStates, rows: Rows) -> Tensor:
+    """The same from the states of these rows, which lie on one device."""
     if isinstance(found.head, DirectHead):
         per_token = token_logps(found.head, found.states, rows.targets)
     else:

@@ -28,7 +28,17 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
         "numerics": plan.numerics.model_dump(mode="json"),
         "evaluation": plan.evaluation.model_dump(mode="json"),
         "gate": plan.gate.model_dump(mode="json"),
+        **_beyond_the_plain(plan),
     }
+
+
+def _beyond_the_plain(plan: Plan) -> dict[str, Any]:
+    """What differs from a plain round, so that a plain one keeps its identity whatever else becomes possible."""
+    parts = {"schedule": plan.schedule, "replay": plan.replay, "penalties": plan.penalties, "after": plan.after}
+    changed = {
+        name: found for name, part in parts.items() if (found := part.model_dump(mode="json", exclude_defaults=True))
+    }
+    return changed | ({"start": plan.start_from} if plan.start_from != "parent" else {})
 
 
 def plan_digest(plan: Plan) -> str:

@@ -7,7 +7,8 @@ from preference_data.versions import Version
 from workbench.config import RoundSettings
 from workbench.errors import ConfigError
 from workbench.policies.registry import PolicyRecord, Registry
-from workbench.tasks import Anchor, Plan, VersionRef
+from workbench.rounds.schedules import fixed
+from workbench.tasks import Anchor, Past, Plan, VersionRef
 
 
 def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) -> Plan:
@@ -37,12 +38,16 @@ def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) 
         record = known.get(named.policy) or registry.resolve(named.policy)
         weight = named.weight + (anchors[record.digest].weight if record.digest in anchors else 0)
         anchors[record.digest] = Anchor(registry.ref(record), weight)
+    past = tuple(
+        Past(registry.ref(p), version_ref(p.version, version.path.parent) if p.version else None) for p in lineage
+    )
+    by_rule = settings.schedule.kind != "given"
     return Plan(
         number=len(lineage),
         parent=registry.ref(parent),
         base=registry.ref(lineage[0]),
         version=version_ref(version.digest, version.path.parent),
-        anchors=tuple(anchors.values()),
+        anchors=fixed([p.policy for p in past], settings.schedule) if by_rule else tuple(anchors.values()),
         history=history(lineage, version.path.parent),
         update=settings.update,
         objective=settings.objective,
@@ -50,6 +55,12 @@ def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) 
         numerics=settings.numerics,
         evaluation=settings.evaluation,
         gate=settings.gate,
+        lineage=past,
+        start_from=settings.start,
+        schedule=settings.schedule,
+        replay=settings.replay,
+        penalties=settings.penalties,
+        after=settings.after,
     )
 
 

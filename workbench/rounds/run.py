@@ -1,27 +1,42 @@
-"""A round: plan, score anchors, optimise, evaluate, gate, promote.
+"""A round: plan, mix in what is replayed, score anchors, optimise, evaluate, gate, promote.
 
 `run_round` is the architecture. It cannot tell Ray from this process or from a test's fake: the heavy verbs are
 handed in. Everything it does is a step of the journal, so that killing it anywhere and running it again ends with
 the same child.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from preference_data.errors import PreferenceDataError
-from preference_data.records import Split, canonical_json, digest
+from preference_data.records import Pair, Split, canonical_json, digest
+from preference_data.versions import write_version
+from workbench.completions import SlicedPrompt, write_prompts
 from workbench.drift.ledger import Ledger
 from workbench.errors import StopRequested, WorkbenchError
 from workbench.items import read_items
+from workbench.models.score_table import read_table
 from workbench.objects import Objects
 from workbench.policies.registry import PolicyRecord, Registry
 from workbench.rounds.gate import Verdict, judge
+from workbench.rounds.holding import Held, earlier_versions, held, training_pairs
 from workbench.rounds.journal import Journal, State
 from workbench.rounds.measure import measured
 from workbench.rounds.plan import check_lineage, distinct_policies, measuring_condition, plan_as_json, plan_digest
-from workbench.tasks import EvaluateJob, Plan, PolicyRef, Progress, Report, ScoreJob, Tools, TrainJob, VersionRef
+from workbench.tasks import (
+    EvaluateJob,
+    GenerateJob,
+    Plan,
+    PolicyRef,
+    Progress,
+    Report,
+    ScoreJob,
+    Tools,
+    TrainJob,
+    VersionRef,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +79,11 @@ def run_round(plan: Plan, tools: Tools, services: Services) -> Outcome:
     steps = _Steps(plan, tools, services)
     steps.begin()
     try:
-        anchors = [plan.parent, *(a.policy for a in plan.anchors)]
-        tables = {p.digest: steps.score(p, plan.version, "train") for p in anchors}
-        child = steps.optimise(tables)
+        held = steps.anchors()
+        training = training_pairs(plan, steps)
+        frozen = [plan.start, *(a.policy for a in held.anchors)]
+        tables = {p.digest: steps.score(p, training, "train") for p in frozen}
+        child = steps.optimise(training, held, tables)
         earlier = {n.policy.digest: n.policy for n in distinct_policies(plan)}
         for policy in earlier.values():
             steps.evaluate(policy, against={})
@@ -116,7 +133,44 @@ class _Steps:
 
         return self._step(f"score {split} {version.digest[:12]} {policy.digest[:12]}", work)
 
-    def optimise(self, tables: dict[str, str]) -> PolicyRecord:
+    def anchors(self) -> Held:
+        """What holds the round; rules that look at accuracy have the lineage's policies scored on select pairs first."""
+        return held(self._plan, lambda policy, version: read_table(Path(self.score(policy, version, "select"))))
+
+    def write(self, name: str, pairs: Callable[[], Iterable[Pair]]) -> VersionRef:
+        """A step that writes pairs as a version of its own."""
+
+        def work(output: Path, report: Report) -> None:
+            write_version(pairs(), output, rule={"round": self.round}, watermark=0, head="")
+
+        (folder,) = (each for each in Path(self._step(name, work)).iterdir() if each.is_dir())
+        return VersionRef(folder.name, str(folder))
+
+    def answer(self, prompts: Sequence[SlicedPrompt]) -> Path:
+        """A step in which the parent answers prompts, twice each."""
+        plan = self._plan
+
+        def work(output: Path, report: Report) -> None:
+            write_prompts(output / "prompts.jsonl", prompts)
+            self._tools.generate(
+                GenerateJob(
+                    policy=plan.parent,
+                    prompts=str(output / "prompts.jsonl"),
+                    count=2,
+                    max_new_tokens=plan.evaluation.max_new_tokens,
+                    temperature=plan.evaluation.temperature,
+                    top_p=1.0,
+                    batch_size=plan.evaluation.batch_size,
+                    seed=plan.replay.seed,
+                    numerics=plan.numerics,
+                    output=str(output),
+                ),
+                report,
+            )
+
+        return Path(self._step("answer", work))
+
+    def optimise(self, training: VersionRef, held: Held, tables: dict[str, str]) -> PolicyRecord:
         """Train and register the child."""
         plan, scratch = self._plan, self._services.scratch / self.round
         scratch.mkdir(parents=True, exist_ok=True)
@@ -124,9 +178,9 @@ class _Steps:
         def work(output: Path, report: Report) -> None:
             self._tools.optimise(
                 TrainJob(
-                    parent=plan.parent,
-                    anchors=plan.anchors,
-                    version=plan.version,
+                    parent=plan.start,
+                    anchors=held.anchors,
+                    version=training,
                     tables=tables,
                     objective=plan.objective,
                     training=plan.training,
@@ -134,6 +188,12 @@ class _Steps:
                     scratch=str(scratch),
                     output=str(output),
                     plan=self.round,
+                    by_slice=held.by_slice,
+                    lineage=tuple(past.policy for past in plan.lineage),
+                    history=tuple(earlier_versions(plan).values()),
+                    versions=(plan.version,) if plan.update else tuple(self._versions()),
+                    penalties=plan.penalties,
+                    after=plan.after,
                 ),
                 report,
             )
@@ -146,7 +206,7 @@ class _Steps:
             version=plan.version.digest,
             config=digest(plan_as_json(plan)),
             name=f"round-{plan.number}-{self.round[:8]}",
-            facts={"anchors": {a.policy.digest: a.weight for a in plan.anchors}, "update": plan.update},
+            facts={"anchors": {a.policy.digest: a.weight for a in held.anchors}, "update": plan.update},
         )
 
     def evaluate(self, policy: PolicyRef, against: dict[str, PolicyRef]) -> None:

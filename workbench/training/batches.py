@@ -14,7 +14,7 @@ from workbench.maths import PairLogps, Weighted, geometric_reference
 from workbench.models.forward import Layout, Rows, collate
 from workbench.models.score_table import PairScore
 from workbench.models.tokens import Encoded, encode_pair
-from workbench.tasks import Anchor
+from workbench.tasks import AGE, NEW, Anchor, SliceWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,10 @@ class TrainRow:
     """One pair, ready to train on.
 
     Attributes:
-        parent: cached log-probs under the parent, nats.
+        parent: cached log-probs under the policy that training starts from, nats.
         reference: cached log-probs under the geometric reference, nats (chosen, rejected).
+        anchors: the anchors' weights for this pair, in their order.
+        old: whether an earlier round trained on it.
     """
 
     key: str
@@ -32,6 +34,8 @@ class TrainRow:
     weight: float
     parent: PairScore
     reference: tuple[float, float]
+    anchors: tuple[float, ...]
+    old: bool
 
 
 def train_rows(
@@ -41,6 +45,7 @@ def train_rows(
     max_length: int,
     parent: dict[str, PairScore],
     anchors: Sequence[tuple[Anchor, dict[str, PairScore]]],
+    by_slice: SliceWeights | None = None,
 ) -> list[TrainRow]:
     """Rows by pair key. Pairs whose prompt fills `max_length` are left out, as they were in scoring.
 
@@ -61,7 +66,8 @@ def train_rows(
                     f"{'missing' if score is None else f'for {score[2:]} tokens, not {lengths}'}; tokenizer, chat "
                     "template or max_length differ from when it was scored; plan the round again"
                 )
-        weighted = [Weighted(_logps(table[pair.key]), a.weight) for a, table in anchors]
+        weights = weights_for(pair, [anchor for anchor, _ in anchors], by_slice)
+        weighted = [Weighted(_logps(table[pair.key]), w) for w, (_, table) in zip(weights, anchors, strict=True)]
         reference = geometric_reference(weighted)
         rows.append(
             TrainRow(
@@ -71,9 +77,17 @@ def train_rows(
                 weight=pair.weight,
                 parent=parent[pair.key],
                 reference=(float(reference.chosen), float(reference.rejected)),
+                anchors=weights,
+                old=pair.slices.get(AGE, NEW) != NEW,
             )
         )
     return rows
+
+
+def weights_for(pair: Pair, anchors: Sequence[Anchor], by_slice: SliceWeights | None) -> tuple[float, ...]:
+    """The anchors' weights for one pair, in their order."""
+    own = tuple(anchor.weight for anchor in anchors)
+    return by_slice.weights.get(pair.slices.get(by_slice.slice, ""), own) if by_slice else own
 
 
 def in_order(rows: Sequence[TrainRow], *, epochs: int, seed: int) -> list[TrainRow]:
@@ -84,12 +98,21 @@ def in_order(rows: Sequence[TrainRow], *, epochs: int, seed: int) -> list[TrainR
 
 @dataclass(frozen=True, slots=True)
 class PairBatch:
-    """A batch of pairs as tensors: its examples are all chosen answers, then all rejected ones."""
+    """A batch of pairs as tensors: its examples are all chosen answers, then all rejected ones.
+
+    Attributes:
+        start_margin: D of the policy that training starts from, nats, shape (pairs,).
+        anchors: the anchors' weights for each pair, shape (pairs, anchors).
+        old: whether an earlier round trained on the pair, shape (pairs,).
+    """
 
     rows: Rows
     reference: PairLogps
     lengths: PairLogps
     weights: torch.Tensor
+    start_margin: torch.Tensor
+    anchors: torch.Tensor
+    old: torch.Tensor
 
 
 SIMILAR = 0.5
@@ -143,20 +166,20 @@ class PairCollator:
 
     def __init__(self, pad_id: int, *, layout: Layout, tokens: int) -> None:
         self._pad_id, self._tokens = pad_id, tokens
-        self._layout: Layout = layout
+        self.layout: Layout = layout
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
         """Lay out one batch in passes, each with the share it has in the batch."""
-        found = passes(rows, layout=self._layout, tokens=self._tokens)
+        found = passes(rows, layout=self.layout, tokens=self._tokens)
         return {"passes": [{**self.at_once([rows[i] for i in p]), "share": len(p) / len(rows)} for p in found]}
 
     def at_once(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Lay out pairs for one pass."""
         sides = [Encoded(tuple(r["prompt"]), tuple(r[side])) for side in ("chosen", "rejected") for r in rows]
-        laid_out = collate(sides, pad_id=self._pad_id, layout=self._layout)
+        laid_out = collate(sides, pad_id=self._pad_id, layout=self.layout)
         numbers = {
             name: torch.tensor([r[name] for r in rows], dtype=torch.float32)
-            for name in ("reference_chosen", "reference_rejected", "weight")
+            for name in ("reference_chosen", "reference_rejected", "weight", "start_margin", "anchors", "old")
         }
         return {**laid_out._asdict(), **numbers}
 
@@ -171,6 +194,9 @@ def as_columns(rows: Sequence[TrainRow]) -> list[dict[str, Any]]:
             "reference_chosen": r.reference[0],
             "reference_rejected": r.reference[1],
             "weight": r.weight,
+            "start_margin": r.parent.margin,
+            "anchors": list(r.anchors),
+            "old": float(r.old),
         }
         for r in rows
     ]
@@ -185,6 +211,9 @@ def batch_of(inputs: dict[str, Any]) -> PairBatch:
         reference=PairLogps(inputs["reference_chosen"], inputs["reference_rejected"]),
         lengths=PairLogps(chosen, rejected),
         weights=inputs["weight"],
+        start_margin=inputs["start_margin"],
+        anchors=inputs["anchors"],
+        old=inputs["old"] > 0,
     )
 
 

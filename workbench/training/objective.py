@@ -1,5 +1,7 @@
 """The objective of a round: named parts, summed in one place."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -22,9 +24,15 @@ class Parts(NamedTuple):
 
 
 def objective(
-    policy: PairLogps, reference: PairLogps, *, lengths: PairLogps, weights: Tensor, settings: ObjectiveSettings
+    policy: PairLogps,
+    reference: PairLogps,
+    *,
+    lengths: PairLogps,
+    weights: Tensor,
+    settings: ObjectiveSettings,
+    penalties: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Parts:
-    """Weighted preference loss of one batch.
+    """Weighted preference loss of one batch, and what is added to it.
 
     The mean is over pairs, not over the sum of weights, so that splitting a batch changes nothing.
 
@@ -34,9 +42,10 @@ def objective(
         lengths: completion lengths in tokens, shape (pairs,).
         weights: how much each pair counts, shape (pairs,).
         settings: which loss, beta and smoothing.
+        penalties: further terms by name, scalars.
     """
     per_pair = loss_named(settings.loss)(
         policy, reference, beta=settings.beta, label_smoothing=settings.label_smoothing, lengths=lengths
     )
-    parts = {"preference": (weights * per_pair).mean()}
+    parts = {"preference": (weights * per_pair).mean(), **penalties}
     return Parts(torch.stack(list(parts.values())).sum(), {name: p.detach() for name, p in parts.items()})

@@ -1,5 +1,6 @@
 """From a job to a child: load the parent, prove the wiring, train, save."""
 
+import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from trl.trainer.dpo_config import DPOConfig
 
 from preference_data.records import digest
 from preference_data.versions import load_version
+from workbench.config import AfterSettings
 from workbench.errors import JournalError, StopRequested, WiringError
 from workbench.maths import PairLogps
 from workbench.models.load import family_of, load_tokenizer, save_adapter, trainable
@@ -21,9 +23,11 @@ from workbench.models.numerics import apply_numerics, give_back_memory, hold_in_
 from workbench.models.score_table import PairScore, read_table
 from workbench.models.sharing import layout_of
 from workbench.models.tokens import pad_id
+from workbench.models.weights import trained_weights
 from workbench.objects import entry
 from workbench.policies.checkpoints import kind_of
 from workbench.tasks import Anchor, PolicyRef, Progress, Report, TrainJob
+from workbench.training.after import refine
 from workbench.training.batches import (
     PairCollator,
     TrainRow,
@@ -33,8 +37,10 @@ from workbench.training.batches import (
     in_order,
     train_rows,
 )
-from workbench.training.checkpoints import newest_verified
+from workbench.training.checkpoints import STEER_FILE, newest_verified
+from workbench.training.held import penalties_of
 from workbench.training.memory import fit, free_memory
+from workbench.training.penalties import KlToAnchors
 from workbench.training.proof import PROOF_PAIRS, Proof, prove_anchors, prove_child, prove_reference, prove_start
 from workbench.training.trainer import AnchoredDPOTrainer, policy_logps
 from workbench.training.watch import KlProbe, Watch, require_finite_weights
@@ -62,6 +68,7 @@ def optimise(job: TrainJob, report: Report) -> None:
         max_length=job.training.max_length,
         parent=tables[job.parent.digest],
         anchors=anchors,
+        by_slice=job.by_slice,
     )
     if not rows:
         raise WiringError(
@@ -73,7 +80,9 @@ def optimise(job: TrainJob, report: Report) -> None:
     prove_reference(rows, anchors)
     gap = _prove_scores(job, proof_rows, tables, anchors)
     with apply_numerics(job.numerics):
-        trained = _trained(_trainer(job, ordered, tokenizer, report), job, proof_rows, gap=gap, report=report)
+        trainer = _trainer(job, ordered, tokenizer, report)
+        trained = _trained(trainer, job, proof_rows, gap=gap, report=report)
+        del trainer
     give_back_memory()
     prove_child(family_of(job.parent, job.numerics), proof_rows, _saved(job), trained=trained, numerics=job.numerics)
 
@@ -84,7 +93,9 @@ def _trained(
     """Train and save; what the policy says of the proof's rows afterwards."""
     proof = _prove_start(trainer, proof_rows, job, gap)
     report(Progress("prove", 1, 1, asdict(proof)))
+    start = trained_weights(trainer.model) if job.after != AfterSettings() else {}
     _train(trainer, job, proof_rows[:PROBE_ROWS], report)
+    refine(trainer, job, start, report)
     _save(trainer, job)
     return policy_logps(trainer, trainer.pairs.at_once(as_columns(proof_rows)))
 
@@ -152,6 +163,7 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.objective_settings, trainer.pairs = job.objective, pairs
+    trainer.penalties = penalties_of(job, trainer)
     return trainer
 
 
@@ -164,9 +176,12 @@ def _prove_start(trainer: AnchoredDPOTrainer, rows: Sequence[TrainRow], job: Tra
 def _train(trainer: AnchoredDPOTrainer, job: TrainJob, probe_rows: Sequence[TrainRow], report: Report) -> None:
     probe = KlProbe(trainer.model, batch_of(trainer.pairs.at_once(as_columns(probe_rows))).rows, job.numerics)
     t = job.training
-    watch = Watch(report, probe, pairs_per_step=t.batch_size * t.accumulation, plan=job.plan)
+    kl = next((p for p in trainer.penalties.values() if isinstance(p, KlToAnchors)), None)
+    watch = Watch(report, probe, pairs_per_step=t.batch_size * t.accumulation, plan=job.plan, kl=kl)
     trainer.add_callback(watch)
     resume = newest_verified(Path(job.scratch), job.plan)
+    if resume and kl:
+        kl.steer = json.loads((resume / STEER_FILE).read_text(encoding="utf-8"))
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if watch.stopped:
         raise StopRequested("the round was asked to stop; a checkpoint was kept; run the same round again to go on")

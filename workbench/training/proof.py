@@ -150,7 +150,8 @@ def prove_reference(rows: Sequence[TrainRow], anchors: Sequence[tuple[Anchor, di
     """
     for row in rows:
         for side, name in enumerate(("chosen", "rejected")):
-            expected = sum(a.weight * table[row.key][side] for a, table in anchors)
+            weighted = zip(row.anchors, anchors, strict=True)
+            expected = sum(weight * table[row.key][side] for weight, (_, table) in weighted)
             if not abs(row.reference[side] - expected) <= 1e-6 * max(1.0, abs(expected)):
                 raise WiringError(
                     f"pair {row.key[:12]}: reference log p({name}) is {row.reference[side]:.6f}, the plan's anchors "

@@ -4,28 +4,37 @@ TRL gives the loop, the optimizer, schedules, checkpoints and resumption. Tokeni
 the workbench's, so four methods are overridden; a test pins their signatures.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from workbench.config import ObjectiveSettings
 from workbench.maths import PairLogps
-from workbench.models.forward import completion_logps
+from workbench.models.forward import completion_logps, completion_states, logps_from
 from workbench.training.batches import PairCollator, batch_of
 from workbench.training.objective import Parts, objective
+from workbench.training.penalties import Pass, Penalty
 
 
 class AnchoredDPOTrainer(DPOTrainer):
     """DPO with cached anchors as the reference, per-pair weights and a loss from `workbench.maths`.
 
-    Set `objective_settings` and `pairs`, which lays them out, before the first step.
+    Set these before the first step.
+
+    Attributes:
+        objective_settings: the preference loss.
+        pairs: lays them out.
+        penalties: what is added to the loss, by name.
     """
 
     objective_settings: ObjectiveSettings
     pairs: PairCollator
+    penalties: Mapping[str, Penalty]
 
     def _prepare_dataset(self, dataset: Dataset, processing_class: Any, args: Any, dataset_name: str) -> Dataset:
         # Rows arrive tokenised, exactly as they were scored.
@@ -53,15 +62,19 @@ class AnchoredDPOTrainer(DPOTrainer):
     def measure(self, model: Any, inputs: dict[str, Any]) -> tuple[Parts, Tensor]:
         """The objective of one pass, and the pairs' reward margins (detached), shape (pairs,)."""
         batch = batch_of(inputs)
-        policy = PairLogps(*completion_logps(model, batch.rows).chunk(2))
+        rows, beta = batch.rows.on(model.device), self.objective_settings.beta
+        states = completion_states(model, rows)
+        policy = PairLogps(*logps_from(states, rows).chunk(2))
+        given = Pass(model, batch, policy, states, beta)
         parts = objective(
             policy,
             batch.reference,
             lengths=batch.lengths,
             weights=batch.weights,
             settings=self.objective_settings,
+            penalties={name: penalty(given) for name, penalty in self.penalties.items()},
         )
-        margin = self.objective_settings.beta * (policy.margin - batch.reference.margin)
+        margin = beta * (policy.margin - batch.reference.margin)
         return parts, margin.detach()
 
 
@@ -69,3 +82,9 @@ def policy_logps(trainer: AnchoredDPOTrainer, inputs: dict[str, Any]) -> PairLog
     """Log-probs of the policy being trained in one pass, without gradient; for the wiring proof."""
     with torch.no_grad(), trainer.compute_loss_context_manager():
         return PairLogps(*completion_logps(trainer.model, batch_of(inputs).rows).cpu().chunk(2))
+
+
+def tokenizer_of(trainer: AnchoredDPOTrainer) -> PreTrainedTokenizerBase:
+    """The tokenizer of the lineage."""
+    tokenizer: Any = trainer.processing_class
+    return tokenizer

@@ -1,0 +1,107 @@
+"""Whole rounds that are held to earlier ones, on a tiny model."""
+
+from pathlib import Path
+
+import pytest
+
+from preference_data.versions import load_version
+from tests.rounds_kit import settings, two_versions
+from tests.tiny_model import build_tiny_model
+from workbench.config import METHODS
+from workbench.models.score_table import read_table
+from workbench.rounds.holding import held
+from workbench.rounds.plan import plan_as_json, plan_digest
+
+PLAIN_KEYS = {"number", "parent", "base", "tokenizer", "version", "anchors", "history", "update", "objective", "training",
+              "numerics", "evaluation", "gate"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """Two versions and a first round on one of them."""
+    root = tmp_path_factory.mktemp("held")
+    ws = two_versions(root / "ws", build_tiny_model(root / "model"))
+    ws.round(ws.plan(settings(version="polite", parent="base"))).run(where="here")
+    return ws
+
+
+def planned(ws, **changes):
+    return ws.round(ws.plan(settings(version="short", parent="1", **changes)))
+
+
+def steps(ws, outcome):
+    return {step.name.split()[0]: step for step in ws.journal.status(outcome.round).steps}
+
+
+def trained_on(ws, outcome, step="mix"):
+    (folder,) = (each for each in ws.objects.path(steps(ws, outcome)[step].output).iterdir() if each.is_dir())
+    return load_version(folder).pairs("train")
+
+
+def test_a_plain_plan_says_nothing_of_methods(workspace):
+    assert plan_as_json(planned(workspace).plan).keys() == PLAIN_KEYS
+    one = planned(workspace, replay={"share": 0.0})
+    assert plan_digest(one.plan) == planned(workspace).digest
+    assert planned(workspace, replay={"share": 0.2}).digest != one.digest
+
+
+def test_a_round_with_replay_trains_on_old_pairs_too(workspace):
+    outcome = planned(workspace, replay={"share": 0.25}).run(where="here")
+    new, old = workspace.version("short"), workspace.version("polite")
+    pairs = trained_on(workspace, outcome)
+    count = new.counts["train"]
+    by_age = {age: [p for p in pairs if p.slices["age"] == age] for age in ("0", "1")}
+    assert {p.key for p in by_age["0"]} == {p.key for p in new.pairs("train")}
+    assert len(by_age["1"]) == round(0.25 * count)
+    assert {p.key for p in by_age["1"]} <= {p.key for p in old.pairs("train")}
+    again = planned(workspace, replay={"share": 0.25}).run(where="here")
+    assert again.child.digest == outcome.child.digest
+
+
+def test_retraining_starts_from_the_base_on_everything(workspace):
+    changes = {"start": "base", "anchors": METHODS["retrain"].settings["anchors"], "replay": {"share": "all"}}
+    outcome = planned(workspace, **changes).run(where="here")
+    assert outcome.child.parent == workspace.registry.resolve("1").digest
+    assert len(trained_on(workspace, outcome)) == sum(workspace.version(n).counts["train"] for n in ("polite", "short"))
+    names = [step.name for step in workspace.journal.status(outcome.round).steps if step.name.startswith("score train")]
+    assert [name.split()[3] for name in names] == [workspace.registry.resolve("base").digest[:12]]
+
+
+@pytest.mark.parametrize("kind", ["drift", "slice"])
+def test_rules_on_accuracy_read_select_splits_under_the_whole_lineage(workspace, kind):
+    outcome = planned(workspace, schedule={"kind": kind, "slice": "domain"}).run(where="here")
+    names = [step.name for step in workspace.journal.status(outcome.round).steps]
+    select = [name for name in names if name.startswith("score select")]
+    assert len(select) == 2  # the earlier version under base and parent
+    assert outcome.state in {"promoted", "rejected"}
+
+
+def test_replayed_pairs_keep_the_reference_they_were_learned_with(workspace):
+    plan = planned(workspace, schedule={"kind": "origin"}, replay={"share": 0.5}).plan
+    found = held(plan, lambda policy, version: {})
+    assert [a.weight for a in found.anchors] == [0, 1]
+    assert found.by_slice.weights == {"1": (1, 0)}  # the first round started from the base
+
+
+def test_fresh_answers_come_from_the_parent_and_are_ranked_by_it(workspace):
+    outcome = planned(workspace, replay={"share": 0.5, "answers": "fresh"}).run(where="here")
+    known = {(p.prompt.key, p.chosen) for p in workspace.version("polite").pairs()}
+    fresh = [p for p in trained_on(workspace, outcome) if p.slices["age"] == "1"]
+    assert fresh
+    assert not {(p.prompt.key, p.chosen) for p in fresh} & known
+    assert all(p.judgements == () for p in fresh)
+    scored = [s for s in workspace.journal.status(outcome.round).steps if s.name.startswith("score train")]
+    candidates = {p.key for p in trained_on(workspace, outcome, "candidates")}
+    tables = [read_table(workspace.objects.path(s.output)) for s in scored]
+    base, parent = (next(t for t, s in zip(tables, scored, strict=True) if t.keys() == candidates and s.name.split()[3] == d)
+                    for d in (workspace.registry.resolve(n).digest[:12] for n in ("base", "1")))  # fmt: skip
+    for pair in trained_on(workspace, outcome, "candidates"):
+        better = pair.chosen if parent[pair.key].margin >= base[pair.key].margin else pair.rejected
+        assert any(p.prompt.key == pair.prompt.key and p.chosen == better for p in fresh)
+
+
+@pytest.mark.parametrize("name", ["lifealign", "copr", "cppo", "ewc", "kl-old", "hold", "margin", "hma", "uniform"])
+def test_published_methods_run_from_end_to_end(workspace, name):
+    outcome = planned(workspace, **METHODS[name].settings).run(where="here")
+    assert outcome.child.digest != workspace.registry.resolve("1").digest
+    assert Path(workspace.registry.ref(outcome.child).path).is_dir()

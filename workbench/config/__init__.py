@@ -1,0 +1,42 @@
+"""Settings: frozen, strict, read from TOML.
+
+An unknown key is an error that lists the known ones; bounds are checked here, before any model loads.
+"""
+
+from workbench.config.losses import APPROXIMATE_LOSSES, EXACT_LOSSES, ObjectiveSettings, losses_elsewhere
+from workbench.config.methods import AfterSettings, PenaltySettings, ReplaySettings, ScheduleSettings
+from workbench.config.presets import METHODS, Method
+from workbench.config.rounds import (
+    AnchorSettings,
+    EvaluationSettings,
+    GateSettings,
+    GenerateSettings,
+    NumericsSettings,
+    RoundSettings,
+    TrainingSettings,
+)
+from workbench.config.settings import Settings, read_settings, read_values, settings_from
+
+__all__ = [
+    "APPROXIMATE_LOSSES",
+    "EXACT_LOSSES",
+    "METHODS",
+    "AfterSettings",
+    "AnchorSettings",
+    "EvaluationSettings",
+    "GateSettings",
+    "GenerateSettings",
+    "Method",
+    "NumericsSettings",
+    "ObjectiveSettings",
+    "PenaltySettings",
+    "ReplaySettings",
+    "RoundSettings",
+    "ScheduleSettings",
+    "Settings",
+    "TrainingSettings",
+    "losses_elsewhere",
+    "read_settings",
+    "read_values",
+    "settings_from",
+]

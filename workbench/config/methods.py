@@ -1,0 +1,101 @@
+"""Settings of what holds a round to the rounds before it: replay, anchors by a rule, penalties, averaging afterwards.
+
+Everything is off by default. `workbench.config.presets` names combinations that have been published or measured.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from workbench.config.settings import Settings
+
+
+class ReplaySettings(Settings):
+    """Training pairs of the lineage's earlier rounds, trained on again.
+
+    Where a newer pair says the opposite of an older one about the same two answers, the newer one wins.
+    """
+
+    share: float | Literal["all"] = 0.0
+    """Replayed pairs for each new one: 0.2 adds one to every five; `all` takes all there are."""
+    choice: Literal["random", "coverage", "margin"] = "random"
+    """random; coverage (evenly over the values of all slices); margin (evenly over quartiles of the parent's margin)."""
+    answers: Literal["kept", "fresh"] = "kept"
+    """`fresh` lets the parent answer the replayed prompts anew and ranks its answers by its own implicit reward."""
+    age_weight: float = Field(default=1.0, gt=0, le=1)
+    """A pair's weight is multiplied by this for every round it is old (NS-DPO)."""
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _share_is_not_negative(self) -> Self:
+        if self.share != "all" and self.share < 0:
+            raise ValueError(f"share = {self.share:g}: expected 0 or more, or 'all'")
+        return self
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is replayed."""
+        return self.share == "all" or self.share > 0
+
+
+class ScheduleSettings(Settings):
+    """Anchors by a rule over the lineage, in place of a list.
+
+    Rules that look at accuracy look at select splits only.
+    """
+
+    kind: Literal["given", "uniform", "age", "drift", "slice", "origin", "learner"] = "given"
+    """given (the list); uniform (all earlier policies alike); age (weights fall with age); drift (policies whose version
+    has fallen since get weight); slice (a pair is held by the policy best on its slice); origin, learner (a replayed
+    pair is held by the policy its round started from, or ended with)."""
+    strength: float = Field(default=0.5, gt=0, le=1)
+    """age: weight of each policy over that of the next one. drift: share of the weight that fallen versions may get."""
+    slice: str = "source"
+    """For `slice`: which slice."""
+
+
+class PenaltySettings(Settings):
+    """Terms added to the preference loss; each is off at 0."""
+
+    kl_new: float = Field(default=0.0, ge=0)
+    """Times the KL to the anchors, nats per token, at the answers of new pairs."""
+    kl_old: float = Field(default=0.0, ge=0)
+    """The same at the answers of replayed pairs."""
+    kl_direction: Literal["reverse", "forward"] = "reverse"
+    """reverse: KL(policy || anchor); forward: KL(anchor || policy)."""
+    kl_budget: float | None = Field(default=None, gt=0)
+    """Nats per token to the anchors: the weights of the KL terms then rise while it is above, and fall while below."""
+    hold: float = Field(default=0.0, ge=0)
+    """Times the square of what the logit of a replayed pair lost against the starting policy's; gains are free."""
+    ewc: float = Field(default=0.0, ge=0)
+    """Times half the squared distance from the starting policy, each weight by its Fisher information on old pairs."""
+    ewc_pairs: int = Field(default=120, ge=1)
+    """Old pairs the Fisher information is computed on."""
+
+    @model_validator(mode="after")
+    def _a_budget_has_something_to_steer(self) -> Self:
+        if self.kl_budget and not (self.kl_new or self.kl_old):
+            raise ValueError("kl_budget steers the weights of the KL terms, but kl_new and kl_old are 0; set one")
+        return self
+
+
+class AfterSettings(Settings):
+    """What is done to the child's weights after its last step."""
+
+    keep: tuple[float, ...] = ()
+    """Shares of the starting policy to try in an average with the child, such as [0, 0.2, 0.4]; the one with the best
+    accuracy over all versions' select pairs is taken. Empty: no averaging."""
+    blocks: int = Field(default=1, ge=1)
+    """Blocks of layers that get shares of their own, found one after the other (HMA)."""
+    overlap: float | None = Field(default=None, ge=0, le=1)
+    """What is left of an update where it points along earlier rounds' updates (SLMC of LifeAlign); None: not used."""
+    energy: float = Field(default=0.9, gt=0, le=1)
+    """SLMC: share of an update's squared singular values that is kept."""
+
+    @model_validator(mode="after")
+    def _shares_are_shares(self) -> Self:
+        if any(not 0 <= share < 1 for share in self.keep):
+            raise ValueError(f"keep = {list(self.keep)}: expected shares from 0 to below 1")
+        if self.blocks > 1 and not self.keep:
+            raise ValueError(f"blocks = {self.blocks} has no effect without keep; give shares to try")
+        return self

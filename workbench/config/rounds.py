@@ -1,0 +1,213 @@
+"""Settings of a round and of what else computes.
+
+Hand-written settings are TOML; whatever the program writes is JSON.
+"""
+
+from typing import Any, Literal, Self, cast
+
+from pydantic import Field, model_validator
+
+from workbench.config.losses import APPROXIMATE_LOSSES, EXACT_LOSSES, ObjectiveSettings
+from workbench.config.methods import AfterSettings, PenaltySettings, ReplaySettings, ScheduleSettings
+from workbench.config.presets import with_method
+from workbench.config.settings import Settings
+
+WEIGHT_TOLERANCE = 1e-6
+
+
+class AnchorSettings(Settings):
+    """A frozen earlier policy the round is pulled towards."""
+
+    policy: str
+    """A policy digest, a prefix of one, a round number, or one of `base`, `parent`, `champion`."""
+    weight: float = Field(gt=0, le=1)
+
+
+PARENT_ALONE = (AnchorSettings(policy="parent", weight=1.0),)
+
+
+class TrainingSettings(Settings):
+    """How the child is optimised."""
+
+    method: Literal["lora", "full"] = "lora"
+    rank: int = Field(default=16, ge=1, le=512)
+    alpha: int = Field(default=32, ge=1)
+    upper_layers: int = Field(default=0, ge=0)
+    """Adapt this many of the uppermost layers only, 0 for all: no gradient then goes through those below."""
+    learning_rate: float = Field(default=2e-4, gt=0, le=1)
+    epochs: int = Field(default=1, ge=1, le=100)
+    batch_size: int = Field(default=4, ge=1)
+    """Pairs per forward pass."""
+    accumulation: int = Field(default=2, ge=1)
+    """Forward passes per optimizer step."""
+    warmup_share: float = Field(default=0.1, ge=0, lt=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_length: int = Field(default=512, ge=8)
+    """Tokens of prompt and answer together; longer pairs are cut at the end of the answer."""
+    checkpoint_every: int = Field(default=50, ge=1)
+    """Optimizer steps between checkpoints."""
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _adapter_only(self) -> Self:
+        if self.method == "full" and self.upper_layers:
+            raise ValueError(
+                f"upper_layers = {self.upper_layers} is for adapters; use method = 'lora', or leave it out"
+            )
+        return self
+
+
+class NumericsSettings(Settings):
+    """What must be equal for two runs to give the same bits."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16` runs matrix products in bfloat16 (autocast); weights and reductions stay in float32."""
+    threads: int = Field(default=1, ge=1)
+    device: Literal["cpu", "cuda"] = "cpu"
+    """`cuda` computes on one GPU, whose results are the same up to rounding only."""
+    base: Literal["whole", "nf4"] = "whole"
+    """`nf4` holds the base in four bits below its adapters (Dettmers et al., arXiv 2305.14314); on a GPU only."""
+
+    @model_validator(mode="after")
+    def _four_bits_on_a_gpu(self) -> Self:
+        if self.base == "nf4" and self.device == "cpu":
+            raise ValueError("base = 'nf4' needs device = 'cuda': on a CPU its gradients are wrong; leave it out")
+        return self
+
+
+class EvaluationSettings(Settings):
+    """What is measured after the round."""
+
+    suites: tuple[str, ...] = ("choice", "text", "refusal")
+    """Names of suites beside retention and samples, which are always measured."""
+    guidelines: tuple[str, ...] = ()
+    """Names of verifiable guidelines whose compliance is measured on the sampled answers."""
+    samples: int = Field(default=32, ge=1)
+    """Test prompts of each version answered by the child, to measure KL, length, distinct-2 and compliance."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    batch_size: int = Field(default=32, ge=1)
+    seed: int = 0
+
+
+class GateSettings(Settings):
+    """What a child must reach to be promoted. A number that is missing fails."""
+
+    min_gain: float = 0.0
+    """Smallest accuracy gain over the parent on the new version's test pairs, lower 95 % bound above it."""
+    max_retention_drop: float = Field(default=0.05, ge=0)
+    """Largest fall of accuracy on any earlier version against the parent, beyond which the child is rejected."""
+    max_tax: float = Field(default=0.02, ge=0)
+    """Largest fall on a capability suite against the base, as a share."""
+    max_kl_parent: float = Field(default=0.5, gt=0)
+    """Nats per token between child and parent, on the child's samples."""
+    max_kl_base: float = Field(default=1.0, gt=0)
+    """The same against the base: the budget all rounds share."""
+
+
+class GenerateSettings(Settings):
+    """How a policy answers prompts outside a round."""
+
+    count: int = Field(default=2, ge=1)
+    """Answers per prompt; two make a comparison."""
+    max_new_tokens: int = Field(default=256, ge=1)
+    temperature: float = Field(default=1.0, ge=0)
+    """0 takes the likeliest token."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    batch_size: int = Field(default=32, ge=1)
+    seed: int = Field(default=0, ge=0)
+    numerics: NumericsSettings = NumericsSettings()
+
+
+class RoundSettings(Settings):
+    """One round, as a person writes it."""
+
+    method: str = "plain"
+    """A named combination of the settings below; what is set beside it wins. `workbench methods` lists them."""
+    parent: str = "champion"
+    version: str = "latest"
+    start: Literal["parent", "base"] = "parent"
+    """Whose weights training starts from; the child follows the parent in the lineage either way."""
+    anchors: tuple[AnchorSettings, ...] = PARENT_ALONE
+    update: bool = False
+    """True where the new preference replaces an older one, so that forgetting it is no failure."""
+    schedule: ScheduleSettings = ScheduleSettings()
+    replay: ReplaySettings = ReplaySettings()
+    penalties: PenaltySettings = PenaltySettings()
+    after: AfterSettings = AfterSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    training: TrainingSettings = TrainingSettings()
+    numerics: NumericsSettings = NumericsSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    gate: GateSettings = GateSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_below(cls, values: Any) -> Any:
+        """The settings of the method, where the values do not say otherwise."""
+        return with_method(cast("dict[str, Any]", values)) if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _four_bits_below_an_adapter(self) -> Self:
+        if self.numerics.base == "nf4" and self.training.method == "full":
+            raise ValueError("numerics.base = 'nf4' cannot be trained itself; use training.method = 'lora'")
+        return self
+
+    @model_validator(mode="after")
+    def _anchors_make_one_reference(self) -> Self:
+        if not self.anchors:
+            raise ValueError("anchors: none given; name at least one, such as policy = 'parent', weight = 1.0")
+        names = [a.policy for a in self.anchors]
+        if len(set(names)) < len(names):
+            raise ValueError(f"anchors: {names} names a policy twice; give each one weight")
+        total = sum(a.weight for a in self.anchors)
+        if abs(total - 1) > WEIGHT_TOLERANCE:
+            weights = " + ".join(f"{a.weight:g}" for a in self.anchors)
+            raise ValueError(f"anchors: weights must sum to 1, got {weights} = {total:g}")
+        several = len(names) > 1 or self.schedule.kind != "given"
+        if several and not self.objective.allow_approximate and not self.objective.exact:
+            loss = self.objective.loss
+            why = "needs each side apart" if loss in APPROXIMATE_LOSSES else "does not say `exact = True`"
+            raise ValueError(
+                f"objective.loss = '{loss}' {why}, so several anchors are only approximately one reference; "
+                f"use one of {', '.join(EXACT_LOSSES)}, keep one anchor, or set objective.allow_approximate = true"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_or_list(self) -> Self:
+        if self.schedule.kind != "given" and self.anchors != PARENT_ALONE:
+            raise ValueError(
+                f"schedule.kind = '{self.schedule.kind}' finds the anchors, but anchors are listed as well; "
+                "leave one of the two out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _old_pairs_are_there(self) -> Self:
+        """What only concerns replayed pairs needs some."""
+        if self.replay.on:
+            return self
+        needed = {
+            "penalties.kl_old": self.penalties.kl_old > 0,
+            "penalties.hold": self.penalties.hold > 0,
+            f"schedule.kind = '{self.schedule.kind}'": self.schedule.kind in {"origin", "learner"},
+        }
+        if names := [name for name, given in needed.items() if given]:
+            raise ValueError(f"{names[0]} concerns replayed pairs, but replay.share is 0; set it, such as 0.2")
+        return self
+
+    @model_validator(mode="after")
+    def _near_the_start(self) -> Self:
+        """What compares with the starting policy makes sense only if that is the parent."""
+        needed = {
+            "penalties.ewc": self.penalties.ewc > 0,
+            "penalties.hold": self.penalties.hold > 0,
+            "after": self.after != AfterSettings(),
+        }
+        if self.start == "base" and (names := [name for name, given in needed.items() if given]):
+            raise ValueError(f"{names[0]} holds the child to the policy it starts from, which start = 'base' makes the "
+                             "base; use start = 'parent'")  # fmt: skip
+        if self.after.overlap is not None and self.training.method == "full":
+            raise ValueError("after.overlap takes updates of adapters apart; use training.method = 'lora'")
+        return self

@@ -1,0 +1,109 @@
+"""KL between a policy and its anchors at given positions, from hidden states: all logits never lie in memory at once."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from workbench.models.forward import CompletionStates
+from workbench.models.head import CHUNK, DirectHead
+
+Direction = Literal["reverse", "forward"]
+"""KL(policy || anchor), or KL(anchor || policy)."""
+
+
+def kl_to_anchors(
+    policy: CompletionStates, anchors: Sequence[Tensor], weights: Tensor, *, direction: Direction
+) -> Tensor:
+    """Weighted sum of the KLs to some anchors, exact over the vocabulary, nats at each position; shape (tokens,).
+
+    Gradients go to the policy. Under a frozen head its gradient for a hidden state is kept, as in `head.token_logps`;
+    else a chunk is computed again on the way back.
+
+    Args:
+        policy: states with a gradient, and the head of policy and anchors.
+        anchors: states of each anchor, shape (tokens, size); where the head is no part of the states, logits.
+        weights: of each anchor at each position, shape (tokens, anchors).
+        direction: which of the two is first.
+    """
+    head, reverse = policy.head, direction == "reverse"
+    frozen = not any(p.requires_grad for p in head.parameters())
+    if isinstance(head, DirectHead) and frozen:
+        return _Frozen.apply(policy.states, head.weight, head.bias, weights, reverse, torch.is_grad_enabled(), *anchors)
+    parts = zip(policy.states.split(CHUNK), weights.split(CHUNK), *(a.split(CHUNK) for a in anchors), strict=True)
+    found: Any = [checkpoint(_plain, head, reverse, *part, use_reentrant=False) for part in parts]
+    return torch.cat(found)
+
+
+def _plain(head: torch.nn.Module, reverse: bool, states: Tensor, weights: Tensor, *anchors: Tensor) -> Tensor:  # noqa: FBT001
+    mine = head(states)
+    p = mine.to(torch.promote_types(mine.dtype, torch.float32)).log_softmax(-1)
+    # Anchors come as logits here: a head in training is not theirs.
+    kls = [_kl(p, a.to(p.dtype).log_softmax(-1), reverse=reverse) for a in anchors]
+    return (torch.stack(kls, -1) * weights).sum(-1)
+
+
+def _kl(p: Tensor, q: Tensor, *, reverse: bool) -> Tensor:
+    return (p.exp() * (p - q)).sum(-1) if reverse else (q.exp() * (q - p)).sum(-1)
+
+
+class _Frozen(Function):
+    """KL to anchors under a frozen head, with its gradient for the policy's states.
+
+    With p the policy, q_k the anchors, w_k their weights, W = sum_k w_k and g = W log p - sum_k w_k log q_k, reverse KL
+    is f = sum p g with the gradient p (g - f) for the logits; forward KL has W p - sum_k w_k q_k.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        """States, weight and bias of the head, weights, direction, whether a gradient is wanted, states of anchors."""
+        states, weight, bias, weights, reverse, wanted, *anchors = given
+        device = states.device.type
+        low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
+        found: list[Tensor] = []
+        slopes: list[Tensor] = []
+        with torch.autocast(device, enabled=False):
+            weight, bias = weight.to(low), bias if bias is None else bias.to(low)
+
+            def logs(part: Tensor) -> Tensor:
+                return F.linear(part.to(low), weight, bias).log_softmax(
+                    -1, dtype=torch.promote_types(low, torch.float32)
+                )
+
+            for start in range(0, len(states), CHUNK):
+                chunk = slice(start, start + CHUNK)
+                value, slope = _value_and_slope(
+                    logs(states[chunk]), [logs(a[chunk]) for a in anchors], weights[chunk], reverse=reverse
+                )
+                found.append(value)
+                if wanted:
+                    slopes.append(slope.to(low) @ weight)
+        if wanted:
+            ctx.save_for_backward(torch.cat(slopes))
+            ctx.dtype, ctx.others = states.dtype, len(given) - 1
+        return torch.cat(found)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradient for the policy's states."""
+        (slopes,) = ctx.saved_tensors
+        return ((slopes * gradients[0][:, None]).to(ctx.dtype), *[None] * ctx.others)
+
+
+def _value_and_slope(p: Tensor, qs: Sequence[Tensor], weights: Tensor, *, reverse: bool) -> tuple[Tensor, Tensor]:
+    """The weighted KL at each position and its gradient for the policy's logits, from log-probabilities."""
+    columns = list(zip(qs, weights.to(p.dtype).unsqueeze(-1).unbind(1), strict=True))
+    total = weights.to(p.dtype).sum(1, keepdim=True)
+    probabilities = p.exp()
+    if reverse:
+        g = total * p - torch.stack([w * q for q, w in columns]).sum(0)
+        value = (probabilities * g).sum(-1)
+        return value, probabilities * (g - value[:, None])
+    value = torch.stack([w[:, 0] * _kl(p, q, reverse=False) for q, w in columns]).sum(0)
+    return value, total * probabilities - torch.stack([w * q.exp() for q, w in columns]).sum(0)

@@ -1,0 +1,52 @@
+"""The penalties of a round, made ready for its model."""
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from preference_data.records import digest
+from preference_data.versions import load_version
+from workbench.models.forward import Rows, collate, completion_logps
+from workbench.models.tokens import encode_pair, pad_id
+from workbench.models.weights import trained_weights, weights_of
+from workbench.tasks import TrainJob
+from workbench.training.penalties import KlToAnchors, Penalty, fisher, hold, near
+from workbench.training.trainer import AnchoredDPOTrainer, tokenizer_of
+
+
+def penalties_of(job: TrainJob, trainer: AnchoredDPOTrainer) -> dict[str, Penalty]:
+    """What is added to the loss, by name; nothing for a weight of 0.
+
+    Args:
+        job: says which.
+        trainer: its model has the weights that training starts from.
+    """
+    model: Any = trainer.model
+    settings = job.penalties
+    found: dict[str, Penalty] = {}
+    if settings.hold:
+        found["hold"] = hold(settings.hold)
+    if settings.kl_new or settings.kl_old:
+        found["kl"] = KlToAnchors([weights_of(a.policy, model) for a in job.anchors], settings)
+    if settings.ewc and (old := _old_pairs(job, trainer)):
+        importance = fisher(model, old, lambda rows: _margin(model, rows), beta=job.objective.beta)
+        found["ewc"] = near(trained_weights(model), importance, settings.ewc)
+    return found
+
+
+def _old_pairs(job: TrainJob, trainer: AnchoredDPOTrainer) -> list[Rows]:
+    """Some training pairs of earlier rounds, each laid out alone; the same ones on every machine."""
+    tokenizer, layout = tokenizer_of(trainer), trainer.pairs.layout
+    pairs = {p.key: p for version in job.history for p in load_version(Path(version.path)).pairs("train")}
+    drawn = sorted(pairs, key=lambda key: digest([job.training.seed, key]))
+    encoded = (encode_pair(tokenizer, pairs[key], max_length=job.training.max_length) for key in drawn)
+    rows = (collate([e.chosen, e.rejected], pad_id=pad_id(tokenizer), layout=layout) for e in encoded if e)
+    return list(islice(rows, job.penalties.ewc_pairs))
+
+
+def _margin(model: Any, rows: Rows) -> Tensor:
+    chosen, rejected = completion_logps(model, rows)
+    return torch.stack([chosen - rejected])
