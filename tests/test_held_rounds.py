@@ -8,7 +8,10 @@ from preference_data.versions import load_version
 from tests.rounds_kit import settings, two_versions
 from tests.tiny_model import build_tiny_model
 from workbench.config import METHODS
+from workbench.errors import ConfigError
 from workbench.models.score_table import read_table
+from workbench.policies.registry import PolicyRecord
+from workbench.rebasing import check_movable, moved_settings
 from workbench.rounds.holding import held
 from workbench.rounds.plan import plan_as_json, plan_digest
 
@@ -73,7 +76,7 @@ def test_rules_on_accuracy_read_select_splits_under_the_whole_lineage(workspace,
     names = [step.name for step in workspace.journal.status(outcome.round).steps]
     select = [name for name in names if name.startswith("score select")]
     assert len(select) == 2  # the earlier version under base and parent
-    assert outcome.state in {"promoted", "rejected"}
+    assert sum(outcome.child.facts["anchors"].values()) == pytest.approx(1)
 
 
 def test_replayed_pairs_keep_the_reference_they_were_learned_with(workspace):
@@ -105,3 +108,43 @@ def test_published_methods_run_from_end_to_end(workspace, name):
     outcome = planned(workspace, **METHODS[name].settings).run(where="here")
     assert outcome.child.digest != workspace.registry.resolve("1").digest
     assert Path(workspace.registry.ref(outcome.child).path).is_dir()
+
+
+def test_a_lineage_is_moved_to_a_new_base_and_measured_there(workspace, tmp_path):
+    second = planned(workspace, replay={"share": 0.25}, schedule={"kind": "age"}).run(where="here")
+    champion = workspace.registry.resolve("champion").digest
+    other = build_tiny_model(tmp_path / "other", seed=1)
+    old, new = workspace.rebase(other, policy=second.child.digest, where="here")
+    assert (len(old), len(new)) == (3, 3)
+    assert not set(old) & set(new)
+    assert [p.digest for p in workspace.registry.lineage(new[-1])] == list(new)
+    assert workspace.registry.get(new[0]).path == str(other)
+    assert [workspace.registry.get(d).version for d in new] == [workspace.registry.get(d).version for d in old]
+    assert workspace.registry.resolve("champion").digest == champion
+    suites = {m.suite for d in new for m in workspace.ledger.suites(d) if m.suite.startswith("retention")}
+    assert len(suites) == 2
+    assert workspace.rebase(other, policy=second.child.digest, where="here") == (old, new)
+
+
+def test_a_lineage_is_not_moved_onto_its_own_base(workspace):
+    with pytest.raises(ConfigError, match="sits on base"):
+        workspace.rebase(Path(workspace.registry.resolve("base").path), policy="1")
+
+
+def test_an_adopted_policy_cannot_be_made_again(workspace, tmp_path):
+    folder = workspace.registry.ref(workspace.registry.resolve("1")).path
+    base = workspace.registry.resolve("base").digest
+    parent = workspace.registry.resolve("1").digest
+    other = build_tiny_model(tmp_path / "other", seed=2)
+    record = PolicyRecord(
+        digest="f" * 64, kind="adapter", parent=parent, base=base, tokenizer=workspace.registry.resolve("base").tokenizer,
+        path=folder, origin="adopted", name="stranger",
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="was adopted"):
+        check_movable([*workspace.registry.lineage(parent), record], workspace.registry.add_base(other, "other"))
+
+
+def test_anchors_of_another_lineage_cannot_be_moved():
+    plan = {"number": 2, "anchors": [{"policy": "c" * 64, "weight": 1.0}], "parent": "p", "version": "v"}
+    with pytest.raises(ConfigError, match="no policy of the lineage"):
+        moved_settings(plan, {"p": "q"})

@@ -30,6 +30,7 @@ from workbench.errors import ConfigError
 from workbench.places import CONFIG, Places, Watch, silent
 from workbench.policies.checkpoints import read_base
 from workbench.policies.registry import PolicyRecord
+from workbench.rebasing import check_movable, moved_settings
 from workbench.rounds.alone import Alone, measurements
 from workbench.rounds.estimate import Estimated, estimate, shape_of, suite_sizes
 from workbench.rounds.plan import measuring_condition, plan_digest
@@ -245,6 +246,36 @@ class Workspace(Places):
     def round(self, plan: Plan) -> PlannedRound:
         """A round ready to run."""
         return PlannedRound(self, plan)
+
+    def rebase(
+        self, base: Path, *, policy: str = "champion", name: str = "", where: Where = "auto", watch: Watch = silent
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Run the rounds that led to a policy once more on another base; what is done already is not done again.
+
+        The champion stays; promote the new lineage's last policy by hand.
+
+        Args:
+            base: folder of the new base.
+            policy: newest of the lineage that is moved, as `registry.resolve` takes it.
+            name: what people call the new base; its folder's name where empty.
+            where: in this process or on Ray.
+            watch: told every progress.
+
+        Returns:
+            Digests of the old and the new lineage, base first.
+
+        Raises:
+            ConfigError: the lineage cannot be moved; see `workbench.rebasing`.
+        """
+        lineage = self.registry.lineage(self.registry.resolve(policy).digest)
+        new = self.registry.add_base(base.absolute(), name or base.name)
+        check_movable(lineage, new)
+        plans = {r.digest: json.loads(r.plan) for r in self.journal.rounds()}
+        moved = {lineage[0].digest: new.digest}
+        for old in lineage[1:]:
+            settings = moved_settings(plans[str(old.round)], moved)
+            moved[old.digest] = self.round(self.plan(settings)).run(where=where, watch=watch).child.digest
+        return tuple(moved), tuple(moved.values())
 
     def evaluate(
         self,

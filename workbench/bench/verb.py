@@ -26,6 +26,7 @@ BENCHES = {
     "speed": Bench("speed", "training against TRL and LLaMA-Factory: pairs/s, memory", TRAINING),
     "tricks": Bench("tricks", "what each of the things that make training fast buys", TRAINING),
     "curves": Bench("curves", "how cost grows with pairs, shared prompts, completions, anchors", TRAINING),
+    "methods": Bench("methods", "what protects what earlier rounds taught: streams x methods x seeds", TRAINING),
     "rounds": Bench("rounds", "rounds with more anchors, added pairs, workers on Ray", (*TRAINING, "ray")),
 }
 

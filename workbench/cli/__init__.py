@@ -38,6 +38,8 @@ VERBS = {
     "simulate": Verb("data", "Judge open comparisons as a simulated annotator."),
     "plan": Verb("rounds", "Show what a round would do and cost, or write settings to edit."),
     "round": Verb("rounds", "Run a round: score, optimise, evaluate, gate, promote."),
+    "methods": Verb("rounds", "List the named ways to hold a round to earlier ones."),
+    "rebase": Verb("rebase", "Run a lineage's rounds once more on another base, and compare."),
     "status": Verb("status", "Show the workspace: preferences, versions, champion, rounds."),
     "drift": Verb("drift", "Show what rounds gained, lost and moved."),
     "evaluate": Verb("measure", "Measure a policy outside a round."),

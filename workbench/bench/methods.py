@@ -1,0 +1,151 @@
+"""`workbench bench methods`: streams x methods x seeds, every cell a lineage of real rounds.
+
+One workspace per stream is kept in a folder, so that a bench that was stopped goes on where it was, scores of the base
+are computed once, and adding a method or a seed costs that alone. What each lineage measured is a file of its own.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from workbench import assembly
+from workbench.bench.figures import Figure
+from workbench.bench.lineage import Lineage, read_out
+from workbench.bench.methods_report import figures_of
+from workbench.bench.speed import base_folder
+from workbench.bench.streams import STREAMS, Setting, Sizes, Task, prepare
+from workbench.config import METHODS, RoundSettings
+from workbench.errors import ConfigError
+from workbench.workspace import Workspace
+
+CHOSEN = {
+    "streams": ("WORKBENCH_BENCH_STREAMS", "personas,guidelines,hh"),
+    "methods": ("WORKBENCH_BENCH_METHODS", "plain,replay,base,base-replay,mix,mix-replay,retrain,average-replay"),
+    "seeds": ("WORKBENCH_BENCH_SEEDS", "0,1,2"),
+}
+"""Environment variables that choose, separated by commas, and what is chosen without them."""
+WORK, RESULTS = "WORKBENCH_BENCH_WORK", "WORKBENCH_BENCH_RESULTS"
+"""Folders of the workspaces, and of one JSON file per lineage (below the former where it is not set)."""
+
+FULL, QUICK = Sizes(256, 100, 450), Sizes(12, 8, 20)
+TRAINING = {"learning_rate": 3e-4, "epochs": 2, "batch_size": 8, "accumulation": 1, "rank": 8, "alpha": 16,
+            "max_length": 512, "checkpoint_every": 1000}  # fmt: skip
+EVALUATION = {"suites": ["choice", "text"], "samples": 24, "max_new_tokens": 24, "batch_size": 64}
+REJECTING = {"min_gain": 1.0}
+"""A gate that promotes nothing: lineages branch from the base side by side."""
+
+
+class Cell(NamedTuple):
+    """One lineage: a method and a seed on a stream."""
+
+    stream: str
+    method: str
+    seed: int
+
+    @property
+    def file(self) -> str:
+        """Name of its results."""
+        return f"{self.stream}-{self.method}-{self.seed}.json"
+
+
+def chosen(what: str) -> list[str]:
+    """What the environment asks for."""
+    variable, default = CHOSEN[what]
+    return [each.strip() for each in os.environ.get(variable, default).split(",") if each.strip()]
+
+
+def cells(streams: Sequence[str]) -> list[Cell]:
+    """All lineages asked for, seed by seed, so that a bench that is stopped has whole comparisons.
+
+    Raises:
+        ConfigError: a stream, method or seed is unknown.
+    """
+    known: dict[str, Mapping[str, Any]] = {"streams": STREAMS, "methods": METHODS}
+    for what, names in known.items():
+        if unknown := [each for each in chosen(what) if each not in names]:
+            raise ConfigError(f"{CHOSEN[what][0]}: unknown {unknown[0]!r}; known: {', '.join(names)}")
+    try:
+        seeds = [int(seed) for seed in chosen("seeds")]
+    except ValueError as error:
+        raise ConfigError(f"{CHOSEN['seeds'][0]}: {error}; expected numbers, such as 0,1,2") from error
+    return [Cell(stream, method, seed) for stream in streams for seed in seeds for method in chosen("methods")]
+
+
+class Bench:
+    """Lineages of one stream in a workspace of their own.
+
+    Args:
+        stream: its name.
+        tell: called with what is being done.
+        quick: a few pairs, to see that it runs.
+    """
+
+    def __init__(self, stream: str, tell: Callable[[str], None], *, quick: bool) -> None:
+        self._name, self._tasks, self._tell, self._quick = stream, STREAMS[stream], tell, quick
+        work = Path(os.environ.get(WORK) or Path.home() / ".cache" / "continual-alignment" / "bench")
+        self._results = Path(os.environ.get(RESULTS) or work / "results") / ("quick" if quick else "")
+        self._results.mkdir(parents=True, exist_ok=True)
+        self._ws = Workspace.init(work / f"{stream}{'-quick' * quick}", base=base_folder())
+        self._numerics = _kept_numerics(self._ws)
+        self._versions: list[str] = []
+
+    def run(self, cell: Cell) -> dict[str, Any]:
+        """What a lineage measured; from its file where it is whole."""
+        file = self._results / cell.file
+        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"rounds": []}
+        if "hits" in known:
+            return known
+        if not self._versions:
+            sizes = QUICK if self._quick else FULL
+            self._versions = prepare(self._ws, self._tasks, Setting(sizes, self._numerics, self._tell))
+        lineage = Lineage([self._ws.registry.resolve("base").digest], list(known["rounds"]))
+        for number, task in enumerate(self._tasks, 1):
+            self._tell(f"{cell.stream}: {cell.method}, seed {cell.seed}, round {number} of {len(self._tasks)}")
+            self._round(cell, task, lineage, number)
+            file.write_text(json.dumps({"rounds": lineage.rounds}) + "\n", encoding="utf-8")
+        found = read_out(self._ws, lineage, self._versions, self._settings(cell, self._tasks[-1], lineage.policies[-1]))
+        found = {**cell._asdict(), "tasks": self._versions, **found}
+        file.write_text(json.dumps(found) + "\n", encoding="utf-8")
+        return found
+
+    def _round(self, cell: Cell, task: Task, lineage: Lineage, number: int) -> None:
+        """One round, and the child's numbers on every task, seen or not."""
+        settings = self._settings(cell, task, lineage.policies[-1])
+        began = time.perf_counter()
+        planned = self._ws.round(self._ws.plan(settings))
+        outcome = planned.run(watch=lineage.watch)
+        if len(lineage.rounds) < number:
+            lineage.rounds.append(lineage.cost(self._ws, outcome, time.perf_counter() - began))
+        lineage.policies.append(outcome.child.digest)
+        self._ws.evaluate(outcome.child.digest, settings, versions=self._versions)
+
+    def _settings(self, cell: Cell, task: Task, parent: str) -> RoundSettings:
+        evaluation = {**EVALUATION, "guidelines": [each.guideline for each in self._tasks if each.guideline]}
+        values = {"method": cell.method, "parent": parent, "version": task.name, "update": task.update,
+                  "replay": {"seed": cell.seed}, "training": {**TRAINING, "seed": cell.seed},
+                  "numerics": self._numerics.model_dump(), "evaluation": evaluation, "gate": REJECTING}  # fmt: skip
+        return RoundSettings.model_validate(values)
+
+
+def _kept_numerics(ws: Workspace) -> Any:
+    """The faster precision, measured once per workspace: lineages go on as they began."""
+    file = ws.root / "bench-numerics.json"
+    if not file.exists():
+        file.write_text(assembly.fastest(os.cpu_count() or 1).model_dump_json(), encoding="utf-8")
+    return RoundSettings.model_validate({"numerics": json.loads(file.read_text(encoding="utf-8"))}).numerics
+
+
+def _part(stream: str) -> Callable[..., list[Figure]]:
+    def measure(tell: Callable[[str], None], *, quick: bool) -> list[Figure]:
+        if stream not in chosen("streams"):
+            return []
+        bench = Bench(stream, tell, quick=quick)
+        return figures_of(stream, [bench.run(cell) for cell in cells([stream])])
+
+    return measure
+
+
+PARTS = {stream: _part(stream) for stream in STREAMS}

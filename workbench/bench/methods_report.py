@@ -1,0 +1,147 @@
+"""From lineages to figures with targets and to a table: what protects, what does not, at which cost."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from workbench.bench.figures import Figure
+from workbench.drift.crossed import crossed
+from workbench.drift.stream_metrics import METRICS, Runs, difference, largest_forgetting, measured
+from workbench.drift.uncertainty import Estimate, Floats
+
+PLAIN, REPLAY, BOUND, OURS = "plain", "replay", "retrain", "recommended"
+"""Sequential DPO; replay alone; retraining on everything, whose last policy has seen all tasks at once; and ours."""
+
+FIFTH, HALF, WORSE = 0.2, 0.5, -0.04
+FORGETS = 0.1
+MOST_TAX = 0.01
+
+
+def by_method(found: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Lineages by method, seed by seed."""
+    methods: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for cell in sorted(found, key=lambda cell: cell["seed"]):
+        methods[cell["method"]].append(cell)
+    return dict(methods)
+
+
+def runs_of(found: Sequence[Mapping[str, Any]]) -> Runs:
+    """Hits of the seeds of one method."""
+    tasks = range(len(found[0]["tasks"]))
+    return Runs(tuple(np.array([cell["hits"][task] for cell in found], dtype=np.float64) for task in tasks))
+
+
+def tax(found: Sequence[Mapping[str, Any]]) -> Estimate:
+    """Share of choice items lost from the base to the last policy; positive means lost."""
+    return crossed([tax_items(found)])
+
+
+def tax_items(found: Sequence[Mapping[str, Any]]) -> Floats:
+    """The same by seed and item."""
+    choice = [np.array(cell["choice"], dtype=np.float64) for cell in found]
+    return np.array([each[0] - each[-1] for each in choice])
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """One row per method, every number with its interval."""
+    rows: list[dict[str, str]] = []
+    for method, cells in by_method(found).items():
+        numbers = {name: _percent(each) for name, each in measured(runs_of(cells)).items()}
+        rounds = [row for cell in cells for row in cell["rounds"]]
+        rows.append(
+            {
+                "method": method,
+                "seeds": str(len(cells)),
+                **numbers,
+                "most forgotten": _percent(largest_forgetting(runs_of(cells))),
+                "tax": _percent(tax(cells)),
+                "text bits": f"{100 * (_over_seeds(cells, lambda c: c['text_bits'][-1] / c['text_bits'][0]) - 1):+.1f} %",
+                "KL to base": f"{_over_seeds(cells, lambda c: _last(c['kl_base'])):.3f}",
+                "KL to parent": f"{_over_seeds(cells, lambda c: _last(c['kl_parent'])):.3f}",
+                "tokens": f"{_over_seeds(cells, lambda c: _last(c['tokens'])):.1f}",
+                "distinct-2": f"{_over_seeds(cells, lambda c: _last(c['distinct_2'])):.2f}",
+                "pairs": f"{sum(row['pairs'] for row in rounds) / len(cells):.0f}",
+                "scored": f"{sum(row['scored'] for row in rounds) / len(cells):.0f}",
+                "minutes": f"{sum(row['seconds'] for row in rounds) / len(cells) / 60:.1f}",
+            }
+        )
+    return rows
+
+
+def compliance(found: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """By method and guideline, the mean score of generated answers by policy (base first), over all tasks' prompts."""
+    scores: dict[str, dict[str, list[float]]] = {}
+    for method, cells in by_method(found).items():
+        for guideline in cells[0]["compliance"]:
+            tables = [cell["compliance"][guideline] for cell in cells]
+            policies = range(len(tables[0][0]))
+            means = [np.mean([np.mean(row[p]) for one in tables for row in one]) for p in policies]
+            scores.setdefault(method, {})[guideline] = [round(float(mean), 2) for mean in means]
+    return scores
+
+
+def markdown(stream: str, found: Sequence[Mapping[str, Any]]) -> str:
+    """The table of a stream, with the convention of every metric."""
+    rows = table(found)
+    head = list(rows[0])
+    lines = [f"### {stream}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(row.values()) + " |" for row in rows]
+    lines += ["", f"Tasks in order: {', '.join(found[0]['tasks'])}. " + "; ".join(c for _, c in METRICS.values()) + "."]
+    return "\n".join(lines) + "\n"
+
+
+def figures_of(stream: str, found: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """What must hold on a stream, as far as the methods it takes were run."""
+    methods = {name: runs_of(cells) for name, cells in by_method(found).items()}
+    figures: list[Figure] = []
+    if PLAIN in methods:
+        forgets = measured(methods[PLAIN])["forgetting"]
+        figures.append(
+            _figure(f"{stream}: forgetting of sequential DPO", forgets, forgets.value, FORGETS, at_least=True)
+        )
+    if OURS in methods and PLAIN in methods:
+        ours, plain = methods[OURS], methods[PLAIN]
+        forgets = measured(plain)["forgetting"]
+        if forgets.value and forgets.low and forgets.value >= FORGETS and forgets.low > 0:
+            mine = measured(ours)["forgetting"]
+            share = None if mine.value is None else mine.value / forgets.value
+            figures.append(_figure(f"{stream}: share of sequential DPO's forgetting", mine, share, FIFTH))
+            half = difference("forgetting", ours, plain, times=HALF)
+            figures.append(
+                _figure(f"{stream}: forgetting less half of sequential DPO's, upper bound", half, half.high, 0)
+            )
+        same = difference("learned", ours, plain)
+        figures.append(
+            _figure(f"{stream}: learned less sequential DPO's, lower bound", same, same.low, WORSE, at_least=True)
+        )
+    if OURS in methods and REPLAY in methods:
+        less = difference("forgetting", methods[OURS], methods[REPLAY])
+        figures.append(_figure(f"{stream}: forgetting less plain replay's, upper bound", less, less.high, 0))
+    if OURS in methods and BOUND in methods:
+        same = difference("Last", methods[OURS], methods[BOUND])
+        figures.append(_figure(f"{stream}: Last less retraining's, lower bound", same, same.low, WORSE, at_least=True))
+    if OURS in methods:
+        lost = tax(by_method(found)[OURS])
+        figures.append(_figure(f"{stream}: capability tax, upper bound", lost, lost.high, MOST_TAX))
+    return figures
+
+
+def _figure(name: str, estimate: Estimate, value: float | None, target: float, *, at_least: bool = False) -> Figure:
+    return Figure(name, value, target, "at least" if at_least else "at most", note=str(estimate))
+
+
+def _percent(estimate: Estimate) -> str:
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return "-"
+    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def _over_seeds(cells: Sequence[Mapping[str, Any]], of: Any) -> float:
+    return float(np.mean([of(cell) for cell in cells]))
+
+
+def _last(tasks: Sequence[Sequence[float | None]]) -> float:
+    """Mean over tasks of the last policy's number."""
+    return float(np.mean([row[-1] for row in tasks if row[-1] is not None]))

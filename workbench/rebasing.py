@@ -1,0 +1,50 @@
+"""Moving a lineage to a new base: its rounds once more, on the same versions, under the same settings."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from workbench.config import RoundSettings
+from workbench.errors import ConfigError
+from workbench.policies.registry import PolicyRecord
+
+KEPT = ("update", "objective", "training", "numerics", "evaluation", "gate", "schedule", "replay", "penalties", "after",
+        "start")  # fmt: skip
+"""Parts of a plan that do not name policies."""
+
+
+def check_movable(lineage: Sequence[PolicyRecord], base: PolicyRecord) -> None:
+    """Refuse a lineage whose rounds cannot be run again, before anything is trained.
+
+    Raises:
+        ConfigError: it sits on this base already, or a policy was made elsewhere.
+    """
+    if lineage[0].digest == base.digest:
+        raise ConfigError(f"the lineage of {lineage[-1].name} sits on base {base.name} already; give another base")
+    for policy in lineage[1:]:
+        if policy.round is None:
+            raise ConfigError(
+                f"policy {policy.name} ({policy.digest[:12]}) was adopted, so that nobody knows how to make it on another "
+                "base; choose a lineage of rounds with --policy"
+            )
+
+
+def moved_settings(plan: Mapping[str, Any], moved: Mapping[str, str]) -> RoundSettings:
+    """The settings of a recorded round, with the policies of the new lineage in place of the old.
+
+    Args:
+        plan: as the journal keeps it.
+        moved: digest in the new lineage by digest in the old one, the base included.
+
+    Raises:
+        ConfigError: an anchor is no policy of the lineage.
+    """
+    values: dict[str, Any] = {name: plan[name] for name in KEPT if name in plan}
+    if "schedule" not in values:
+        strangers = [a["policy"] for a in plan["anchors"] if a["policy"] not in moved]
+        if strangers:
+            raise ConfigError(
+                f"round {plan['number']}: anchor {strangers[0][:12]} is no policy of the lineage that is moved; "
+                "only rounds anchored to their own lineage can be run on another base"
+            )
+        values["anchors"] = [{"policy": moved[a["policy"]], "weight": a["weight"]} for a in plan["anchors"]]
+    return RoundSettings.model_validate({**values, "parent": moved[plan["parent"]], "version": plan["version"]})
