@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.training_kit import TRAINING, World, quiet, weights
-from workbench.config import AfterSettings, PenaltySettings
+from workbench.config import AfterSettings, MovingSettings, PenaltySettings
 from workbench.errors import PolicyError, WiringError
 from workbench.maths import PairLogps, kl_per_position
 from workbench.models.forward import CompletionStates, collate, completion_logits, completion_logps
@@ -18,7 +18,8 @@ from workbench.models.weights import speaking_as, trained_weights, weights_of
 from workbench.tasks import AGE, Anchor, Progress, SliceWeights
 from workbench.training.after import Averages, _blocks
 from workbench.training.batches import PairBatch
-from workbench.training.penalties import KlToAnchors, Pass, fisher, hold, near
+from workbench.training.carried import MovingReference, Steering
+from workbench.training.penalties import Pass, fisher, hold, near
 
 
 @pytest.fixture(scope="module")
@@ -148,17 +149,47 @@ def test_fisher_is_the_variance_of_the_score_over_both_labels():
 
 
 def test_steering_raises_the_weight_above_the_budget_and_lowers_it_below():
-    term = KlToAnchors([], PenaltySettings(kl_new=1.0, kl_budget=0.1))
-    term._seen = [(0.8, 4), (0.4, 4)]  # 1.2 / 8 = 0.15: half above, cut at 0.2, halved
+    term = Steering("kl", 0.1)
+    term.saw(0.8, 4)
+    term.saw(0.4, 4)  # 1.2 / 8 = 0.15: half above, cut at 0.2, halved
     term.after_step()
-    assert term.steer == pytest.approx(1.1)
-    term._seen = [(0.36, 4)]  # 0.09: a tenth below
+    assert term.weight == pytest.approx(1.1)
+    term.saw(0.36, 4)  # 0.09: a tenth below
     term.after_step()
-    assert term.steer == pytest.approx(1.1 * 0.95)
+    assert term.weight == pytest.approx(1.1 * 0.95)
+    free = Steering("kl", None)
+    free.saw(9.0, 1)
+    free.after_step()
+    assert free.weight == 1
+
+
+def test_a_moving_reference_follows_the_policy_when_it_is_time(world, first):
+    model = trainable(first, TRAINING)
+    moving = MovingReference(model, MovingSettings(share=0.25, rate=0.5, every=2))
+    rows = rows_of(world, model, world.pairs[:2])
+    with torch.no_grad():
+        chosen, rejected = completion_logps(model, rows).chunk(2)
+    found = moving.reference(PairLogps(torch.zeros(2), torch.full((2,), -4.0)), rows)
+    assert torch.allclose(found.chosen, chosen / 4)
+    assert torch.allclose(found.rejected, 0.75 * -4 + rejected / 4)
+    before = {name: value.clone() for name, value in moving.weights.items()}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in before:
+                parameter.add_(1.0)
+    moving.after_step()
+    assert all(torch.equal(moving.weights[name], value) for name, value in before.items())
+    moving.after_step()
+    assert all(torch.allclose(moving.weights[name], value + 0.5) for name, value in before.items())
 
 
 @pytest.mark.parametrize(
-    "off", [{"penalties": PenaltySettings(kl_direction="forward")}, {"after": AfterSettings(keep=(0.0,))}]
+    "off",
+    [
+        {"penalties": PenaltySettings(kl_direction="forward")},
+        {"after": AfterSettings(keep=(0.0,))},
+        {"moving": MovingSettings(rate=0.5)},
+    ],
 )
 def test_off_is_off_bit_for_bit(world, first, plain, off):
     found = weights(world.train(**second(first, versions=(world.version,), **off)))
@@ -189,8 +220,8 @@ def test_a_heavy_penalty_keeps_the_child_near(world, first, plain, name):
 
 
 def test_a_penalised_trajectory_does_not_depend_on_batches(world, first):
-    penalties = PenaltySettings(kl_new=0.5, kl_old=1.0, hold=2.0, ewc=10.0, ewc_pairs=3)
-    changes = second(first, penalties=penalties, history=(world.version,))
+    penalties = PenaltySettings(kl_new=0.5, kl_old=1.0, kl_base=0.5, hold=2.0, ewc=10.0, ewc_pairs=3)
+    changes = second(first, penalties=penalties, history=(world.version,), moving=MovingSettings(share=0.3))
     one, eight = (
         weights(
             world.train(**changes, training=TRAINING.model_copy(update={"batch_size": size, "accumulation": 8 // size}))
@@ -201,7 +232,8 @@ def test_a_penalised_trajectory_does_not_depend_on_batches(world, first):
 
 
 def test_a_steered_round_goes_on_as_it_would_have(world, first):
-    changes = second(first, penalties=PenaltySettings(kl_new=0.5, kl_budget=0.01))
+    penalties = PenaltySettings(kl_new=0.5, kl_budget=0.01, kl_base=0.1, kl_base_budget=0.05)
+    changes = second(first, penalties=penalties, moving=MovingSettings(share=0.5, rate=0.3, every=2))
     whole = weights(world.train(**changes))
     job = world.job(**changes)
     from workbench.errors import StopRequested

@@ -1,6 +1,7 @@
 """What holds a round to earlier ones: replay, schedules, losses, penalties and updates, against values by hand."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -207,6 +208,8 @@ def test_what_is_said_beside_a_method_wins():
         ({"replay": {"share": -1}}, "expected 0 or more"),
         ({"penalties": {"kl_old": 1.0}}, "replay.share is 0"),
         ({"penalties": {"kl_budget": 0.1}}, "kl_new and kl_old are 0"),
+        ({"penalties": {"kl_base_budget": 0.1}}, "kl_base is 0"),
+        ({"moving": {"share": 0.5}, "objective": {"loss": "cppo"}}, "only approximately one reference"),
         ({"schedule": {"kind": "age"}, "anchors": [{"policy": "base", "weight": 1}]}, "leave one of the two out"),
         ({"schedule": {"kind": "uniform"}, "objective": {"loss": "ipo"}}, "only approximately one reference"),
         ({"start": "base", "penalties": {"ewc": 1.0}}, "use start = 'parent'"),
@@ -220,3 +223,8 @@ def test_settings_that_mean_nothing_are_refused(values, says):
 
     with pytest.raises(ConfigError, match=says):
         settings_from(values, RoundSettings, where="test")
+
+
+def test_the_documentation_lists_every_method_with_its_source():
+    text = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` | {method.summary} | {method.source} |" in text for name, method in METHODS.items())

@@ -7,7 +7,7 @@ from workbench.config import RoundSettings
 from workbench.errors import ConfigError
 from workbench.policies.registry import PolicyRecord
 
-KEPT = ("update", "objective", "training", "numerics", "evaluation", "gate", "schedule", "replay", "penalties", "after",
+KEPT = ("update", "objective", "training", "numerics", "evaluation", "gate", "schedule", "replay", "moving", "penalties", "after",
         "start")  # fmt: skip
 """Parts of a plan that do not name policies."""
 

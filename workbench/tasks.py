@@ -13,6 +13,7 @@ from workbench.config import (
     AfterSettings,
     EvaluationSettings,
     GateSettings,
+    MovingSettings,
     NumericsSettings,
     ObjectiveSettings,
     PenaltySettings,
@@ -162,6 +163,7 @@ class TrainJob:
     lineage: tuple[PolicyRef, ...] = ()
     history: tuple[VersionRef, ...] = ()
     versions: tuple[VersionRef, ...] = ()
+    moving: MovingSettings = field(default_factory=MovingSettings)
     penalties: PenaltySettings = field(default_factory=PenaltySettings)
     after: AfterSettings = field(default_factory=AfterSettings)
 
@@ -303,6 +305,7 @@ class Plan:
     start_from: Literal["parent", "base"] = "parent"
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     replay: ReplaySettings = field(default_factory=ReplaySettings)
+    moving: MovingSettings = field(default_factory=MovingSettings)
     penalties: PenaltySettings = field(default_factory=PenaltySettings)
     after: AfterSettings = field(default_factory=AfterSettings)
 

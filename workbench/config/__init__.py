@@ -4,7 +4,7 @@ An unknown key is an error that lists the known ones; bounds are checked here, b
 """
 
 from workbench.config.losses import APPROXIMATE_LOSSES, EXACT_LOSSES, ObjectiveSettings, losses_elsewhere
-from workbench.config.methods import AfterSettings, PenaltySettings, ReplaySettings, ScheduleSettings
+from workbench.config.methods import AfterSettings, MovingSettings, PenaltySettings, ReplaySettings, ScheduleSettings
 from workbench.config.presets import METHODS, Method
 from workbench.config.rounds import (
     AnchorSettings,
@@ -27,6 +27,7 @@ __all__ = [
     "GateSettings",
     "GenerateSettings",
     "Method",
+    "MovingSettings",
     "NumericsSettings",
     "ObjectiveSettings",
     "PenaltySettings",

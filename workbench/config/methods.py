@@ -65,6 +65,10 @@ class PenaltySettings(Settings):
     """reverse: KL(policy || anchor); forward: KL(anchor || policy)."""
     kl_budget: float | None = Field(default=None, gt=0)
     """Nats per token to the anchors: the weights of the KL terms then rise while it is above, and fall while below."""
+    kl_base: float = Field(default=0.0, ge=0)
+    """Times the KL to the base at all answers: what all rounds together may move."""
+    kl_base_budget: float | None = Field(default=None, gt=0)
+    """The same budget for the KL to the base."""
     hold: float = Field(default=0.0, ge=0)
     """Times the square of what the logit of a replayed pair lost against the starting policy's; gains are free."""
     ewc: float = Field(default=0.0, ge=0)
@@ -76,7 +80,20 @@ class PenaltySettings(Settings):
     def _a_budget_has_something_to_steer(self) -> Self:
         if self.kl_budget and not (self.kl_new or self.kl_old):
             raise ValueError("kl_budget steers the weights of the KL terms, but kl_new and kl_old are 0; set one")
+        if self.kl_base_budget and not self.kl_base:
+            raise ValueError("kl_base_budget steers the weight of the KL to the base, but kl_base is 0; set it")
         return self
+
+
+class MovingSettings(Settings):
+    """A reference that follows the policy in training; the anchors keep the rest of the reference."""
+
+    share: float = Field(default=0.0, ge=0, le=1)
+    """Of the reference. 1 leaves the anchors out (an EMA anchor as in WARP, or TR-DPO)."""
+    rate: float = Field(default=0.01, gt=0, le=1)
+    """reference <- (1 - rate) reference + rate policy, in weights."""
+    every: int = Field(default=1, ge=1)
+    """Optimizer steps between two moves; TR-DPO takes a rate of 0.6 and a few hundred steps."""
 
 
 class AfterSettings(Settings):

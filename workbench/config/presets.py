@@ -82,6 +82,18 @@ METHODS: Mapping[str, Method] = {
         "KL to the parent on replayed pairs", "KL on a memory of old prompts, arXiv 2607.04364",
         {"replay": SOME, "penalties": {"kl_old": 0.5}},
     ),
+    "budget": Method(
+        "KL to the parent at replayed answers, steered to a budget", "adaptive KL, arXiv 1909.08593",
+        {"replay": SOME, "penalties": {"kl_old": 0.5, "kl_new": 0.1, "kl_budget": 0.05}},
+    ),
+    "ema": Method(
+        "half of the reference follows the policy", "EMA anchor of WARP, arXiv 2406.16768",
+        {"moving": {"share": 0.5, "rate": 0.01}},
+    ),
+    "tr-dpo": Method(
+        "a reference that is moved towards the policy now and then", "TR-DPO, arXiv 2404.09656",
+        {"moving": {"share": 1.0, "rate": 0.6, "every": 32}},
+    ),
     "ewc": Method("weights that mattered to old pairs stay", "EWC, arXiv 1612.00796", {"penalties": {"ewc": 50.0}}),
     "lifealign": Method(
         "focused loss, replay, and updates freed of earlier directions", "LifeAlign, arXiv 2509.17183",

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, cast
 from pydantic import Field, model_validator
 
 from workbench.config.losses import APPROXIMATE_LOSSES, EXACT_LOSSES, ObjectiveSettings
-from workbench.config.methods import AfterSettings, PenaltySettings, ReplaySettings, ScheduleSettings
+from workbench.config.methods import AfterSettings, MovingSettings, PenaltySettings, ReplaySettings, ScheduleSettings
 from workbench.config.presets import with_method
 from workbench.config.settings import Settings
 
@@ -133,6 +133,7 @@ class RoundSettings(Settings):
     """True where the new preference replaces an older one, so that forgetting it is no failure."""
     schedule: ScheduleSettings = ScheduleSettings()
     replay: ReplaySettings = ReplaySettings()
+    moving: MovingSettings = MovingSettings()
     penalties: PenaltySettings = PenaltySettings()
     after: AfterSettings = AfterSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
@@ -164,7 +165,7 @@ class RoundSettings(Settings):
         if abs(total - 1) > WEIGHT_TOLERANCE:
             weights = " + ".join(f"{a.weight:g}" for a in self.anchors)
             raise ValueError(f"anchors: weights must sum to 1, got {weights} = {total:g}")
-        several = len(names) > 1 or self.schedule.kind != "given"
+        several = len(names) > 1 or self.schedule.kind != "given" or 0 < self.moving.share < 1
         if several and not self.objective.allow_approximate and not self.objective.exact:
             loss = self.objective.loss
             why = "needs each side apart" if loss in APPROXIMATE_LOSSES else "does not say `exact = True`"

@@ -34,7 +34,13 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
 
 def _beyond_the_plain(plan: Plan) -> dict[str, Any]:
     """What differs from a plain round, so that a plain one keeps its identity whatever else becomes possible."""
-    parts = {"schedule": plan.schedule, "replay": plan.replay, "penalties": plan.penalties, "after": plan.after}
+    parts = {
+        "schedule": plan.schedule,
+        "replay": plan.replay,
+        "moving": plan.moving,
+        "penalties": plan.penalties,
+        "after": plan.after,
+    }
     changed = {
         name: found for name, part in parts.items() if (found := part.model_dump(mode="json", exclude_defaults=True))
     }

@@ -59,6 +59,7 @@ def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) 
         start_from=settings.start,
         schedule=settings.schedule,
         replay=settings.replay,
+        moving=settings.moving,
         penalties=settings.penalties,
         after=settings.after,
     )

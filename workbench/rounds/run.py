@@ -192,6 +192,7 @@ class _Steps:
                     lineage=tuple(past.policy for past in plan.lineage),
                     history=tuple(earlier_versions(plan).values()),
                     versions=(plan.version,) if plan.update else tuple(self._versions()),
+                    moving=plan.moving,
                     penalties=plan.penalties,
                     after=plan.after,
                 ),

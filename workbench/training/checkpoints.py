@@ -13,8 +13,6 @@ from workbench.errors import ArtifactError
 from workbench.objects import seal, verify_folder
 
 PLAN_FILE = "plan.json"
-STEER_FILE = "steer.json"
-"""How much a KL term weighs that is steered towards a budget."""
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 

@@ -12,7 +12,8 @@ from preference_data.versions import load_version
 from workbench.models.forward import Rows, collate, completion_logps
 from workbench.models.tokens import encode_pair, pad_id
 from workbench.models.weights import trained_weights, weights_of
-from workbench.tasks import TrainJob
+from workbench.tasks import PolicyRef, TrainJob
+from workbench.training.carried import Carried, Steering
 from workbench.training.penalties import KlToAnchors, Penalty, fisher, hold, near
 from workbench.training.trainer import AnchoredDPOTrainer, tokenizer_of
 
@@ -30,11 +31,35 @@ def penalties_of(job: TrainJob, trainer: AnchoredDPOTrainer) -> dict[str, Penalt
     if settings.hold:
         found["hold"] = hold(settings.hold)
     if settings.kl_new or settings.kl_old:
-        found["kl"] = KlToAnchors([weights_of(a.policy, model) for a in job.anchors], settings)
+        found["kl"] = KlToAnchors(
+            [weights_of(a.policy, model) for a in job.anchors],
+            lambda batch: batch.anchors,
+            weights=(settings.kl_new, settings.kl_old),
+            direction=settings.kl_direction,
+            steering=Steering("kl", settings.kl_budget),
+        )
+    if settings.kl_base:
+        found["kl_base"] = KlToAnchors(
+            [weights_of(_base(job), model)],
+            lambda batch: torch.ones(len(batch.weights), 1),
+            weights=(settings.kl_base, settings.kl_base),
+            direction=settings.kl_direction,
+            steering=Steering("kl-base", settings.kl_base_budget),
+        )
     if settings.ewc and (old := _old_pairs(job, trainer)):
         importance = fisher(model, old, lambda rows: _margin(model, rows), beta=job.objective.beta)
         found["ewc"] = near(trained_weights(model), importance, settings.ewc)
     return found
+
+
+def carried_by(trainer: AnchoredDPOTrainer) -> list[Carried]:
+    """What changes from step to step beside the weights."""
+    found: list[Carried] = [p.steering for p in trainer.penalties.values() if isinstance(p, KlToAnchors)]
+    return [*found, trainer.moving] if trainer.moving else found
+
+
+def _base(job: TrainJob) -> PolicyRef:
+    return job.parent._replace(digest=job.parent.base, kind="full", path=job.parent.base_path)
 
 
 def _old_pairs(job: TrainJob, trainer: AnchoredDPOTrainer) -> list[Rows]:

@@ -1,6 +1,5 @@
 """From a job to a child: load the parent, prove the wiring, train, save."""
 
-import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -37,10 +36,10 @@ from workbench.training.batches import (
     in_order,
     train_rows,
 )
-from workbench.training.checkpoints import STEER_FILE, newest_verified
-from workbench.training.held import penalties_of
+from workbench.training.carried import MovingReference
+from workbench.training.checkpoints import newest_verified
+from workbench.training.held import carried_by, penalties_of
 from workbench.training.memory import fit, free_memory
-from workbench.training.penalties import KlToAnchors
 from workbench.training.proof import PROOF_PAIRS, Proof, prove_anchors, prove_child, prove_reference, prove_start
 from workbench.training.trainer import AnchoredDPOTrainer, policy_logps
 from workbench.training.watch import KlProbe, Watch, require_finite_weights
@@ -164,6 +163,7 @@ def _trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.objective_settings, trainer.pairs = job.objective, pairs
     trainer.penalties = penalties_of(job, trainer)
+    trainer.moving = MovingReference(model, job.moving) if job.moving.share else None
     return trainer
 
 
@@ -176,12 +176,13 @@ def _prove_start(trainer: AnchoredDPOTrainer, rows: Sequence[TrainRow], job: Tra
 def _train(trainer: AnchoredDPOTrainer, job: TrainJob, probe_rows: Sequence[TrainRow], report: Report) -> None:
     probe = KlProbe(trainer.model, batch_of(trainer.pairs.at_once(as_columns(probe_rows))).rows, job.numerics)
     t = job.training
-    kl = next((p for p in trainer.penalties.values() if isinstance(p, KlToAnchors)), None)
-    watch = Watch(report, probe, pairs_per_step=t.batch_size * t.accumulation, plan=job.plan, kl=kl)
+    carried = carried_by(trainer)
+    watch = Watch(report, probe, pairs_per_step=t.batch_size * t.accumulation, plan=job.plan, carried=carried)
     trainer.add_callback(watch)
     resume = newest_verified(Path(job.scratch), job.plan)
-    if resume and kl:
-        kl.steer = json.loads((resume / STEER_FILE).read_text(encoding="utf-8"))
+    if resume:
+        for each in carried:
+            each.load(resume)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if watch.stopped:
         raise StopRequested("the round was asked to stop; a checkpoint was kept; run the same round again to go on")

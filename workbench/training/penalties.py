@@ -1,19 +1,18 @@
 """Terms beside the preference loss. Each is returned; `objective` adds them up."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from workbench.config import PenaltySettings
 from workbench.maths import PairLogps
 from workbench.models.forward import CompletionStates, completion_states
 from workbench.models.head import DirectHead
 from workbench.models.kl_head import Direction, kl_to_anchors
 from workbench.models.weights import Weights, speaking_as
 from workbench.training.batches import PairBatch
+from workbench.training.carried import Steering
 
 
 class Pass(NamedTuple):
@@ -55,61 +54,58 @@ def hold(weight: float) -> Penalty:
 
 
 class KlToAnchors:
-    """KL to the anchors at the answers of the pairs, exact over the vocabulary, nats per token.
+    """KL to frozen policies at the answers of the pairs, exact over the vocabulary, nats per token.
 
-    Mean over pairs of the mean over a pair's tokens, each pair with the anchors' weights for it. Old and new pairs weigh
-    differently. The answers are the data's, not the policy's own samples.
+    Mean over pairs of the mean over a pair's tokens. The answers are the data's, not the policy's own samples.
 
     Args:
-        anchors: weights of each anchor in place of the model's.
-        settings: weights, direction, and the budget that steers them.
+        anchors: weights of each policy in place of the model's.
+        shares: of each policy for each pair of a batch, shape (pairs, anchors).
+        weights: of new and of old pairs.
+        direction: which of the two policies comes first.
+        steering: changes the weights from step to step.
     """
 
-    def __init__(self, anchors: Sequence[Weights], settings: PenaltySettings) -> None:
-        self._anchors, self._settings = anchors, settings
-        self.steer = 1.0
-        self._seen: list[tuple[float, int]] = []
+    def __init__(
+        self,
+        anchors: Sequence[Weights],
+        shares: Callable[[PairBatch], Tensor],
+        *,
+        weights: tuple[float, float],
+        direction: Direction,
+        steering: Steering,
+    ) -> None:
+        self._anchors, self._shares, self._weights = anchors, shares, weights
+        self._direction: Direction = direction
+        self.steering = steering
 
     def __call__(self, given: Pass) -> Tensor:
         """The penalty of one pass."""
         per_pair = self.per_pair(given)
-        self._seen.append((float(per_pair.detach().sum()), len(per_pair)))
-        s = self._settings
-        return self.steer * (torch.where(given.batch.old, s.kl_old, s.kl_new) * per_pair).mean()
+        self.steering.saw(float(per_pair.detach().sum()), len(per_pair))
+        new, old = self._weights
+        return self.steering.weight * (torch.where(given.batch.old, old, new) * per_pair).mean()
 
     def per_pair(self, given: Pass) -> Tensor:
         """Weighted KL of each pair, nats per token, shape (pairs,)."""
-        rows, batch = given.batch.rows, given.batch
+        rows, batch, shares = given.batch.rows, given.batch, self._shares(given.batch)
         pairs = len(batch.weights)
         pair = rows.example % pairs
-        used = [k for k in range(len(self._anchors)) if bool((batch.anchors[:, k] > 0).any())]
-        direction: Direction = self._settings.kl_direction
+        used = [k for k in range(len(self._anchors)) if bool((shares[:, k] > 0).any())]
         per_token = kl_to_anchors(
             given.states,
             [self._states(given, self._anchors[k]) for k in used],
-            batch.anchors[:, used][pair],
-            direction=direction,
+            shares[:, used][pair],
+            direction=self._direction,
         )
         tokens = batch.lengths.chosen + batch.lengths.rejected
         return per_token.new_zeros(pairs).index_add(0, pair.to(per_token.device), per_token) / tokens
-
-    def after_step(self) -> None:
-        """Steer towards the budget: up to a tenth more or less weight after each optimizer step (arXiv 1909.08593)."""
-        seen, self._seen = self._seen, []
-        if self._settings.kl_budget and seen:
-            measured = math.fsum(nats for nats, _ in seen) / sum(pairs for _, pairs in seen)
-            error = max(-MOST_ERROR, min(MOST_ERROR, measured / self._settings.kl_budget - 1))
-            self.steer *= 1 + error * GAIN
 
     def _states(self, given: Pass, anchor: Weights) -> Tensor:
         with speaking_as(given.model, anchor):
             found = completion_states(given.model, given.batch.rows)
             frozen = not any(p.requires_grad for p in found.head.parameters())
             return found.states if isinstance(found.head, DirectHead) and frozen else found.head(found.states)
-
-
-MOST_ERROR, GAIN = 0.2, 0.5
-"""The relative error that steering reacts to at most, and how strongly."""
 
 
 def near(start: Weights, importance: Mapping[str, Tensor], weight: float) -> Penalty:

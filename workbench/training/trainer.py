@@ -17,6 +17,7 @@ from workbench.config import ObjectiveSettings
 from workbench.maths import PairLogps
 from workbench.models.forward import completion_logps, completion_states, logps_from
 from workbench.training.batches import PairCollator, batch_of
+from workbench.training.carried import MovingReference
 from workbench.training.objective import Parts, objective
 from workbench.training.penalties import Pass, Penalty
 
@@ -30,11 +31,13 @@ class AnchoredDPOTrainer(DPOTrainer):
         objective_settings: the preference loss.
         pairs: lays them out.
         penalties: what is added to the loss, by name.
+        moving: a part of the reference that follows the policy, if any.
     """
 
     objective_settings: ObjectiveSettings
     pairs: PairCollator
     penalties: Mapping[str, Penalty]
+    moving: MovingReference | None = None
 
     def _prepare_dataset(self, dataset: Dataset, processing_class: Any, args: Any, dataset_name: str) -> Dataset:
         # Rows arrive tokenised, exactly as they were scored.
@@ -66,15 +69,16 @@ class AnchoredDPOTrainer(DPOTrainer):
         states = completion_states(model, rows)
         policy = PairLogps(*logps_from(states, rows).chunk(2))
         given = Pass(model, batch, policy, states, beta)
+        reference = self.moving.reference(batch.reference, rows) if self.moving else batch.reference
         parts = objective(
             policy,
-            batch.reference,
+            reference,
             lengths=batch.lengths,
             weights=batch.weights,
             settings=self.objective_settings,
             penalties={name: penalty(given) for name, penalty in self.penalties.items()},
         )
-        margin = beta * (policy.margin - batch.reference.margin)
+        margin = beta * (policy.margin - reference.margin)
         return parts, margin.detach()
 
 

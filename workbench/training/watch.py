@@ -1,8 +1,8 @@
 """Callbacks of a training run: progress, KL, finiteness, sealed checkpoints, stop."""
 
-import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from workbench.maths import kl_per_position
 from workbench.models.forward import Rows, completion_logits
 from workbench.models.numerics import apply_numerics
 from workbench.tasks import Progress, Report
-from workbench.training.checkpoints import STEER_FILE, seal_checkpoint
-from workbench.training.penalties import KlToAnchors
+from workbench.training.carried import Carried
+from workbench.training.checkpoints import seal_checkpoint
 
 
 class KlProbe:
@@ -50,9 +50,9 @@ class Watch(TrainerCallback):
     """Reports every step, fails at the first number that is not finite, seals checkpoints, listens for a stop."""
 
     def __init__(
-        self, report: Report, probe: KlProbe, *, pairs_per_step: int, plan: str, kl: KlToAnchors | None = None
+        self, report: Report, probe: KlProbe, *, pairs_per_step: int, plan: str, carried: Sequence[Carried] = ()
     ) -> None:
-        self._report, self._probe, self._steered = report, probe, kl
+        self._report, self._probe, self._carried = report, probe, carried
         self._pairs_per_step, self._plan = pairs_per_step, plan
         self._started, self._first_step = time.monotonic(), 0
         self._kl, self._probed, self._probe_s = 0.0, -math.inf, 0.0
@@ -65,9 +65,9 @@ class Watch(TrainerCallback):
         self._started, self._first_step = time.monotonic(), state.global_step
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Steer the KL term. A place to be killed at, for the tests."""
-        if self._steered:
-            self._steered.after_step()
+        """Tell what follows the weights. A place to be killed at, for the tests."""
+        for each in self._carried:
+            each.after_step()
         failpoint("training.step")
 
     def on_log(
@@ -113,8 +113,8 @@ class Watch(TrainerCallback):
         require_finite_weights(kwargs["model"])
         failpoint("training.before_seal")
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        if self._steered:
-            (folder / STEER_FILE).write_text(json.dumps(self._steered.steer), encoding="utf-8")
+        for each in self._carried:
+            each.save(folder)
         seal_checkpoint(folder, self._plan)
 
 
