@@ -74,7 +74,8 @@ def test_samples_measure_kl_to_other_policies_on_the_policys_own_answers(world):
     version = ws.version("polite")
     found = list(samples(context(child), version, {base.digest: base, child.digest: child}))
     metrics = {i.metric for i in found}
-    assert metrics == {"tokens", "finished", "refused", f"kl/{base.digest}", f"kl/{child.digest}"}
+    ways = {f"{way}/{policy.digest}" for way in ("kl", "kl_back") for policy in (base, child)}
+    assert metrics == {"tokens", "finished", "refused", *ways}
     own = [i.value for i in found if i.metric == f"kl/{child.digest}"]
     other = [i.value for i in found if i.metric == f"kl/{base.digest}"]
     assert own == pytest.approx([0.0] * 5, abs=1e-4)

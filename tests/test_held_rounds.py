@@ -103,7 +103,9 @@ def test_fresh_answers_come_from_the_parent_and_are_ranked_by_it(workspace):
         assert any(p.prompt.key == pair.prompt.key and p.chosen == better for p in fresh)
 
 
-@pytest.mark.parametrize("name", ["lifealign", "copr", "cppo", "ewc", "budget", "hold", "margin", "hma", "ema", "tr-dpo"])
+@pytest.mark.parametrize(
+    "name", ["lifealign", "copr", "cppo", "ewc", "budget", "hold", "margin", "hma", "ema", "tr-dpo"]
+)
 def test_published_methods_run_from_end_to_end(workspace, name):
     outcome = planned(workspace, **METHODS[name].settings).run(where="here")
     assert outcome.child.digest != workspace.registry.resolve("1").digest

@@ -152,7 +152,8 @@ def test_kl_by_hand():
     assert kl_per_position(p + 5, q - 3).item() == pytest.approx(0.143841, abs=1e-5)
     # and 0.25 ln(1/2) + 0.75 ln(3/2) = 0.130812 the other way
     there, itself = kl_to_each(q, [p, q])
-    assert (there.item(), itself.item()) == (pytest.approx(0.130812, abs=1e-6), 0)
+    assert (there.there.item(), itself.there.item()) == (pytest.approx(0.130812, abs=1e-6), 0)
+    assert (there.back.item(), itself.back.item()) == (pytest.approx(0.143841, abs=1e-6), 0)
 
 
 @given(st.lists(st.floats(-20, 20), min_size=6, max_size=6))

@@ -15,6 +15,7 @@ from workbench.drift.metrics import (
     bits_per_byte,
     bits_tax,
     by_answer,
+    by_quartile,
     change,
     distinct_2,
     flips,
@@ -255,3 +256,15 @@ def test_missing_cells_and_first_rounds_give_no_average():
     assert last(matrix(policies=("base",))).value.value is None
     with pytest.raises(ValueError, match="got 5 policies for 3 versions"):
         matrix(policies=("base", "p1", "p2", "p3", "p4"))
+
+
+def test_quartiles_tell_who_paid():
+    # eight pairs, margins 1 to 8; the two least confident turn, the others gain 1
+    before = of([1, 2, 3, 4, 5, 6, 7, 8] * 3)
+    after = of([-1 if value <= 2 else value + 1 for value in before.values])
+    found = by_quartile(before, after)
+    assert [one.before.value for one in found] == [1.5, 3.5, 5.5, 7.5]
+    assert [one.lost.value for one in found] == [1, 0, 0, 0]
+    assert [one.change.value for one in found] == [-2.5, 1, 1, 1]
+    with pytest.raises(ValueError, match="same items"):
+        by_quartile(before, of([1.0] * 5))

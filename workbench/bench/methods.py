@@ -17,6 +17,7 @@ from workbench.bench.lineage import Lineage, read_out
 from workbench.bench.methods_report import figures_of
 from workbench.bench.speed import base_folder
 from workbench.bench.streams import STREAMS, Setting, Sizes, Task, prepare
+from workbench.cli.settings import assign
 from workbench.config import METHODS, RoundSettings
 from workbench.errors import ConfigError
 from workbench.workspace import Workspace
@@ -27,8 +28,9 @@ CHOSEN = {
     "seeds": ("WORKBENCH_BENCH_SEEDS", "0,1,2"),
 }
 """Environment variables that choose, separated by commas, and what is chosen without them."""
-WORK, RESULTS = "WORKBENCH_BENCH_WORK", "WORKBENCH_BENCH_RESULTS"
-"""Folders of the workspaces, and of one JSON file per lineage (below the former where it is not set)."""
+WORK, RESULTS, SIZES = "WORKBENCH_BENCH_WORK", "WORKBENCH_BENCH_RESULTS", "WORKBENCH_BENCH_SIZES"
+"""Folders of the workspaces, and of one JSON file per lineage (below the former where it is not set); most training,
+select and test pairs of a task, such as 256,100,450."""
 
 FULL, QUICK = Sizes(256, 100, 450), Sizes(12, 8, 20)
 TRAINING = {"learning_rate": 3e-4, "epochs": 2, "batch_size": 8, "accumulation": 1, "rank": 8, "alpha": 16,
@@ -39,7 +41,11 @@ REJECTING = {"min_gain": 1.0}
 
 
 class Cell(NamedTuple):
-    """One lineage: a method and a seed on a stream."""
+    """One lineage: a method and a seed on a stream.
+
+    Attributes:
+        method: a name, with settings over it after plus signs: `replay+replay.share=0.5+objective.beta=0.3`.
+    """
 
     stream: str
     method: str
@@ -49,6 +55,15 @@ class Cell(NamedTuple):
     def file(self) -> str:
         """Name of its results."""
         return f"{self.stream}-{self.method}-{self.seed}.json"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the method sets."""
+        name, *changes = self.method.split("+")
+        values: dict[str, Any] = {"method": name}
+        for each in changes:
+            assign(values, each)
+        return values
 
 
 def chosen(what: str) -> list[str]:
@@ -65,7 +80,7 @@ def cells(streams: Sequence[str]) -> list[Cell]:
     """
     known: dict[str, Mapping[str, Any]] = {"streams": STREAMS, "methods": METHODS}
     for what, names in known.items():
-        if unknown := [each for each in chosen(what) if each not in names]:
+        if unknown := [each for each in chosen(what) if each.split("+")[0] not in names]:
             raise ConfigError(f"{CHOSEN[what][0]}: unknown {unknown[0]!r}; known: {', '.join(names)}")
     try:
         seeds = [int(seed) for seed in chosen("seeds")]
@@ -99,7 +114,7 @@ class Bench:
         if "hits" in known:
             return known
         if not self._versions:
-            sizes = QUICK if self._quick else FULL
+            sizes = QUICK if self._quick else _sizes()
             self._versions = prepare(self._ws, self._tasks, Setting(sizes, self._numerics, self._tell))
         lineage = Lineage([self._ws.registry.resolve("base").digest], list(known["rounds"]))
         for number, task in enumerate(self._tasks, 1):
@@ -124,10 +139,22 @@ class Bench:
 
     def _settings(self, cell: Cell, task: Task, parent: str) -> RoundSettings:
         evaluation = {**EVALUATION, "guidelines": [each.guideline for each in self._tasks if each.guideline]}
-        values = {"method": cell.method, "parent": parent, "version": task.name, "update": task.update,
-                  "replay": {"seed": cell.seed}, "training": {**TRAINING, "seed": cell.seed},
+        given = cell.settings
+        values = {**given, "parent": parent, "version": task.name, "update": task.update,
+                  "replay": {**given.get("replay", {}), "seed": cell.seed},
+                  "training": {**TRAINING, **given.get("training", {}), "seed": cell.seed},
                   "numerics": self._numerics.model_dump(), "evaluation": evaluation, "gate": REJECTING}  # fmt: skip
         return RoundSettings.model_validate(values)
+
+
+def _sizes() -> Sizes:
+    given = os.environ.get(SIZES)
+    if not given:
+        return FULL
+    try:
+        return Sizes(*(int(each) for each in given.split(",")))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{SIZES}: got {given!r}, expected three numbers, such as 256,100,450") from error
 
 
 def _kept_numerics(ws: Workspace) -> Any:

@@ -41,7 +41,7 @@ def round_settings(
         read_settings(file, RoundSettings)  # an error in the file is told as the file's
         values = read_values(file)
     for one in assignments:
-        _assign(values, one)
+        assign(values, one)
     if anchors:
         values["anchors"] = [_anchor(one) for one in anchors]
     flags = {"method": method, "parent": parent, "version": version}
@@ -57,7 +57,12 @@ def _anchor(given: str) -> dict[str, object]:
         raise ConfigError(f"--anchor {given}: expected POLICY=WEIGHT, such as parent=0.5") from error
 
 
-def _assign(values: dict[str, Any], given: str) -> None:
+def assign(values: dict[str, Any], given: str) -> None:
+    """Put `KEY=VALUE` into nested values.
+
+    Raises:
+        ConfigError: it is no such thing, or the key leads through a value that is no section.
+    """
     key, separator, text = given.partition("=")
     if not separator:
         raise ConfigError(f"--set {given}: expected KEY=VALUE, such as training.epochs=2")

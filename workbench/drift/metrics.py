@@ -32,6 +32,9 @@ FEW_ANSWERS = 8
 """Up to this many distinct answers, accuracy is given per answer too."""
 
 
+QUARTILES = 4
+
+
 class Series(NamedTuple):
     """One metric of one policy on one suite, sorted by item id.
 
@@ -200,6 +203,39 @@ def flips(before: Series, after: Series) -> Flips:
     total = len(lost) + len(gained)
     p = float(stats.binomtest(len(lost), total).pvalue) if total else 1.0
     return Flips(lost, gained, len(before.items), p)
+
+
+class Quartile(NamedTuple):
+    """Pairs of one quartile of the margin they had before, the first the least confident.
+
+    Attributes:
+        before: mean margin before, nats per pair.
+        change: of the margin, nats per pair.
+        lost: share of pairs that were right before and are wrong after.
+    """
+
+    before: Estimate
+    change: Estimate
+    lost: Estimate
+
+
+def by_quartile(before: Series, after: Series) -> tuple[Quartile, ...]:
+    """What became of pairs by how confident the policy was: an average hides who pays (arXiv 2606.19744).
+
+    Raises:
+        ValueError: the two are not of the same items.
+    """
+    if reason := _unlike(before, after):
+        raise ValueError(reason.method)
+    order = np.argsort(before.values, kind="stable")
+    found: list[Quartile] = []
+    for part in np.array_split(order, QUARTILES):
+        rows: list[int] = part.tolist()
+        groups = [before.groups[i] for i in rows]
+        was, now = before.values[rows], after.values[rows]
+        lost = ((was > 0) & (now <= 0)).astype(np.float64)
+        found.append(Quartile(mean(was, groups), paired_difference(now, was, groups), share(lost, groups)))
+    return tuple(found)
 
 
 def by_answer(margins: Series, answers: Mapping[str, str]) -> dict[str, Estimate]:

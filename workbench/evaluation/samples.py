@@ -23,8 +23,9 @@ def samples(context: Context, version: Version, against: dict[str, PolicyRef]) -
     """Answers to test prompts of one version.
 
     Per answer: `tokens`, `finished`, `refused`, `compliance/<guideline>`, and for every policy in `against`
-    `kl/<digest>`: KL(policy || other) summed over the answer's positions, in nats, exact over the vocabulary. KL in
-    nats per token is the quotient of the sums of `kl/<digest>` and `tokens`. The text is kept in `detail`.
+    `kl/<digest>`: KL(policy || other) summed over the answer's positions, in nats, exact over the vocabulary, and
+    `kl_back/<digest>`: KL(other || policy) at the same positions. KL in nats per token is the quotient of the sums of
+    `kl/<digest>` and `tokens`. The text is kept in `detail`.
     """
     pairs = _prompts(version, context.settings.samples)
     answers = _answers(context, [p.prompt for p in pairs])
@@ -37,7 +38,7 @@ def samples(context: Context, version: Version, against: dict[str, PolicyRef]) -
         }
         question = asked_in(pair.prompt)
         numbers |= {f"compliance/{g}": GUIDELINES[g].score(question, answer.text) for g in context.settings.guidelines}
-        numbers |= {f"kl/{other}": values[k] for other, values in nats.items()}
+        numbers |= {metric: values[k] for metric, values in nats.items()}
         for metric, value in numbers.items():
             detail = {"prompt": pair.prompt.text, "answer": answer.text} if metric == "tokens" else {}
             key = pair.prompt.key
@@ -75,9 +76,9 @@ def _answers(context: Context, prompts: Sequence[Prompt]) -> list[Answer]:
 
 
 def _kl(context: Context, answers: Sequence[Answer], against: Mapping[str, PolicyRef]) -> dict[str, list[float]]:
-    """KL from each of some policies; the policy itself reads its answers once for all of them."""
+    """KL to some policies, both ways, by metric; the policy itself reads its answers once for all of them."""
     examples = [a.encoded for a in answers]
-    found = {other: [0.0] * len(examples) for other in against}
+    found = {f"{way}/{other}": [0.0] * len(examples) for other in against for way in ("kl", "kl_back")}
     if not against:
         return found
     for batch in context.family.batches(examples, size=KL_BATCH, tokens=KL_TOKENS):
@@ -86,9 +87,10 @@ def _kl(context: Context, answers: Sequence[Answer], against: Mapping[str, Polic
         with torch.inference_mode():
             chunks = [kl_to_each(mine.logits(c), [each.logits(c) for each in theirs]) for c in mine.chunks()]
         for other, per_chunk in zip(against, zip(*chunks, strict=True), strict=True):
-            nats = torch.zeros(len(batch)).index_add(0, rows.example, torch.cat(per_chunk).cpu())
-            for k, value in zip(batch, nats.tolist(), strict=True):
-                found[other][k] = value
+            for way, parts in zip(("kl", "kl_back"), zip(*per_chunk, strict=True), strict=True):
+                nats = torch.zeros(len(batch)).index_add(0, rows.example, torch.cat(parts).cpu())
+                for k, value in zip(batch, nats.tolist(), strict=True):
+                    found[f"{way}/{other}"][k] = value
     return found
 
 

@@ -1,6 +1,7 @@
 """Divergences between next-token distributions."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -23,11 +24,18 @@ def kl_per_position(p_logits: Tensor, q_logits: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ.
     """
-    return kl_to_each(p_logits, [q_logits])[0]
+    return kl_to_each(p_logits, [q_logits])[0].there
 
 
-def kl_to_each(p_logits: Tensor, q_logits: Sequence[Tensor]) -> list[Tensor]:
-    """The same to several q; what depends on p alone is computed once.
+class BothWays(NamedTuple):
+    """KL(p || q) and KL(q || p) at every position, nats, shape (positions,)."""
+
+    there: Tensor
+    back: Tensor
+
+
+def kl_to_each(p_logits: Tensor, q_logits: Sequence[Tensor]) -> list[BothWays]:
+    """The same to several q, in both directions; what depends on p alone is computed once.
 
     Raises:
         ValueError: the shapes differ.
@@ -35,4 +43,9 @@ def kl_to_each(p_logits: Tensor, q_logits: Sequence[Tensor]) -> list[Tensor]:
     require_same_shape(p_logits=p_logits, **{f"q_logits {i}": each for i, each in enumerate(q_logits)})
     p_log = p_logits.float().log_softmax(-1)
     p = p_log.exp()
-    return [(p * (p_log - each.float().log_softmax(-1))).sum(-1) for each in q_logits]
+    found: list[BothWays] = []
+    for each in q_logits:
+        q_log = each.float().log_softmax(-1)
+        ratio = p_log - q_log
+        found.append(BothWays((p * ratio).sum(-1), -(q_log.exp() * ratio).sum(-1)))
+    return found

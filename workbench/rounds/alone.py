@@ -109,7 +109,7 @@ class _Rows:
             return accuracy(rows)
         if metric == "bits":
             return bits_per_byte(rows, self.series("bytes"))
-        if metric.startswith("kl/"):
+        if metric.startswith(("kl/", "kl_back/")):
             return kl_per_token(rows, self.series("tokens"))
         between = bool(np.all((rows.values >= 0) & (rows.values <= 1)))
         return (share if between else mean)(rows.values, rows.groups)
