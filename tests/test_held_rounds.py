@@ -48,6 +48,16 @@ def test_a_plain_plan_says_nothing_of_methods(workspace):
     assert planned(workspace, replay={"share": 0.2}).digest != one.digest
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_what_concerns_old_pairs_does_not_change_the_identity_of_a_first_round(workspace, name):
+    def first(**changes):
+        return workspace.round(workspace.plan(settings(version="polite", parent="base", **changes)))
+
+    values = METHODS[name].settings
+    says_more = {"objective", "after", "moving"} & values.keys() or name in {"kl-new", "budget"}
+    assert (first(**values).digest == first().digest) is not bool(says_more)
+
+
 def test_a_round_with_replay_trains_on_old_pairs_too(workspace):
     outcome = planned(workspace, replay={"share": 0.25}).run(where="here")
     new, old = workspace.version("short"), workspace.version("polite")

@@ -20,12 +20,14 @@ from transformers import (
 
 from preference_data.records import Pair, Prompt
 from tests.tiny_model import build_tiny_model
+from workbench.config import TrainingSettings
 from workbench.models import attention
 from workbench.models.forward import MOST_SHARED, batches_by_length, collate, completion_logits, completion_logps
-from workbench.models.load import load_full, load_tokenizer
+from workbench.models.load import load_full, load_tokenizer, trainable
 from workbench.models.numerics import hold_in_half
-from workbench.models.sharing import layout_of
+from workbench.models.sharing import PROBE, layout_of
 from workbench.models.tokens import Encoded, encode_pair
+from workbench.tasks import PolicyRef
 
 SIZE = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
 GATED = {**SIZE, "intermediate_size": 32, "num_key_value_heads": 2, "head_dim": 4}
@@ -279,3 +281,21 @@ def test_models_that_would_answer_differently_are_found(make, layout):
         found = completion_logps(model, collate(examples, pad_id=0, layout=layout))
         alone = torch.cat([completion_logps(model, collate([e], pad_id=0)) for e in examples])
     assert torch.allclose(found, alone, atol=1e-4)
+
+
+def test_what_an_adapter_was_taught_does_not_change_the_layout(tmp_path):
+    """A steep policy rounds by more than the probe allows; rows are laid out as for its base all the same."""
+    model_path = str(build_tiny_model(tmp_path))
+    base = PolicyRef("b" * 64, "full", model_path, "b" * 64, model_path, "tok")
+    model = trainable(base, TrainingSettings(rank=4))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_B." in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)) * 30)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert layout_of(model) == "packed"
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == trained
+    alone, packed = (
+        completion_logps(model.eval(), collate(PROBE, pad_id=0, layout=way)) for way in ("plain", "packed")
+    )
+    assert torch.allclose(alone, packed, rtol=1e-3)

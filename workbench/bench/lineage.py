@@ -68,7 +68,7 @@ def read_out(ws: Workspace, lineage: Lineage, versions: Sequence[str], settings:
     Returns:
         `hits`: mean score of each test prompt; `chance`: mean sigma(margin); `kl_base`, `kl_parent`: nats per token on
         the policy's samples; `tokens`, `distinct_2`: of its samples; `compliance`: by guideline, score of each sample;
-        `choice`: items right, by policy; `text_bits`: bits of the text suite, by policy; `rounds`: costs.
+        `choice`: items right, and `text_bits`: bits of the text suite, of the base and the last policy; `rounds`: costs.
     """
     reader = _Reader(ws, measuring_condition(ws.plan(settings)))
     digests, policies = [ws.version(name).digest for name in versions], lineage.policies
@@ -88,8 +88,10 @@ def read_out(ws: Workspace, lineage: Lineage, versions: Sequence[str], settings:
             g: table(lambda p, v, g=g: reader.values(p, f"samples/{v}", f"compliance/{g}"))
             for g in settings.evaluation.guidelines
         },
-        "choice": [reader.values(p, "choice", "correct") for p in policies],
-        "text_bits": [round(sum(reader.values(p, reader.text_suite(p), "bits")), 1) for p in policies],
+        "choice": [reader.values(p, "choice", "correct") for p in (policies[0], policies[-1])],
+        "text_bits": [
+            round(sum(reader.values(p, reader.text_suite(p), "bits")), 1) for p in (policies[0], policies[-1])
+        ],
         "rounds": lineage.rounds,
     }
 

@@ -138,7 +138,10 @@ class Bench:
         self._ws.evaluate(outcome.child.digest, settings, versions=self._versions)
 
     def _settings(self, cell: Cell, task: Task, parent: str) -> RoundSettings:
-        evaluation = {**EVALUATION, "guidelines": [each.guideline for each in self._tasks if each.guideline]}
+        # Suites cost as much as a task's test pairs; what the stream cost in the end is asked.
+        suites = EVALUATION["suites"] if task == self._tasks[-1] else []
+        guidelines = [each.guideline for each in self._tasks if each.guideline]
+        evaluation = {**EVALUATION, "suites": suites, "guidelines": guidelines}
         given = cell.settings
         values = {**given, "parent": parent, "version": task.name, "update": task.update,
                   "replay": {**given.get("replay", {}), "seed": cell.seed},

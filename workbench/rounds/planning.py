@@ -1,12 +1,14 @@
 """From settings, which name things, to a plan, which holds what they name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from preference_data.simulate import GUIDELINES
 from preference_data.versions import Version
-from workbench.config import RoundSettings
+from workbench.config import PenaltySettings, ReplaySettings, RoundSettings, ScheduleSettings
 from workbench.errors import ConfigError
 from workbench.policies.registry import PolicyRecord, Registry
+from workbench.rounds.holding import earlier_versions
 from workbench.rounds.schedules import fixed
 from workbench.tasks import Anchor, Past, Plan, VersionRef
 
@@ -42,7 +44,7 @@ def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) 
         Past(registry.ref(p), version_ref(p.version, version.path.parent) if p.version else None) for p in lineage
     )
     by_rule = settings.schedule.kind != "given"
-    return Plan(
+    plan = Plan(
         number=len(lineage),
         parent=registry.ref(parent),
         base=registry.ref(lineage[0]),
@@ -63,6 +65,31 @@ def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) 
         penalties=settings.penalties,
         after=settings.after,
     )
+    return _without_what_has_no_effect(plan)
+
+
+FIXED = frozenset({"given", "uniform", "age"})
+"""Schedules whose weights follow from the lineage alone, and so are in the plan's anchors."""
+
+
+def _without_what_has_no_effect(plan: Plan) -> Plan:
+    """The same round under the same identity, whatever its settings say about pairs that are not there.
+
+    A first round with replay is a first round.
+    """
+    if plan.schedule.kind in FIXED:
+        plan = replace(plan, schedule=ScheduleSettings())
+    if plan.parent.digest == plan.base.digest:
+        plan = replace(plan, start_from="parent")
+    if earlier_versions(plan):
+        return plan
+    penalties = plan.penalties.model_copy(
+        update={"kl_old": 0.0, "hold": 0.0, "ewc": 0.0, "ewc_pairs": PenaltySettings().ewc_pairs}
+    )
+    if not penalties.kl_new:
+        penalties = penalties.model_copy(update={"kl_budget": None})
+    anchors = tuple(anchor for anchor in plan.anchors if anchor.weight > 0)
+    return replace(plan, schedule=ScheduleSettings(), anchors=anchors, replay=ReplaySettings(), penalties=penalties)
 
 
 def version_ref(digest: str, directory: Path) -> VersionRef:
