@@ -1,7 +1,9 @@
 """From a job to measured items: retention, samples, and every suite asked for."""
 
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 
 from preference_data.versions import load_version
@@ -18,7 +20,7 @@ from workbench.models.score_table import read_table
 from workbench.tasks import EvaluateJob, Item, Progress, Report
 
 SUITES: dict[str, Suite] = {"choice": choice, "text": text, "refusal": refusal}
-GROUP = "continual_alignment.suites"
+GROUP, HARNESS = "continual_alignment.suites", "lm-eval/"
 
 
 def suite_named(name: str) -> Suite:
@@ -29,6 +31,12 @@ def suite_named(name: str) -> Suite:
     """
     if name in SUITES:
         return SUITES[name]
+    if name.startswith(HARNESS):
+        if find_spec("lm_eval") is None:
+            raise ConfigError(
+                f"evaluation.suites: '{name}' needs the extra lm-eval: pip install continual-alignment-workbench[lm-eval]"
+            )
+        return import_module("workbench.evaluation.harness").harness(name.removeprefix(HARNESS))
     elsewhere = {e.name: e for e in entry_points(group=GROUP)}
     if name not in elsewhere:
         known = ", ".join([*SUITES, *elsewhere])
