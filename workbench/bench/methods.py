@@ -33,7 +33,7 @@ WORK, RESULTS, SIZES = "WORKBENCH_BENCH_WORK", "WORKBENCH_BENCH_RESULTS", "WORKB
 select and test pairs of a task, such as 256,100,450."""
 
 FULL, QUICK = Sizes(256, 100, 450), Sizes(12, 8, 20)
-TRAINING = {"learning_rate": 3e-4, "epochs": 2, "batch_size": 8, "accumulation": 1, "rank": 8, "alpha": 16,
+TRAINING = {"learning_rate": 2e-4, "epochs": 2, "batch_size": 4, "accumulation": 1, "rank": 8, "alpha": 16,
             "max_length": 512, "checkpoint_every": 1000}  # fmt: skip
 EVALUATION = {"suites": ["choice", "text"], "samples": 24, "max_new_tokens": 24, "batch_size": 64}
 REJECTING = {"min_gain": 1.0}
