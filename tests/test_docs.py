@@ -31,6 +31,9 @@ PAGES = (README, *sorted(ROOT.glob("docs/*.md")))
 BASE = "path/to/model"
 """What the README calls a base."""
 
+OTHER = "path/to/other"
+"""What it calls another one."""
+
 NEED_THE_REAL_MODEL = {("demo",), ("model", "fetch")}
 RUN_UNTIL_STOPPED = {("page",), ("serve",), ("up",)}
 TAKES_LONG = {("bench",)}
@@ -94,6 +97,7 @@ def base(tmp_path_factory) -> Path:
 @pytest.fixture
 def folder(base, tmp_path, monkeypatch) -> Path:
     """A current folder with the files that the README speaks of."""
+    build_tiny_model(base.parent / "other", seed=1)
     write_pairs(tmp_path / "votes.jsonl", "yes", "no")
     write_pairs(tmp_path / "more.jsonl", "certainly", "never")
     (tmp_path / "prompts.txt").write_text("Why is the sky blue?\nWhat is bread?\n", encoding="utf-8")
@@ -108,7 +112,7 @@ def folder(base, tmp_path, monkeypatch) -> Path:
 
 def run(arguments: list[str], base: Path) -> str:
     """Output of a command that the README shows, on the tiny model and at a size for tests."""
-    given = [str(base) if word == BASE else word for word in arguments]
+    given = [{BASE: str(base), OTHER: str(base.parent / "other")}.get(word, word) for word in arguments]
     result = CliRunner().invoke(app, given + SMALL * (given[0] in SETTABLE))
     # What doctor finds is up to the machine; that it found something has exit status 1.
     ended = result.exit_code == 0 or (given[0] == "doctor" and "broken" in result.output)

@@ -34,7 +34,7 @@ def suite_named(name: str) -> Suite:
     if name.startswith(HARNESS):
         if find_spec("lm_eval") is None:
             raise ConfigError(
-                f"evaluation.suites: '{name}' needs the extra lm-eval: pip install continual-alignment-workbench[lm-eval]"
+                f"evaluation.suites: '{name}' needs the package lm-eval: pip install 'lm-eval>=0.4.13,<0.5'"
             )
         return import_module("workbench.evaluation.harness").harness(name.removeprefix(HARNESS))
     elsewhere = {e.name: e for e in entry_points(group=GROUP)}

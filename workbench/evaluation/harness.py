@@ -1,4 +1,4 @@
-"""Tasks of the Language Model Evaluation Harness as suites: `lm-eval/<task>`. Needs the extra `lm-eval`.
+"""Tasks of the Language Model Evaluation Harness as suites: `lm-eval/<task>`. Needs the package lm-eval.
 
 Answers are scored on the same rows as everything else; generation goes through the lineage's chat template, greedily.
 Tasks of one's own are YAML files in the folder that `WORKBENCH_LM_EVAL_TASKS` names.
