@@ -61,6 +61,14 @@ def test_weights_fall_with_age():
     assert [p.weight for p in found] == [1.0, 1.0, 0.125]  # 1, 2 x 0.5, 0.5^3
 
 
+def test_replayed_pairs_weigh_what_is_asked_or_as_much_as_the_new_round():
+    new, earlier = [pair(f"n {i}") for i in range(6)], {1: [pair(f"o {i}") for i in range(2)], 2: [pair("p")]}
+    heavy = mixed(new, earlier, ReplaySettings(share="all", weight=4.0), {})
+    assert [p.weight for p in heavy[6:]] == [4.0] * 3
+    balanced = mixed(new, earlier, ReplaySettings(share="all", weight="balanced"), {})
+    assert [p.weight for p in balanced] == [1.0] * 6 + [3.0] * 2 + [6.0]
+
+
 def test_coverage_takes_every_value_of_a_slice_in_turn():
     old = [pair(f"a {i}", domain="a") for i in range(20)] + [pair("b", domain="b"), pair("c", domain="c")]
     found = mixed([pair(f"n {i}") for i in range(3)], {1: old}, ReplaySettings(share=1.0, choice="coverage"), {})
@@ -206,6 +214,7 @@ def test_what_is_said_beside_a_method_wins():
     [
         ({"method": "magic"}, "known methods: plain, base"),
         ({"replay": {"share": -1}}, "expected 0 or more"),
+        ({"replay": {"weight": 0}}, "expected more than 0"),
         ({"penalties": {"kl_old": 1.0}}, "replay.share is 0"),
         ({"penalties": {"kl_budget": 0.1}}, "kl_new and kl_old are 0"),
         ({"penalties": {"kl_base_budget": 0.1}}, "kl_base is 0"),

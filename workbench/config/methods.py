@@ -22,6 +22,9 @@ class ReplaySettings(Settings):
     """random; coverage (evenly over the values of all slices); margin (evenly over quartiles of the parent's margin)."""
     answers: Literal["kept", "fresh"] = "kept"
     """`fresh` lets the parent answer the replayed prompts anew and ranks its answers by its own implicit reward."""
+    weight: float | Literal["balanced"] = 1.0
+    """Multiplies the weights of replayed pairs; `balanced` lets each earlier round count as much as the new one, however
+    few of its pairs are replayed."""
     age_weight: float = Field(default=1.0, gt=0, le=1)
     """A pair's weight is multiplied by this for every round it is old (NS-DPO)."""
     seed: int = Field(default=0, ge=0)
@@ -30,6 +33,8 @@ class ReplaySettings(Settings):
     def _share_is_not_negative(self) -> Self:
         if self.share != "all" and self.share < 0:
             raise ValueError(f"share = {self.share:g}: expected 0 or more, or 'all'")
+        if self.weight != "balanced" and self.weight <= 0:
+            raise ValueError(f"weight = {self.weight:g}: expected more than 0, or 'balanced'")
         return self
 
     @property

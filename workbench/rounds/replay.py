@@ -43,10 +43,16 @@ def replayed(
     candidates = without_contradictions(new, earlier)
     counts = _shares(len(new), {age: len(pairs) for age, pairs in candidates.items()}, settings)
     chosen = (
-        _aged(_ordered(candidates[age], settings, margins)[:count], age, settings.age_weight)
+        _aged(_ordered(candidates[age], settings, margins)[:count], age, _weight(len(new), count, age, settings))
         for age, count in counts.items()
     )
     return list(chain.from_iterable(chosen))
+
+
+def _weight(new: int, count: int, age: int, settings: ReplaySettings) -> float:
+    """What the weights of one round's replayed pairs are multiplied by."""
+    own = new / max(count, 1) if settings.weight == "balanced" else settings.weight
+    return own * settings.age_weight**age
 
 
 def without_contradictions(new: Sequence[Pair], earlier: Mapping[int, Sequence[Pair]]) -> dict[int, list[Pair]]:
@@ -101,4 +107,4 @@ def _in_turn(strata: Sequence[Sequence[Pair]]) -> Iterator[Pair]:
 
 
 def _aged(pairs: Sequence[Pair], age: int, weight: float) -> list[Pair]:
-    return [replace(p, weight=p.weight * weight**age, slices={**p.slices, AGE: str(age)}) for p in pairs]
+    return [replace(p, weight=p.weight * weight, slices={**p.slices, AGE: str(age)}) for p in pairs]
