@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from preference_data.simulate import GUIDELINES
 from tests.tiny_model import build_tiny_model
 from workbench.cli import VERBS, app
-from workbench.config import RoundSettings, read_settings
+from workbench.cli.settings import round_settings
+from workbench.config import METHODS, RoundSettings, read_settings
 
 SMALL = [
     f"--set={one}"
@@ -180,6 +181,17 @@ def test_settings_that_plan_writes_are_read_back_the_same(tmp_path, two_rounds):
     )
     assert "# Inverse temperature, per nat" in file.read_text()
     assert run("plan", "--write", file, code=1).startswith(f"error: {file}: exists")
+
+
+def test_a_method_can_be_named_over_a_file_that_plan_wrote(tmp_path):
+    file = tmp_path / "round.toml"
+    run("plan", "--write", file, "--method", "coverage", "--set", "replay.share=0.3")
+    read = read_settings(file, RoundSettings)
+    assert (read.method, read.replay.choice, read.replay.share) == ("coverage", "coverage", 0.3)
+    assert round_settings(file, method="mix").anchors == RoundSettings.model_validate({"method": "mix"}).anchors
+    run("plan", "--write", tmp_path / "plain.toml")
+    for name in METHODS:
+        assert round_settings(tmp_path / "plain.toml", method=name) == RoundSettings.model_validate({"method": name})
 
 
 def test_flags_stand_over_the_file(tmp_path, two_rounds):

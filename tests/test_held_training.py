@@ -1,6 +1,8 @@
 """Penalties and what is done after training, on a tiny model: off means off, and each does what its formula says."""
 
+import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -109,6 +111,24 @@ def test_a_policy_of_another_rank_cannot_be_compared(world, first):
     model = trainable(world.base, TRAINING.model_copy(update={"rank": 2}))
     with pytest.raises(PolicyError, match="choose policies of one rank"):
         weights_of(first, model)
+
+
+def test_a_policy_of_another_scaling_is_scaled(world, first, tmp_path):
+    """The same product: half the scaling in the configuration, twice the matrix."""
+    model = trainable(first, TRAINING)
+    twice = tmp_path / "twice"
+    shutil.copytree(first.path, twice)
+    config = json.loads((twice / "adapter_config.json").read_text())
+    (twice / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": config["lora_alpha"] * 2}))
+    own, scaled = (weights_of(p, model) for p in (first, first._replace(path=str(twice))))
+    for name, value in own.items():
+        assert torch.equal(scaled[name], value * (2 if ".lora_B." in name else 1))
+
+
+def test_full_weights_do_not_stand_in_for_an_adapter(world, first):
+    stranger = first._replace(digest="e" * 64, kind="full", path=str(world.model))
+    with pytest.raises(PolicyError, match="choose policies of one kind"):
+        weights_of(stranger, trainable(first, TRAINING))
 
 
 def batch(margins, *, start, old):

@@ -14,7 +14,7 @@ from workbench.errors import ConfigError
 from workbench.maths import LOSSES, PairLogps, between, essential, short_to_long
 from workbench.rounds.replay import mixed, without_contradictions
 from workbench.rounds.schedules import Judged, by_age, by_drift, by_slice, fixed
-from workbench.tasks import PolicyRef
+from workbench.tasks import AGE, PolicyRef
 
 LENGTHS = PairLogps(torch.tensor([2.0]), torch.tensor([4.0]))
 
@@ -32,7 +32,7 @@ def test_replay_takes_the_share_from_all_rounds_alike():
     earlier = {1: [pair(f"one {i}") for i in range(9)], 2: [pair(f"two {i}") for i in range(9)]}
     found = mixed(new, earlier, ReplaySettings(share=0.4), {})
     # 0.4 x 10 = 4: two of each round
-    assert [p.slices["age"] for p in found] == ["0"] * 10 + ["1"] * 2 + ["2"] * 2
+    assert [p.slices[AGE] for p in found] == ["0"] * 10 + ["1"] * 2 + ["2"] * 2
     assert found == mixed(new, earlier, ReplaySettings(share=0.4), {})
     other = mixed(new, earlier, ReplaySettings(share=0.4, seed=1), {})
     assert texts(other) != texts(found)
@@ -41,7 +41,7 @@ def test_replay_takes_the_share_from_all_rounds_alike():
 def test_what_one_round_lacks_the_others_give_and_no_more_than_there_is():
     new = [pair(f"new {i}") for i in range(10)]
     earlier = {1: [pair("one")], 2: [pair(f"two {i}") for i in range(9)]}
-    assert [p.slices["age"] for p in mixed(new, earlier, ReplaySettings(share=0.6), {})][10:] == ["1"] + ["2"] * 5
+    assert [p.slices[AGE] for p in mixed(new, earlier, ReplaySettings(share=0.6), {})][10:] == ["1"] + ["2"] * 5
     assert len(mixed(new, earlier, ReplaySettings(share=9.0), {})) == 20
     assert len(mixed(new, earlier, ReplaySettings(share="all"), {})) == 20
     assert mixed(new, earlier, ReplaySettings(), {}) == mixed(new, {}, ReplaySettings(share=1.0), {})
@@ -164,6 +164,15 @@ def test_cppo_weighs_by_the_type_of_a_pair():
         0.5 * math.log(1 + math.exp(2)) + 0.5 * 0.1 * 1,
     ]
     assert found.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_cppo_finds_no_types_in_rounding():
+    # a round's first step: rewards are 0 up to 1e-3, so every pair is normal and its loss ln 2
+    policy = PairLogps(torch.tensor([-2.0, -2.001, -1.999]), torch.tensor([-3.0, -3.0, -3.0]))
+    reference = PairLogps(torch.tensor([-2.0] * 3), torch.tensor([-3.0] * 3))
+    lengths = PairLogps(torch.tensor([2.0] * 3), torch.tensor([4.0] * 3))
+    found = LOSSES["cppo"](policy, reference, beta=0.5, label_smoothing=0.0, lengths=lengths)
+    assert found.tolist() == pytest.approx([math.log(2)] * 3, abs=1e-3)
 
 
 def test_an_average_and_its_ends():

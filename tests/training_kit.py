@@ -13,7 +13,7 @@ from workbench.models.forward import collate, completion_logps
 from workbench.models.load import Family
 from workbench.models.score_table import PairScore, write_table
 from workbench.models.tokens import encode_pair
-from workbench.tasks import Anchor, PolicyRef, TrainJob, VersionRef
+from workbench.tasks import AGE, Anchor, PolicyRef, TrainJob, VersionRef
 from workbench.training.optimise import optimise
 
 TRAINING = TrainingSettings(
@@ -36,7 +36,7 @@ class World:
         self.pairs = [
             Pair(
                 Prompt.of(f"about {w} {i}{' or so' * (split == 'select')}"), *answers[i % len(answers)],
-                (0.5, 1.0)[i % 2], None, (), {"age": age(i)} if age else {}, split,
+                (0.5, 1.0)[i % 2], None, (), {AGE: age(i)} if age else {}, split,
             )
             for split, n in (("train", 24), ("test", 6), ("select", 5))
             for i, w in enumerate((WORDS * 2)[:n])

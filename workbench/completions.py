@@ -48,11 +48,12 @@ def read_prompts(path: Path) -> list[SlicedPrompt]:
 
 
 class Answered(NamedTuple):
-    """A prompt, what it belongs to, and its answers."""
+    """A prompt, what it belongs to, its answers, and which of them ended by themselves."""
 
     prompt: Prompt
     slices: Mapping[str, str]
     answers: tuple[str, ...]
+    finished: tuple[bool, ...]
 
 
 def write_answered(folder: Path, answered: Iterable[Answered]) -> None:
@@ -63,6 +64,7 @@ def write_answered(folder: Path, answered: Iterable[Answered]) -> None:
                 "messages": [list(m) for m in each.prompt.messages],
                 "slices": dict(each.slices),
                 "answers": list(each.answers),
+                "finished": list(each.finished),
             }
             file.write(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n")
 
@@ -73,13 +75,13 @@ def read_answered(folder: Path) -> Iterator[Answered]:
         for line in file:
             row = json.loads(line)
             prompt = Prompt(tuple(Message(*m) for m in row["messages"]))
-            yield Answered(prompt, row["slices"], tuple(row["answers"]))
+            yield Answered(prompt, row["slices"], tuple(row["answers"]), tuple(row["finished"]))
 
 
 def comparisons(folder: Path, job: GenerateJob, *, source: str) -> Iterator[Comparison]:
     """Comparisons of the answers a job wrote; prompts with an empty or twice the same answer give none."""
     origin = Sampled(job.policy.digest, job.temperature, job.top_p, job.max_new_tokens, job.seed)
-    for prompt, slices, texts in read_answered(folder):
+    for prompt, slices, texts, _ in read_answered(folder):
         if len(set(texts)) == len(texts) and all(t.strip() for t in texts):
             completions = tuple(Completion(text, origin) for text in texts)
             yield Comparison(prompt=prompt, completions=completions, source=source, slices=slices)

@@ -12,11 +12,16 @@ KEPT = ("update", "objective", "training", "numerics", "evaluation", "gate", "sc
 """Parts of a plan that do not name policies."""
 
 
-def check_movable(lineage: Sequence[PolicyRecord], base: PolicyRecord) -> None:
+def check_movable(lineage: Sequence[PolicyRecord], base: PolicyRecord, plans: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse a lineage whose rounds cannot be run again, before anything is trained.
 
+    Args:
+        lineage: base first.
+        base: the new one.
+        plans: of recorded rounds, by digest.
+
     Raises:
-        ConfigError: it sits on this base already, or a policy was made elsewhere.
+        ConfigError: it sits on this base already, a policy was made elsewhere, or an anchor is of another lineage.
     """
     if lineage[0].digest == base.digest:
         raise ConfigError(f"the lineage of {lineage[-1].name} sits on base {base.name} already; give another base")
@@ -26,6 +31,7 @@ def check_movable(lineage: Sequence[PolicyRecord], base: PolicyRecord) -> None:
                 f"policy {policy.name} ({policy.digest[:12]}) was adopted, so that nobody knows how to make it on another "
                 "base; choose a lineage of rounds with --policy"
             )
+        moved_settings(plans[policy.round], {each.digest: base.digest for each in lineage})
 
 
 def moved_settings(plan: Mapping[str, Any], moved: Mapping[str, str]) -> RoundSettings:
@@ -46,5 +52,8 @@ def moved_settings(plan: Mapping[str, Any], moved: Mapping[str, str]) -> RoundSe
                 f"round {plan['number']}: anchor {strangers[0][:12]} is no policy of the lineage that is moved; "
                 "only rounds anchored to their own lineage can be run on another base"
             )
-        values["anchors"] = [{"policy": moved[a["policy"]], "weight": a["weight"]} for a in plan["anchors"]]
+        merged: dict[str, float] = {}
+        for each in plan["anchors"]:
+            merged[moved[each["policy"]]] = merged.get(moved[each["policy"]], 0.0) + each["weight"]
+        values["anchors"] = [{"policy": policy, "weight": weight} for policy, weight in merged.items()]
     return RoundSettings.model_validate({**values, "parent": moved[plan["parent"]], "version": plan["version"]})

@@ -57,8 +57,8 @@ class Anchor(NamedTuple):
     weight: float
 
 
-AGE, NEW = "age", "0"
-"""Slice of a training pair: for how many rounds it has been known; its value for a new one."""
+AGE, NEW = "_age", "0"
+"""Slice of a training pair: for how many rounds it has been known; its value for a new one. No name that data would use."""
 
 
 class SliceWeights(NamedTuple):

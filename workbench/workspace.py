@@ -33,6 +33,7 @@ from workbench.policies.registry import PolicyRecord
 from workbench.rebasing import check_movable, moved_settings
 from workbench.rounds.alone import Alone, measurements
 from workbench.rounds.estimate import Estimated, estimate, shape_of, suite_sizes
+from workbench.rounds.journal import FINAL
 from workbench.rounds.plan import measuring_condition, plan_digest
 from workbench.rounds.planning import resolve_plan, version_ref
 from workbench.rounds.run import Outcome, run_round
@@ -66,10 +67,10 @@ class PlannedRound:
             self.plan, assembly.workload(self.plan), shape_of(base), suite_sizes(self.plan.evaluation.suites)
         )
 
-    def run(self, *, where: Where = "auto", watch: Watch = silent) -> Outcome:
+    def run(self, *, where: Where = "auto", watch: Watch = silent, promote: bool = True) -> Outcome:
         """Run the round to its end, or go on with it; see `workbench.rounds.run.run_round` for what it raises."""
         with self.workspace.held(f"running round {self.plan.number}"), assembly.tools(where) as tools:
-            return run_round(self.plan, tools, self.workspace.services(watch))
+            return run_round(self.plan, tools, self.workspace.services(watch), promote=promote)
 
 
 class Workspace(Places):
@@ -269,12 +270,13 @@ class Workspace(Places):
         """
         lineage = self.registry.lineage(self.registry.resolve(policy).digest)
         new = self.registry.add_base(base.absolute(), name or base.name)
-        check_movable(lineage, new)
         plans = {r.digest: json.loads(r.plan) for r in self.journal.rounds()}
+        check_movable(lineage, new, plans)
         moved = {lineage[0].digest: new.digest}
         for old in lineage[1:]:
-            settings = moved_settings(plans[str(old.round)], moved)
-            moved[old.digest] = self.round(self.plan(settings)).run(where=where, watch=watch).child.digest
+            again = self.round(self.plan(moved_settings(plans[str(old.round)], moved)))
+            done = {r.digest: r.child for r in self.journal.rounds() if r.state in FINAL}.get(again.digest)
+            moved[old.digest] = done or again.run(where=where, watch=watch, promote=False).child.digest
         return tuple(moved), tuple(moved.values())
 
     def evaluate(

@@ -34,7 +34,7 @@ class Lineage:
     """
 
     policies: list[str]
-    rounds: list[dict[str, float]]
+    rounds: list[dict[str, float | None]]
     scored: int = 0
 
     def watch(self, progress: Progress) -> None:
@@ -42,11 +42,14 @@ class Lineage:
         if progress.step == "score" and progress.done == progress.total:
             self.scored += progress.total
 
-    def cost(self, ws: Workspace, outcome: Outcome, seconds: float) -> dict[str, float]:
-        """What a round took: seconds, answers scored, pairs trained on, size of the child, memory so far."""
+    def cost(self, ws: Workspace, outcome: Outcome, seconds: float | None) -> dict[str, float | None]:
+        """What a round took: seconds, answers scored, pairs trained on, size of the child, memory so far.
+
+        Seconds are None for a round that was begun before, or is another lineage's, too.
+        """
         scored, self.scored = self.scored, 0
         return {
-            "seconds": round(seconds, 1),
+            "seconds": None if seconds is None else round(seconds, 1),
             "scored": scored,
             "pairs": _trained_on(ws, outcome),
             "disk_bytes": sum(f.stat().st_size for f in Path(outcome.child.path).glob("*") if f.is_file()),

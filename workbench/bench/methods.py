@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from preference_data.records import digest
 from workbench import assembly
 from workbench.bench.figures import Figure
 from workbench.bench.lineage import Lineage, read_out
@@ -105,37 +106,56 @@ class Bench:
         self._results.mkdir(parents=True, exist_ok=True)
         self._ws = Workspace.init(work / f"{stream}{'-quick' * quick}", base=base_folder())
         self._numerics = _kept_numerics(self._ws)
+        self._sizes = QUICK if quick else _sizes()
+        self._conditions = digest([self._sizes, TRAINING, EVALUATION, self._numerics.model_dump()])[:16]
+        self._require_same_conditions()
         self._versions: list[str] = []
 
     def run(self, cell: Cell) -> dict[str, Any]:
         """What a lineage measured; from its file where it is whole."""
         file = self._results / cell.file
-        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"rounds": []}
+        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if known and known["conditions"] != self._conditions:
+            raise ConfigError(
+                f"{file}: measured with other sizes or settings; give another folder in {RESULTS}, or remove the file"
+            )
         if "hits" in known:
             return known
         if not self._versions:
-            sizes = QUICK if self._quick else _sizes()
-            self._versions = prepare(self._ws, self._tasks, Setting(sizes, self._numerics, self._tell))
-        lineage = Lineage([self._ws.registry.resolve("base").digest], list(known["rounds"]))
+            self._versions = prepare(self._ws, self._tasks, Setting(self._sizes, self._numerics, self._tell))
+        lineage = Lineage([self._ws.registry.resolve("base").digest], list(known.get("rounds", [])))
         for number, task in enumerate(self._tasks, 1):
             self._tell(f"{cell.stream}: {cell.method}, seed {cell.seed}, round {number} of {len(self._tasks)}")
             self._round(cell, task, lineage, number)
-            file.write_text(json.dumps({"rounds": lineage.rounds}) + "\n", encoding="utf-8")
+            part = {"conditions": self._conditions, "rounds": lineage.rounds}
+            file.write_text(json.dumps(part) + "\n", encoding="utf-8")
         found = read_out(self._ws, lineage, self._versions, self._settings(cell, self._tasks[-1], lineage.policies[-1]))
-        found = {**cell._asdict(), "tasks": self._versions, **found}
+        found = {**cell._asdict(), "conditions": self._conditions, "tasks": self._versions, **found}
         file.write_text(json.dumps(found) + "\n", encoding="utf-8")
         return found
 
     def _round(self, cell: Cell, task: Task, lineage: Lineage, number: int) -> None:
         """One round, and the child's numbers on every task, seen or not."""
         settings = self._settings(cell, task, lineage.policies[-1])
-        began = time.perf_counter()
         planned = self._ws.round(self._ws.plan(settings))
+        begun_before = any(each.digest == planned.digest for each in self._ws.journal.rounds())
+        began = time.perf_counter()
         outcome = planned.run(watch=lineage.watch)
         if len(lineage.rounds) < number:
-            lineage.rounds.append(lineage.cost(self._ws, outcome, time.perf_counter() - began))
+            seconds = None if begun_before else time.perf_counter() - began
+            lineage.rounds.append(lineage.cost(self._ws, outcome, seconds))
         lineage.policies.append(outcome.child.digest)
         self._ws.evaluate(outcome.child.digest, settings, versions=self._versions)
+
+    def _require_same_conditions(self) -> None:
+        """A workspace has the versions of one size, measured in one way."""
+        file = self._ws.root / "bench-conditions"
+        if not file.exists():
+            file.write_text(self._conditions, encoding="utf-8")
+        if file.read_text(encoding="utf-8") != self._conditions:
+            raise ConfigError(
+                f"{self._ws.root}: made with other sizes or settings; give another folder in {WORK}, or remove it"
+            )
 
     def _settings(self, cell: Cell, task: Task, parent: str) -> RoundSettings:
         # Suites cost as much as a task's test pairs; what the stream cost in the end is asked.

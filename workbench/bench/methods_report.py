@@ -64,7 +64,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
                 "distinct-2": f"{_over_seeds(cells, lambda c: _last(c['distinct_2'])):.2f}",
                 "pairs": f"{sum(row['pairs'] for row in rounds) / len(cells):.0f}",
                 "scored": f"{sum(row['scored'] for row in rounds) / len(cells):.0f}",
-                "minutes": f"{sum(row['seconds'] for row in rounds) / len(cells) / 60:.1f}",
+                "minutes a round": _minutes([row["seconds"] for row in rounds]),
             }
         )
     return rows
@@ -136,6 +136,11 @@ def _percent(estimate: Estimate) -> str:
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return "-"
     return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def _minutes(seconds: Sequence[float | None]) -> str:
+    known = [each for each in seconds if each is not None]
+    return f"{sum(known) / len(known) / 60:.1f}" if known else "-"
 
 
 def _over_seeds(cells: Sequence[Mapping[str, Any]], of: Any) -> float:

@@ -126,11 +126,12 @@ def prepare(ws: Workspace, stream: Sequence[Task], setting: Setting) -> list[str
         return names
     files = {task.file: _of_file(ws, task) for task in stream if task.file}
     holders = Counter(key for pairs in files.values() for key in {pair.prompt.key for pair in pairs})
+    found = {task.name: files[task.file] if task.file else _of_guideline(ws, task, setting) for task in stream}
+    clusters = _clusters(pair for pairs in found.values() for pair in pairs)
     for task in stream:
         setting.tell(f"pairs of {task.name}")
-        pairs = files[task.file] if task.file else _of_guideline(ws, task, setting)
-        alone = [replace(p, slices={"source": task.name}) for p in pairs if holders[p.prompt.key] <= 1]
-        split = _split(alone, setting.sizes, task.part)
+        alone = [replace(p, slices={"source": task.name}) for p in found[task.name] if holders[p.prompt.key] <= 1]
+        split = _split(alone, clusters, setting.sizes, task.part)
         version = write_version(split, ws.versions.directory, rule={"stream": task.name}, watermark=0, head="")
         ws.versions.add(task.name, version.digest)
     return names
@@ -183,10 +184,14 @@ def _answered(ws: Workspace, setting: Setting) -> list[Comparison]:
     ]
 
 
-def _split(pairs: Iterable[Pair], sizes: Sizes, part: tuple[int, int]) -> list[Pair]:
+def _clusters(pairs: Iterable[Pair]) -> dict[str, str]:
+    """The cluster of near-duplicates of each prompt of a stream, by prompt key."""
+    texts = {pair.prompt.key: pair.prompt.text for pair in pairs}
+    return {assigned.prompt_key: assigned.cluster for assigned in decide(texts, ()).assignments}
+
+
+def _split(pairs: Iterable[Pair], clusters: Mapping[str, str], sizes: Sizes, part: tuple[int, int]) -> list[Pair]:
     """Pairs with their splits: near-duplicates together, the largest sizes, and of the training pairs one part."""
-    by_prompt = {pair.prompt.key: pair.prompt for pair in pairs}
-    clusters = {a.prompt_key: a.cluster for a in decide({key: p.text for key, p in by_prompt.items()}, ()).assignments}
     places: dict[Split, list[Pair]] = {"train": [], "select": [], "test": []}
     for pair in sorted(pairs, key=lambda each: digest(["stream", each.key])):
         if pair.prompt.key in clusters:

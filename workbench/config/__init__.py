@@ -3,7 +3,7 @@
 An unknown key is an error that lists the known ones; bounds are checked here, before any model loads.
 """
 
-from workbench.config.losses import APPROXIMATE_LOSSES, EXACT_LOSSES, ObjectiveSettings, losses_elsewhere
+from workbench.config.losses import APPROXIMATE_LOSSES, BY_BATCH, EXACT_LOSSES, ObjectiveSettings, losses_elsewhere
 from workbench.config.methods import AfterSettings, MovingSettings, PenaltySettings, ReplaySettings, ScheduleSettings
 from workbench.config.presets import METHODS, Method
 from workbench.config.rounds import (
@@ -19,6 +19,7 @@ from workbench.config.settings import Settings, read_settings, read_values, sett
 
 __all__ = [
     "APPROXIMATE_LOSSES",
+    "BY_BATCH",
     "EXACT_LOSSES",
     "METHODS",
     "AfterSettings",

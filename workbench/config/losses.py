@@ -13,6 +13,9 @@ EXACT_LOSSES = ("sigmoid", "hinge", "robust", "exo_pair", "discopop", "fpo", "co
 APPROXIMATE_LOSSES = ("ipo", "sigmoid_norm", "cppo")
 """Losses that need each side apart, or divide it by its length, so that the normaliser no longer cancels."""
 
+BY_BATCH = ("cppo",)
+"""Losses that weigh the pairs of a batch against each other, so that a batch cannot be computed in parts."""
+
 LOSSES_ELSEWHERE = "continual_alignment.losses"
 """Entry points of losses that installed packages bring; each leads to a `workbench.maths.PairLoss`. It counts as
 approximate unless the function has an attribute `exact` that is True."""

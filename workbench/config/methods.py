@@ -105,8 +105,8 @@ class AfterSettings(Settings):
     """What is done to the child's weights after its last step."""
 
     keep: tuple[float, ...] = ()
-    """Shares of the starting policy to try in an average with the child, such as [0, 0.2, 0.4]; the one with the best
-    accuracy over all versions' select pairs is taken. Empty: no averaging."""
+    """Shares of the starting policy to try in an average with the child, such as [0, 0.2, 0.4]; the one that
+    finds the better answers of all versions' select pairs likeliest, on average, is taken. Empty: no averaging."""
     blocks: int = Field(default=1, ge=1)
     """Blocks of layers that get shares of their own, found one after the other (HMA)."""
     overlap: float | None = Field(default=None, ge=0, le=1)

@@ -1,7 +1,9 @@
 """Named combinations of settings: what has been published, and what this project measured (docs/methods.md)."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
+
+from pydantic import BaseModel
 
 PARENT = {"policy": "parent", "weight": 1.0}
 BASE = {"policy": "base", "weight": 1.0}
@@ -84,7 +86,7 @@ METHODS: Mapping[str, Method] = {
     ),
     "budget": Method(
         "KL to the parent at replayed answers, steered to a budget", "adaptive KL, arXiv 1909.08593",
-        {"replay": SOME, "penalties": {"kl_old": 0.5, "kl_new": 0.1, "kl_budget": 0.05}},
+        {"replay": SOME, "penalties": {"kl_old": 0.5, "kl_budget": 0.05}},
     ),
     "ema": Method(
         "half of the reference follows the policy", "EMA anchor of WARP, arXiv 2406.16768",
@@ -137,6 +139,7 @@ def with_method(values: Mapping[str, Any]) -> dict[str, Any]:
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = {**below, **above}
     for name in below.keys() & above.keys():
-        if isinstance(below[name], Mapping) and isinstance(above[name], Mapping):
-            merged[name] = _over(below[name], above[name])
+        over = above[name].model_dump(exclude_unset=True) if isinstance(above[name], BaseModel) else above[name]
+        if isinstance(below[name], Mapping) and isinstance(over, Mapping):
+            merged[name] = _over(below[name], cast("Mapping[str, Any]", over))
     return merged

@@ -58,6 +58,8 @@ def crossed(blocks: Sequence[Floats]) -> Estimate:
         freedom = variance**2 / below if below else math.inf
         method = f"t over {seeds} seeds and items, crossed"
     half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
+    if not variance:  # no item says anything else: as wide as a share that was never seen may be
+        half, method = 1 - ((1 - LEVEL) / 2) ** (1 / n), f"{method}; none differs"
     return Estimate(value, value - half, value + half, n, method)
 
 

@@ -44,8 +44,12 @@ def harness(task: str) -> Callable[[Context], Iterable[Item]]:
                 _Policy(context, model), tasks=[task], task_manager=manager, bootstrap_iters=0, log_samples=True,
                 verbosity="ERROR",
             )  # fmt: skip
-        for name, rows in found["samples"].items():
-            yield from _items(task, name, rows)
+        items = [item for name, rows in found["samples"].items() for item in _items(task, name, rows)]
+        if not items:
+            raise ConfigError(
+                f"evaluation.suites: task '{task}' of lm-eval gives no number per item; choose another task"
+            )
+        yield from items
 
     return suite
 
@@ -55,7 +59,7 @@ def _items(task: str, name: str, rows: Sequence[dict[str, Any]]) -> Iterator[Ite
         numbers = {metric: row[metric] for metric in row["metrics"] if isinstance(row[metric], int | float)}
         right = next((metric for metric in RIGHT if metric in numbers), None)
         for metric, value in numbers.items():
-            key = f"{name}/{row['doc_id']}"
+            key = f"{name}/{row['doc_id']}" + (f"/{row['filter']}" if row["filter"] != "none" else "")
             detail = {"target": str(row["target"]), "answer": str(row["filtered_resps"])[:1000]}
             yield Item(f"lm-eval/{task}", key, "correct" if metric == right else metric, float(value), key,
                        {"domain": name}, detail)  # fmt: skip
@@ -104,7 +108,7 @@ class _Policy(LM):
             layout=self._context.family.layout,
             progress=lambda n: self._context.tell(n, len(asked)),
         )
-        return [_until(a.text, given.get("until", ())) for a, (_, given) in zip(answers, asked, strict=True)]
+        return [_until(a.text, given.get("until") or ()) for a, (_, given) in zip(answers, asked, strict=True)]
 
     def _scored(self, examples: Sequence[Encoded]) -> list[tuple[float, bool]]:
         found: dict[int, tuple[float, bool]] = {}

@@ -23,11 +23,11 @@ def generate(job: GenerateJob, report: Report) -> None:
     family = family_of(job.policy, job.numerics)
     with apply_numerics(job.numerics), family.using(job.policy) as model:
         answers = sample(model, family.tokenizer, repeated, sampling, layout=family.layout, progress=tell)
-    texts = [a.text for a in answers]
+    shares = [answers[i * job.count : (i + 1) * job.count] for i in range(len(prompts))]
     write_answered(
         Path(job.output),
         (
-            Answered(each.prompt, each.slices, tuple(texts[i * job.count : (i + 1) * job.count]))
-            for i, each in enumerate(prompts)
+            Answered(asked.prompt, asked.slices, tuple(a.text for a in share), tuple(a.finished for a in share))
+            for asked, share in zip(prompts, shares, strict=True)
         ),
     )

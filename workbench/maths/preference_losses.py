@@ -129,6 +129,8 @@ def copr(policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothin
 CPPO_MOST, CPPO_LEAST, CPPO_WIDTH, CPPO_HELD = 1.5, 0.5, 0.5, 0.1
 """Weights of pairs that should teach (or hold) more or less; standard deviations that part high from low; and the weight
 of the term that holds."""
+CPPO_ROUNDING = 0.05
+"""Differences below this part nothing: at the start of a round all rewards are 0 up to rounding."""
 
 
 def cppo(policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothing: float, lengths: PairLogps) -> Tensor:
@@ -152,7 +154,7 @@ def cppo(policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothin
 
 def _high_and_low(values: Tensor) -> Tensor:
     """1 above the mean by `CPPO_WIDTH` standard deviations, -1 below it by as much, else 0."""
-    off, width = values - values.mean(), CPPO_WIDTH * values.std(correction=0)
+    off, width = values - values.mean(), (CPPO_WIDTH * values.std(correction=0)).clamp(min=CPPO_ROUNDING)
     return (off > width).float() - (off < -width).float()
 
 

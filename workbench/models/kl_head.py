@@ -1,4 +1,8 @@
-"""KL between a policy and its anchors at given positions, from hidden states: all logits never lie in memory at once."""
+"""KL between a policy and its anchors at given positions.
+
+From hidden states, a few at a time, so that all logits never lie in memory at once. Where the head is trained, or cannot be
+called by itself, those of the anchors do.
+"""
 
 from collections.abc import Sequence
 from typing import Any, Literal

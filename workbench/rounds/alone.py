@@ -10,7 +10,7 @@ from workbench.drift.metrics import Series, accuracy, bits_per_byte, kl_per_toke
 from workbench.drift.uncertainty import Estimate, mean, share
 from workbench.items import read_items
 from workbench.rounds.plan import measuring_condition
-from workbench.rounds.run import Services
+from workbench.rounds.run import Services, has
 from workbench.tasks import EvaluateJob, Plan, PolicyRef, Progress, ScoreJob, Tools, VersionRef
 
 ONLY_PARTS = frozenset({"bytes"})
@@ -40,7 +40,7 @@ class Alone:
         policy, condition = plan.parent, measuring_condition(plan)
         known = {m.suite for m in services.ledger.suites(policy.digest) if m.numerics == condition}
         missing = tuple(v for v in versions if f"retention/{v.digest}" not in known)
-        suites = tuple(s for s in plan.evaluation.suites if not any(k.split("/")[0] == s for k in known))
+        suites = tuple(s for s in plan.evaluation.suites if not has(known, s))
         if not missing and not suites:
             return
         staged = services.objects.stage()

@@ -9,7 +9,7 @@ from preference_data.records import Pair, Split
 from preference_data.versions import load_version
 from workbench.completions import SlicedPrompt, read_answered
 from workbench.models.score_table import PairScore, read_table
-from workbench.rounds.replay import mixed, replayed
+from workbench.rounds.replay import mixed, replayed, without_contradictions
 from workbench.rounds.schedules import NEEDS_ACCURACY, Judged, by_age, by_drift, by_slice
 from workbench.tasks import Anchor, Plan, PolicyRef, SliceWeights, VersionRef
 
@@ -80,26 +80,27 @@ def training_pairs(plan: Plan, steps: Steps) -> VersionRef:
         margins = {key: score.margin for folder in folders for key, score in read_table(Path(folder)).items()}
     new = load_version(Path(plan.version.path)).pairs("train")
     earlier = {age: load_version(Path(version.path)).pairs("train") for age, version in old.items()}
-    if margins:  # pairs that are too long have none
+    if plan.replay.choice == "margin":  # pairs that are too long have none
         earlier = {age: [pair for pair in pairs if pair.key in margins] for age, pairs in earlier.items()}
     if plan.replay.answers == "kept":
         return steps.write("mix", lambda: mixed(new, earlier, plan.replay, margins))
     again = answered_again(plan, steps, replayed(new, earlier, plan.replay, margins))
-    return steps.write("mix", lambda: [*mixed(new, {}, plan.replay, margins), *again])
+    (left,) = without_contradictions(new, {1: again}).values()
+    return steps.write("mix", lambda: [*mixed(new, {}, plan.replay, margins), *left])
 
 
 def answered_again(plan: Plan, steps: Steps, pairs: Sequence[Pair]) -> list[Pair]:
     """The prompts of pairs with two fresh answers of the parent, ranked by its implicit reward.
 
     That reward is beta log (parent / base) (Rafailov et al., arXiv 2305.18290), so that the frozen parent is the judge.
-    Prompts whose two answers agree give no pair.
+    Prompts whose two answers agree, are empty or did not come to an end give no pair.
     """
     by_prompt = {pair.prompt.key: pair for pair in pairs}
     folder = steps.answer([SlicedPrompt(pair.prompt, pair.slices) for pair in by_prompt.values()])
     fresh = [
         replace(by_prompt[prompt.key], chosen=texts[0], rejected=texts[1], strength=None, judgements=())
-        for prompt, _, texts in read_answered(folder)
-        if texts[0] != texts[1] and all(text.strip() for text in texts)
+        for prompt, _, texts, finished in read_answered(folder)
+        if texts[0] != texts[1] and all(text.strip() for text in texts) and all(finished)
     ]
     candidates = steps.write("candidates", lambda: fresh)
     parent, base = (read_table(Path(steps.score(p, candidates, "train"))) for p in (plan.parent, plan.base))

@@ -2,10 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from preference_data.simulate import GUIDELINES
 from preference_data.versions import Version
-from workbench.config import PenaltySettings, ReplaySettings, RoundSettings, ScheduleSettings
+from workbench.config import (
+    AfterSettings,
+    MovingSettings,
+    PenaltySettings,
+    ReplaySettings,
+    RoundSettings,
+    ScheduleSettings,
+)
 from workbench.errors import ConfigError
 from workbench.policies.registry import PolicyRecord, Registry
 from workbench.rounds.holding import earlier_versions
@@ -81,6 +89,7 @@ def _without_what_has_no_effect(plan: Plan) -> Plan:
         plan = replace(plan, schedule=ScheduleSettings())
     if plan.parent.digest == plan.base.digest:
         plan = replace(plan, start_from="parent")
+    plan = replace(plan, **_plain_where_off(plan))
     if earlier_versions(plan):
         return plan
     penalties = plan.penalties.model_copy(
@@ -90,6 +99,23 @@ def _without_what_has_no_effect(plan: Plan) -> Plan:
         penalties = penalties.model_copy(update={"kl_budget": None})
     anchors = tuple(anchor for anchor in plan.anchors if anchor.weight > 0)
     return replace(plan, schedule=ScheduleSettings(), anchors=anchors, replay=ReplaySettings(), penalties=penalties)
+
+
+def _plain_where_off(plan: Plan) -> dict[str, Any]:
+    """Sections without what only concerns parts of them that are off."""
+    penalties, defaults = plan.penalties, PenaltySettings()
+    off: dict[str, Any] = {}
+    if not (penalties.kl_new or penalties.kl_old or penalties.kl_base):
+        off["kl_direction"] = defaults.kl_direction
+    if not penalties.ewc:
+        off["ewc_pairs"] = defaults.ewc_pairs
+    after = plan.after
+    return {
+        "replay": plan.replay if plan.replay.on else ReplaySettings(),
+        "moving": plan.moving if plan.moving.share else MovingSettings(),
+        "penalties": penalties.model_copy(update=off),
+        "after": after if after.overlap is not None else after.model_copy(update={"energy": AfterSettings().energy}),
+    }
 
 
 def version_ref(digest: str, directory: Path) -> VersionRef:

@@ -58,6 +58,11 @@ class Services:
     watch: Callable[[Progress], None]
 
 
+ANSWERS, LONGEST_ANSWER = "answers", 256
+"""Where the parent's answers to replayed prompts lie in their step, and how many tokens they may have; longer ones are not
+used, for they would be trained on as if they ended there."""
+
+
 class Outcome(NamedTuple):
     """How a round ended."""
 
@@ -67,8 +72,14 @@ class Outcome(NamedTuple):
     state: State
 
 
-def run_round(plan: Plan, tools: Tools, services: Services) -> Outcome:
+def run_round(plan: Plan, tools: Tools, services: Services, *, promote: bool = True) -> Outcome:
     """Run a round to its end, or go on with it where it was left.
+
+    Args:
+        plan: the round.
+        tools: the heavy verbs.
+        services: where it keeps what it does.
+        promote: make the child champion if the gate lets it pass.
 
     Raises:
         WiringError: the policies do not fit together, or the round would not train what its plan says.
@@ -89,7 +100,7 @@ def run_round(plan: Plan, tools: Tools, services: Services) -> Outcome:
             steps.evaluate(policy, against={})
         steps.evaluate(services.registry.ref(child), against=earlier)
         verdict = judge(plan.gate, measured(plan, child.digest, services.ledger))
-        return steps.end(child, verdict)
+        return steps.end(child, verdict, promote=promote)
     except StopRequested as stop:
         services.journal.finish(steps.round, "stopped", message=str(stop))
         raise
@@ -152,23 +163,24 @@ class _Steps:
 
         def work(output: Path, report: Report) -> None:
             write_prompts(output / "prompts.jsonl", prompts)
+            (output / ANSWERS).mkdir()
             self._tools.generate(
                 GenerateJob(
                     policy=plan.parent,
                     prompts=str(output / "prompts.jsonl"),
                     count=2,
-                    max_new_tokens=plan.evaluation.max_new_tokens,
+                    max_new_tokens=LONGEST_ANSWER,
                     temperature=plan.evaluation.temperature,
                     top_p=1.0,
                     batch_size=plan.evaluation.batch_size,
                     seed=plan.replay.seed,
                     numerics=plan.numerics,
-                    output=str(output),
+                    output=str(output / ANSWERS),
                 ),
                 report,
             )
 
-        return Path(self._step("answer", work))
+        return Path(self._step("answer", work)) / ANSWERS
 
     def optimise(self, training: VersionRef, held: Held, tables: dict[str, str]) -> PolicyRecord:
         """Train and register the child."""
@@ -215,7 +227,7 @@ class _Steps:
         condition = measuring_condition(self._plan)
         known = {m.suite for m in self._services.ledger.suites(policy.digest) if m.numerics == condition}
         versions = tuple(v for v in self._versions() if f"retention/{v.digest}" not in known)
-        suites = tuple(s for s in self._plan.evaluation.suites if not _has(known, s))
+        suites = tuple(s for s in self._plan.evaluation.suites if not has(known, s))
         if not versions and not suites:
             return
         tables = {v.digest: self.score(policy, v, "test") for v in versions}
@@ -239,13 +251,15 @@ class _Steps:
         folder = self._step(f"evaluate {policy.digest[:12]}", work)
         self._services.ledger.record(policy.digest, condition, read_items(Path(folder)))
 
-    def end(self, child: PolicyRecord, verdict: Verdict) -> Outcome:
+    def end(self, child: PolicyRecord, verdict: Verdict, *, promote: bool) -> Outcome:
         """Promote if the gate passed and the champion is still the one the round knew; say how it ended."""
         services, plan = self._services, self._plan
         state: State = "promoted" if verdict.passed else "rejected"
         message = "gate passed" if verdict.passed else "gate failed"
         champion = services.registry.resolve("champion").digest
-        if verdict.passed and champion not in {plan.parent.digest, child.digest}:
+        if verdict.passed and not promote:
+            state, message = "kept", "gate passed; promote it by hand"
+        elif verdict.passed and champion not in {plan.parent.digest, child.digest}:
             state, message = "kept", "gate passed, but the champion has changed since; promote it by hand"
         elif verdict.passed and champion != child.digest:
             services.registry.promote(
@@ -275,5 +289,6 @@ class _Steps:
         return str(self._services.objects.path(self._services.journal.step(self.round, name, inputs, watched)))
 
 
-def _has(known: set[str], suite: str) -> bool:
+def has(known: set[str], suite: str) -> bool:
+    """Whether a suite is among those measured; some carry a hash of what they ask behind their name."""
     return any(k == suite or k.startswith(f"{suite}/") for k in known)

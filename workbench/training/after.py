@@ -67,24 +67,32 @@ class Average(NamedTuple):
     worth: float
 
 
-def refine(trainer: AnchoredDPOTrainer, job: TrainJob, start: Weights, report: Report) -> None:
-    """Set the model to the child that `job.after` asks for.
+class Refinement:
+    """What `job.after` asks for, made ready before the first step, so that what cannot be done is refused then.
 
     Args:
-        trainer: after its last step.
+        trainer: its model has the weights that training starts from.
         job: says what to do.
-        start: what training started from.
-        report: told the shares chosen.
     """
-    model: Any = trainer.model
-    was_training = model.training
-    model.eval()
-    if job.after.overlap is not None:
-        set_weights(model, _freed(trained_weights(model), start, _updates(job.lineage, model), job.after))
-    if job.after.keep:
-        shares = _best(Averages(trained_weights(model), start, job.after), Chooser(trainer, job), report)
-        set_weights(model, shares)
-    model.train(was_training)
+
+    def __init__(self, trainer: AnchoredDPOTrainer, job: TrainJob) -> None:
+        self._model: Any = trainer.model
+        self._settings, wanted = job.after, job.after != AfterSettings()
+        self._start = trained_weights(self._model) if wanted else {}
+        self._updates = _updates(job.lineage, self._model) if job.after.overlap is not None else []
+        self._chooser = Chooser(trainer, job) if job.after.keep else None
+
+    def apply(self, report: Report) -> None:
+        """Set the model, after its last step, to the child asked for; `report` is told the shares chosen."""
+        was_training = self._model.training
+        self._model.eval()
+        if self._settings.overlap is not None:
+            child = trained_weights(self._model)
+            set_weights(self._model, _freed(child, self._start, self._updates, self._settings))
+        if self._chooser:
+            averages = Averages(trained_weights(self._model), self._start, self._settings)
+            set_weights(self._model, _best(averages, self._chooser, report))
+        self._model.train(was_training)
 
 
 def _updates(lineage: Sequence[PolicyRef], model: Any) -> list[Weights]:

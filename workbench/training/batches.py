@@ -162,15 +162,16 @@ class PairCollator:
         pad_id: fills rows.
         layout: of the rows.
         tokens: most tokens of one forward pass, padding included.
+        whole: lay every batch out in one pass, however many tokens it has.
     """
 
-    def __init__(self, pad_id: int, *, layout: Layout, tokens: int) -> None:
-        self._pad_id, self._tokens = pad_id, tokens
+    def __init__(self, pad_id: int, *, layout: Layout, tokens: int, whole: bool = False) -> None:
+        self._pad_id, self._tokens, self._whole = pad_id, tokens, whole
         self.layout: Layout = layout
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
         """Lay out one batch in passes, each with the share it has in the batch."""
-        found = passes(rows, layout=self.layout, tokens=self._tokens)
+        found = [[*range(len(rows))]] if self._whole else passes(rows, layout=self.layout, tokens=self._tokens)
         return {"passes": [{**self.at_once([rows[i] for i in p]), "share": len(p) / len(rows)} for p in found]}
 
     def at_once(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

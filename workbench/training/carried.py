@@ -43,16 +43,17 @@ class Steering:
         self._seen: list[tuple[float, int]] = []
 
     def saw(self, nats: float, pairs: int) -> None:
-        """The KL of some pairs, summed over them."""
+        """The KL of pairs that the term holds, summed over them."""
         self._seen.append((nats, pairs))
 
     def after_step(self) -> None:
         """Up to a tenth more or less weight."""
         seen, self._seen = self._seen, []
-        if self._budget and seen:
-            measured = sum(nats for nats, _ in seen) / sum(pairs for _, pairs in seen)
+        pairs = sum(count for _, count in seen)
+        if self._budget and pairs:
+            measured = sum(nats for nats, _ in seen) / pairs
             error = max(-MOST_ERROR, min(MOST_ERROR, measured / self._budget - 1))
-            self.weight *= 1 + error * GAIN
+            self.weight = max(1 / MOST_WEIGHT, min(MOST_WEIGHT, self.weight * (1 + error * GAIN)))
 
     def save(self, folder: Path) -> None:
         """Write the weight."""
@@ -63,8 +64,8 @@ class Steering:
         self.weight = json.loads((folder / self._file).read_text(encoding="utf-8"))
 
 
-MOST_ERROR, GAIN = 0.2, 0.5
-"""The relative error that steering reacts to at most, and how strongly."""
+MOST_ERROR, GAIN, MOST_WEIGHT = 0.2, 0.5, 1000.0
+"""The relative error that steering reacts to at most, how strongly, and where it ends."""
 
 
 class MovingReference:

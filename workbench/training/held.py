@@ -41,7 +41,7 @@ def penalties_of(job: TrainJob, trainer: AnchoredDPOTrainer) -> dict[str, Penalt
     if settings.kl_base:
         found["kl_base"] = KlToAnchors(
             [weights_of(_base(job), model)],
-            lambda batch: torch.ones(len(batch.weights), 1),
+            lambda batch: torch.ones_like(batch.weights)[:, None],
             weights=(settings.kl_base, settings.kl_base),
             direction=settings.kl_direction,
             steering=Steering("kl-base", settings.kl_base_budget),

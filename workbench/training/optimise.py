@@ -14,19 +14,18 @@ from trl.trainer.dpo_config import DPOConfig
 
 from preference_data.records import digest
 from preference_data.versions import load_version
-from workbench.config import AfterSettings
-from workbench.errors import JournalError, StopRequested, WiringError
+from workbench.config import BY_BATCH
+from workbench.errors import ConfigError, JournalError, StopRequested, WiringError
 from workbench.maths import PairLogps
 from workbench.models.load import family_of, load_tokenizer, save_adapter, trainable
 from workbench.models.numerics import apply_numerics, give_back_memory, hold_in_half
 from workbench.models.score_table import PairScore, read_table
 from workbench.models.sharing import layout_of
 from workbench.models.tokens import pad_id
-from workbench.models.weights import trained_weights
 from workbench.objects import entry
 from workbench.policies.checkpoints import kind_of
 from workbench.tasks import Anchor, PolicyRef, Progress, Report, TrainJob
-from workbench.training.after import refine
+from workbench.training.after import Refinement
 from workbench.training.batches import (
     PairCollator,
     TrainRow,
@@ -92,9 +91,9 @@ def _trained(
     """Train and save; what the policy says of the proof's rows afterwards."""
     proof = _prove_start(trainer, proof_rows, job, gap)
     report(Progress("prove", 1, 1, asdict(proof)))
-    start = trained_weights(trainer.model) if job.after != AfterSettings() else {}
+    refinement = Refinement(trainer, job)
     _train(trainer, job, proof_rows[:PROBE_ROWS], report)
-    refine(trainer, job, start, report)
+    refinement.apply(report)
     _save(trainer, job)
     return policy_logps(trainer, trainer.pairs.at_once(as_columns(proof_rows)))
 
@@ -152,7 +151,13 @@ def _trainer(
     given_up = {"recompute": fits.recompute, "plain_rows": layout == "plain", "padded_rows": layout == "shared"}
     facts = {"tokens_per_pass": fits.tokens} | {name: 1.0 for name, is_so in given_up.items() if is_so}
     report(Progress("fit", 1, 1, facts))
-    pairs = PairCollator(pad_id(tokenizer), layout=layout, tokens=fits.tokens)
+    whole = job.objective.loss in BY_BATCH
+    if whole and max(batches) > fits.tokens:
+        raise ConfigError(
+            f"objective.loss = '{job.objective.loss}' weighs the pairs of a batch against each other, but only {fits.tokens} "
+            f"tokens of {max(batches)} fit into memory at once; lower training.batch_size or training.max_length"
+        )
+    pairs = PairCollator(pad_id(tokenizer), layout=layout, tokens=fits.tokens, whole=whole)
     trainer = AnchoredDPOTrainer(
         model=model,
         args=config,

@@ -82,9 +82,10 @@ class KlToAnchors:
     def __call__(self, given: Pass) -> Tensor:
         """The penalty of one pass."""
         per_pair = self.per_pair(given)
-        self.steering.saw(float(per_pair.detach().sum()), len(per_pair))
         new, old = self._weights
-        return self.steering.weight * (torch.where(given.batch.old, old, new) * per_pair).mean()
+        weights = torch.where(given.batch.old, old, new).to(per_pair)
+        self.steering.saw(float(per_pair.detach()[weights > 0].sum()), int((weights > 0).sum()))
+        return self.steering.weight * (weights * per_pair).mean()
 
     def per_pair(self, given: Pass) -> Tensor:
         """Weighted KL of each pair, nats per token, shape (pairs,)."""

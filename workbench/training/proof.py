@@ -99,12 +99,20 @@ def prove_start(
             f"allowed {tolerance(numerics):g}; the parent's adapter was dropped or other weights were loaded"
         )
     expected, found = _loss(parent, rows, settings), _loss(measured, rows, settings)
-    if not abs(expected - found) <= loss_tolerance(numerics):
+    allowed = loss_tolerance(numerics) + _steepness(parent, rows, settings, by=2 * start_gap)
+    if not abs(expected - found) <= allowed:
         raise WiringError(
             f"first loss is {found:.6f}, expected {expected:.6f} from the cached scores (allowed difference "
-            f"{loss_tolerance(numerics):g}); the reference is not the plan's anchors"
+            f"{allowed:g}); the reference is not the plan's anchors"
         )
     return Proof(expected, found, max(gap, start_gap))
+
+
+def _steepness(parent: PairLogps, rows: Sequence[TrainRow], settings: ObjectiveSettings, *, by: float) -> float:
+    """How much the loss changes if all margins move together by what was found to be rounding, nats."""
+    moved = [_loss(parent._replace(chosen=parent.chosen + sign * by), rows, settings) for sign in (-1, 1)]
+    here = _loss(parent, rows, settings)
+    return max(abs(there - here) for there in moved)
 
 
 SAME_NATS = 1e-2
