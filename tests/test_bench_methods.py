@@ -39,7 +39,8 @@ def small(model, tmp_path, monkeypatch):
     monkeypatch.setenv("WORKBENCH_BENCH_METHODS", "plain,replay")
     monkeypatch.setenv("WORKBENCH_BENCH_SEEDS", "0")
     monkeypatch.setattr(methods, "base_folder", lambda: model)
-    monkeypatch.setattr(methods, "EVALUATION", {"suites": ["refusal"], "samples": 4, "max_new_tokens": 4})
+    monkeypatch.setenv("WORKBENCH_BENCH_SUITES", "refusal")
+    monkeypatch.setattr(methods, "EVALUATION", {"samples": 4, "max_new_tokens": 4})
     return tmp_path
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from preference_data.samples import choice_items
+from preference_data.samples import ChoiceItem, choice_items
 from preference_data.simulate import GUIDELINES
 from tests.rounds_kit import settings, two_versions
 from tests.tiny_model import build_tiny_model
 from workbench.config import EvaluationSettings
 from workbench.errors import ConfigError
-from workbench.evaluation.choice import choice
+from workbench.evaluation.choice import choice, chosen
 from workbench.evaluation.context import Context
 from workbench.evaluation.evaluate import suite_named
 from workbench.evaluation.retention import answer_slice, retention
@@ -21,6 +21,7 @@ from workbench.evaluation.samples import samples
 from workbench.evaluation.text import reference_text, text
 from workbench.models.load import Family
 from workbench.models.score_table import PairScore
+from workbench.rounds.plan import measuring_condition, plan_as_json
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +130,49 @@ def test_items_hold_no_number_that_json_has_no_word_for(world):
     assert rows
     json.dumps([r._asdict() for r in rows], allow_nan=False)
     assert Path(child.path).exists()
+
+
+def written(folder, rows):
+    path = folder / "colours.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+COLOURS = [{"question": f"Colour of {thing}:", "options": ["red", "green", "blue"], "answer": i % 3, "domain": "colour"}
+           for i, thing in enumerate(["grass", "sky", "blood", "leaf", "sea", "rose", "ink", "sun"])]  # fmt: skip
+
+
+def test_questions_of_a_file_are_a_suite_named_after_it_and_its_hash(world, tmp_path):
+    ws, child, _ = world
+    path = written(tmp_path, COLOURS)
+    asked = settings(version="polite", parent="base", evaluation={"suites": [f"file:{path}"]})
+    found = ws.evaluate(child.digest, asked)
+    (label,) = (suite for suite in found if suite.startswith("colours/"))
+    assert found[label]["correct"].n == 8
+    plan = ws.plan(asked)
+    assert plan_as_json(plan)["evaluation"]["suites"] == [label]
+    items = ws.ledger.items(child.digest, label, "correct", measuring_condition(plan))
+    own = [ChoiceItem(row["question"], tuple(row["options"]), row["answer"], row["domain"]) for row in COLOURS]
+    here = context(child)
+    assert {i.item: i.value for i in items} == {i.item: i.value for i in chosen(here, label, own)}
+    written(tmp_path, COLOURS[1:])
+    with pytest.raises(ConfigError, match="changed since the round was planned"):
+        suite_named(plan.evaluation.suites[0])
+    assert ws.plan(asked).evaluation.suites != plan.evaluation.suites
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [("{", "line 2"), ('{"question": "a", "options": ["b"], "answer": 3}', "line 2"), ('{"question": "a"}', "options")],
+)
+def test_a_line_that_is_no_question_is_told(world, tmp_path, row, says):
+    path = written(tmp_path, COLOURS[:1])
+    path.write_text(path.read_text() + row + "\n", encoding="utf-8")
+    plan = world[0].plan(settings(version="polite", parent="base", evaluation={"suites": [f"file:{path}"]}))
+    with pytest.raises(ConfigError, match=says):
+        suite_named(plan.evaluation.suites[0])
+
+
+def test_a_missing_file_of_questions_is_told_when_planned(world, tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        world[0].plan(settings(version="polite", evaluation={"suites": [f"file:{tmp_path}/none.jsonl"]}))

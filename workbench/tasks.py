@@ -6,6 +6,7 @@ Ray worker and in a test's fake. Paths are absolute: a worker may run in another
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from preference_data.records import Prompt, Split
@@ -232,6 +233,18 @@ class SpeakJob:
 
 Speak = Callable[[SpeakJob], Iterator[str]]
 """Answers a job, in pieces as they are written."""
+
+
+FILE, HASH = "file:", 12
+"""How the names of suites begin whose questions are in a file; a plan adds `#` and so many digits of the file's hash."""
+
+
+def suite_label(name: str) -> str:
+    """What a plan's suite is called in the ledger, up to a hash it may add itself; a file's by its name and hash."""
+    if not name.startswith(FILE):
+        return name
+    path, _, held = name.removeprefix(FILE).partition("#")
+    return f"{Path(path).stem}/{held}"
 
 
 class Item(NamedTuple):

@@ -91,7 +91,7 @@ def read_out(ws: Workspace, lineage: Lineage, versions: Sequence[str], settings:
             g: table(lambda p, v, g=g: reader.values(p, f"samples/{v}", f"compliance/{g}"))
             for g in settings.evaluation.guidelines
         },
-        "choice": [reader.values(p, "choice", "correct") for p in (policies[0], policies[-1])],
+        "choice": [reader.right(p) for p in (policies[0], policies[-1])],
         "text_bits": [
             round(sum(reader.values(p, reader.text_suite(p), "bits")), 1) for p in (policies[0], policies[-1])
         ],
@@ -132,6 +132,11 @@ class _Reader:
         texts = [str(item.detail.get("answer", "")) for item in self._items(policy, f"samples/{version}", "tokens")]
         found = distinct_2(texts).value
         return None if found is None else _short(found)
+
+    def right(self, policy: str) -> list[float]:
+        """Items right, of all suites of questions."""
+        asked = {m.suite for m in self._ledger.suites(policy) if (m.metric, m.numerics) == ("correct", self._condition)}
+        return [value for suite in sorted(asked) for value in self.values(policy, suite, "correct")]
 
     def text_suite(self, policy: str) -> str:
         """The text suite, whose name carries a hash of its text."""

@@ -27,6 +27,7 @@ CHOSEN = {
     "streams": ("WORKBENCH_BENCH_STREAMS", "personas,guidelines,hh"),
     "methods": ("WORKBENCH_BENCH_METHODS", "plain,replay,base,base-replay,mix,mix-replay,retrain,average-replay"),
     "seeds": ("WORKBENCH_BENCH_SEEDS", "0,1,2"),
+    "suites": ("WORKBENCH_BENCH_SUITES", "choice,text"),
 }
 """Environment variables that choose, separated by commas, and what is chosen without them."""
 WORK, RESULTS, SIZES = "WORKBENCH_BENCH_WORK", "WORKBENCH_BENCH_RESULTS", "WORKBENCH_BENCH_SIZES"
@@ -36,7 +37,7 @@ select and test pairs of a task, such as 256,100,450."""
 FULL, QUICK = Sizes(256, 100, 450), Sizes(12, 8, 20)
 TRAINING = {"learning_rate": 2e-4, "epochs": 2, "batch_size": 4, "accumulation": 1, "rank": 8, "alpha": 16,
             "max_length": 512, "checkpoint_every": 1000}  # fmt: skip
-EVALUATION = {"suites": ["choice", "text"], "samples": 24, "max_new_tokens": 24, "batch_size": 64}
+EVALUATION = {"samples": 24, "max_new_tokens": 24, "batch_size": 64}
 REJECTING = {"min_gain": 1.0}
 """A gate that promotes nothing: lineages branch from the base side by side."""
 
@@ -107,7 +108,8 @@ class Bench:
         self._ws = Workspace.init(work / f"{stream}{'-quick' * quick}", base=base_folder())
         self._numerics = _kept_numerics(self._ws)
         self._sizes = QUICK if quick else _sizes()
-        self._conditions = digest([self._sizes, TRAINING, EVALUATION, self._numerics.model_dump()])[:16]
+        measured = {**EVALUATION, "suites": chosen("suites")}
+        self._conditions = digest([self._sizes, TRAINING, measured, self._numerics.model_dump()])[:16]
         self._require_same_conditions()
         self._versions: list[str] = []
 
@@ -159,7 +161,7 @@ class Bench:
 
     def _settings(self, cell: Cell, task: Task, parent: str) -> RoundSettings:
         # Suites cost as much as a task's test pairs; what the stream cost in the end is asked.
-        suites = EVALUATION["suites"] if task == self._tasks[-1] else []
+        suites = chosen("suites") if task == self._tasks[-1] else []
         guidelines = [each.guideline for each in self._tasks if each.guideline]
         evaluation = {**EVALUATION, "suites": suites, "guidelines": guidelines}
         given = cell.settings

@@ -79,7 +79,8 @@ class EvaluationSettings(Settings):
     """What is measured after the round."""
 
     suites: tuple[str, ...] = ("choice", "text", "refusal")
-    """Names of suites beside retention and samples, which are always measured."""
+    """Suites beside retention and samples, which are always measured: choice, text, refusal, `file:PATH` for questions of
+    one's own, `lm-eval/TASK`, or one that an installed package registers."""
     guidelines: tuple[str, ...] = ()
     """Names of verifiable guidelines whose compliance is measured on the sampled answers."""
     samples: int = Field(default=32, ge=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from preference_data.versions import load_version
 from workbench.errors import ConfigError, StopRequested
-from workbench.evaluation.choice import choice
+from workbench.evaluation.choice import choice, choice_of
 from workbench.evaluation.context import Context, Suite
 from workbench.evaluation.retention import retention
 from workbench.evaluation.samples import refusal, samples
@@ -17,7 +17,7 @@ from workbench.items import write_items
 from workbench.models.load import family_of
 from workbench.models.numerics import apply_numerics
 from workbench.models.score_table import read_table
-from workbench.tasks import EvaluateJob, Item, Progress, Report
+from workbench.tasks import FILE, EvaluateJob, Item, Progress, Report
 
 SUITES: dict[str, Suite] = {"choice": choice, "text": text, "refusal": refusal}
 GROUP, HARNESS = "continual_alignment.suites", "lm-eval/"
@@ -31,6 +31,8 @@ def suite_named(name: str) -> Suite:
     """
     if name in SUITES:
         return SUITES[name]
+    if name.startswith(FILE):
+        return choice_of(name)
     if name.startswith(HARNESS):
         if find_spec("lm_eval") is None:
             raise ConfigError(

@@ -5,7 +5,7 @@ from workbench.drift.metrics import Series, accuracy_change, bits_tax, kl_per_to
 from workbench.drift.uncertainty import Estimate
 from workbench.rounds.gate import Measured
 from workbench.rounds.plan import measuring_condition
-from workbench.tasks import Plan
+from workbench.tasks import Plan, suite_label
 
 
 def measured(plan: Plan, child: str, ledger: Ledger) -> Measured:
@@ -16,7 +16,8 @@ def measured(plan: Plan, child: str, ledger: Ledger) -> Measured:
     found = _Reader(ledger, measuring_condition(plan))
     earlier = [v.digest for v in plan.history if v.digest != plan.version.digest]
     suites = {m.suite: m.metric for m in ledger.suites(child) if m.metric in {"correct", "bits"}}
-    asked = {name: next((s for s in suites if s.split("/")[0] == name), name) for name in plan.evaluation.suites}
+    labels = [suite_label(name) for name in plan.evaluation.suites]
+    asked = {label: next((s for s in suites if s == label or s.startswith(f"{label}/")), label) for label in labels}
     taxes = {name: found.tax(suite, plan.base.digest, child) for name, suite in asked.items() if name != "refusal"}
     return Measured(
         finite_weights=True,  # `optimise` refuses to save any other

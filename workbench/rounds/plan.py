@@ -9,7 +9,7 @@ from typing import Any
 
 from preference_data.records import digest
 from workbench.errors import WiringError
-from workbench.tasks import Plan, PolicyRef
+from workbench.tasks import Plan, PolicyRef, suite_label
 
 
 def plan_as_json(plan: Plan) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
         "objective": plan.objective.model_dump(mode="json"),
         "training": plan.training.model_dump(mode="json"),
         "numerics": plan.numerics.model_dump(mode="json"),
-        "evaluation": plan.evaluation.model_dump(mode="json"),
+        "evaluation": plan.evaluation.model_dump(mode="json") | {"suites": [*map(suite_label, plan.evaluation.suites)]},
         "gate": plan.gate.model_dump(mode="json"),
         **_beyond_the_plain(plan),
     }

@@ -15,10 +15,11 @@ from workbench.config import (
     ScheduleSettings,
 )
 from workbench.errors import ConfigError
+from workbench.objects import entry
 from workbench.policies.registry import PolicyRecord, Registry
 from workbench.rounds.holding import earlier_versions
 from workbench.rounds.schedules import fixed
-from workbench.tasks import Anchor, Past, Plan, VersionRef
+from workbench.tasks import FILE, HASH, Anchor, Past, Plan, VersionRef
 
 
 def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) -> Plan:
@@ -63,7 +64,7 @@ def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) 
         objective=settings.objective,
         training=settings.training,
         numerics=settings.numerics,
-        evaluation=settings.evaluation,
+        evaluation=settings.evaluation.model_copy(update={"suites": tuple(map(_pinned, settings.evaluation.suites))}),
         gate=settings.gate,
         lineage=past,
         start_from=settings.start,
@@ -99,6 +100,20 @@ def _without_what_has_no_effect(plan: Plan) -> Plan:
         penalties = penalties.model_copy(update={"kl_budget": None})
     anchors = tuple(anchor for anchor in plan.anchors if anchor.weight > 0)
     return replace(plan, schedule=ScheduleSettings(), anchors=anchors, replay=ReplaySettings(), penalties=penalties)
+
+
+def _pinned(suite: str) -> str:
+    """The name of a suite; of one in a file with the hash of the file, which is then part of the round's identity.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if not suite.startswith(FILE) or "#" in suite:
+        return suite
+    path = Path(suite.removeprefix(FILE)).absolute()
+    if not path.is_file():
+        raise ConfigError(f"evaluation.suites: {path}: no such file; expected JSONL with question, options and answer")
+    return f"{FILE}{path}#{entry(path).sha256[:HASH]}"
 
 
 def _plain_where_off(plan: Plan) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from workbench.tasks import (
     Tools,
     TrainJob,
     VersionRef,
+    suite_label,
 )
 
 
@@ -291,4 +292,5 @@ class _Steps:
 
 def has(known: set[str], suite: str) -> bool:
     """Whether a suite is among those measured; some carry a hash of what they ask behind their name."""
-    return any(k == suite or k.startswith(f"{suite}/") for k in known)
+    label = suite_label(suite)
+    return any(k == label or k.startswith(f"{label}/") for k in known)
