@@ -38,6 +38,12 @@ def test_replay_takes_the_share_from_all_rounds_alike():
     assert texts(other) != texts(found)
 
 
+def test_a_share_of_each_round_grows_with_the_lineage():
+    earlier = {1: [pair(f"one {i}") for i in range(10)], 2: [pair(f"two {i}") for i in range(20)]}
+    found = mixed([pair("n")], earlier, ReplaySettings(share=0.2, of="each"), {})
+    assert [p.slices[AGE] for p in found] == ["0"] + ["1"] * 2 + ["2"] * 4
+
+
 def test_what_one_round_lacks_the_others_give_and_no_more_than_there_is():
     new = [pair(f"new {i}") for i in range(10)]
     earlier = {1: [pair("one")], 2: [pair(f"two {i}") for i in range(9)]}

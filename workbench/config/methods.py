@@ -17,7 +17,10 @@ class ReplaySettings(Settings):
     """
 
     share: float | Literal["all"] = 0.0
-    """Replayed pairs for each new one: 0.2 adds one to every five; `all` takes all there are."""
+    """0.2 replays one pair for every five new ones, or of every five old ones; `all` takes all there are."""
+    of: Literal["new", "each"] = "new"
+    """What the share is of: `new`, the new pairs, for all earlier rounds together; `each`, the pairs of each earlier round,
+    as a memory does that keeps so much of every round."""
     choice: Literal["random", "coverage", "margin"] = "random"
     """random; coverage (evenly over the values of all slices); margin (evenly over quartiles of the parent's margin)."""
     answers: Literal["kept", "fresh"] = "kept"

@@ -35,7 +35,8 @@ def workload(plan: Plan) -> Workload:
     tests = {digest: count(v, "test") for digest, v in versions.items()}
     old = [count(v, "train") for v in plan.history] if plan.replay.on else []
     known = sum(each.pairs for each in old)
-    replayed = known if plan.replay.share == "all" else min(known, round(plan.replay.share * train.pairs))
+    of = known if plan.replay.of == "each" else train.pairs
+    replayed = known if plan.replay.share == "all" else min(known, round(plan.replay.share * of))
     return Workload(
         train_pairs=train.pairs + replayed,
         left_out=train.left_out + sum(t.left_out for t in tests.values()),

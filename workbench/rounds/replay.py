@@ -70,9 +70,11 @@ def _about(pair: Pair) -> tuple[str, frozenset[str]]:
 
 
 def _shares(new: int, available: Mapping[int, int], settings: ReplaySettings) -> dict[int, int]:
-    """How many of each age: alike for all rounds, and what one lacks the others give."""
+    """How many of each age: a share of each, or alike for all rounds, where what one lacks the others give."""
     if settings.share == "all":
         return dict(available)
+    if settings.of == "each":
+        return {age: min(count, round(settings.share * count)) for age, count in available.items()}
     left = min(round(settings.share * new), sum(available.values()))
     found = dict.fromkeys(available, 0)
     while left:
