@@ -45,9 +45,6 @@ def moved_settings(plan: Mapping[str, Any], moved: Mapping[str, str]) -> RoundSe
         ConfigError: an anchor is no policy of the lineage.
     """
     values: dict[str, Any] = {name: plan[name] for name in KEPT if name in plan}
-    # A file of questions is known by its name and hash alone; what it measured can be asked of the new lineage later.
-    suites = [name for name in plan["evaluation"]["suites"] if "/" not in name or name.startswith("lm-eval/")]
-    values["evaluation"] = {**plan["evaluation"], "suites": suites}
     if "schedule" not in values:
         strangers = [a["policy"] for a in plan["anchors"] if a["policy"] not in moved]
         if strangers:
@@ -59,4 +56,7 @@ def moved_settings(plan: Mapping[str, Any], moved: Mapping[str, str]) -> RoundSe
         for each in plan["anchors"]:
             merged[moved[each["policy"]]] = merged.get(moved[each["policy"]], 0.0) + each["weight"]
         values["anchors"] = [{"policy": policy, "weight": weight} for policy, weight in merged.items()]
+    # A file of questions is known by its name and hash alone; what it measured can be asked of the new lineage later.
+    suites = [name for name in plan["evaluation"]["suites"] if "/" not in name or name.startswith("lm-eval/")]
+    values["evaluation"] = {**plan["evaluation"], "suites": suites}
     return RoundSettings.model_validate({**values, "parent": moved[plan["parent"]], "version": plan["version"]})

@@ -170,8 +170,9 @@ class RoundSettings(Settings):
         if several and not self.objective.allow_approximate and not self.objective.exact:
             loss = self.objective.loss
             why = "needs each side apart" if loss in APPROXIMATE_LOSSES else "does not say `exact = True`"
+            count = len(names) if len(names) > 1 else "several"
             raise ValueError(
-                f"objective.loss = '{loss}' {why}, so several anchors are only approximately one reference; "
+                f"objective.loss = '{loss}' {why}, so {count} anchors are only approximately one reference; "
                 f"use one of {', '.join(EXACT_LOSSES)}, keep one anchor, or set objective.allow_approximate = true"
             )
         return self

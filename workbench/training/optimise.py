@@ -151,12 +151,7 @@ def _trainer(
     given_up = {"recompute": fits.recompute, "plain_rows": layout == "plain", "padded_rows": layout == "shared"}
     facts = {"tokens_per_pass": fits.tokens} | {name: 1.0 for name, is_so in given_up.items() if is_so}
     report(Progress("fit", 1, 1, facts))
-    whole = job.objective.loss in BY_BATCH
-    if whole and max(batches) > fits.tokens:
-        raise ConfigError(
-            f"objective.loss = '{job.objective.loss}' weighs the pairs of a batch against each other, but only {fits.tokens} "
-            f"tokens of {max(batches)} fit into memory at once; lower training.batch_size or training.max_length"
-        )
+    whole = _in_one_pass(job, most=max(batches), fits=fits.tokens)
     pairs = PairCollator(pad_id(tokenizer), layout=layout, tokens=fits.tokens, whole=whole)
     trainer = AnchoredDPOTrainer(
         model=model,
@@ -170,6 +165,18 @@ def _trainer(
     trainer.penalties = penalties_of(job, trainer)
     trainer.moving = MovingReference(model, job.moving) if job.moving.share else None
     return trainer
+
+
+def _in_one_pass(job: TrainJob, *, most: int, fits: int) -> bool:
+    """Whether a batch must not be computed in parts, because its pairs are weighed against each other."""
+    if job.objective.loss not in BY_BATCH:
+        return False
+    if most > fits:
+        raise ConfigError(
+            f"objective.loss = '{job.objective.loss}' weighs the pairs of a batch against each other, but only {fits} tokens "
+            f"of {most} fit into memory at once; lower training.batch_size or training.max_length"
+        )
+    return True
 
 
 def _prove_start(trainer: AnchoredDPOTrainer, rows: Sequence[TrainRow], job: TrainJob, gap: float) -> Proof:
