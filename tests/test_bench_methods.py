@@ -60,6 +60,8 @@ def test_a_lineage_is_measured_on_every_task_and_kept(small):
     again = methods.Bench("small", told.append, quick=True)
     assert again.run(first) == found
     assert not told
+    assert [len(row) for row in found["lost_by_quartile"]] == [4]
+    assert "| plain | 1 |" in again.report([found]).read_text(encoding="utf-8")
     (small / "work" / "results" / "quick" / first.file).unlink()
     assert again.run(first)["hits"] == found["hits"]
 
@@ -141,4 +143,5 @@ def test_the_table_has_every_method_with_intervals_and_costs(found):
     text = markdown("s", found)
     assert "BWT over T-1" in text
     assert text.count("\n|") == 2 + len(rows)
+    assert "- g: 1.5, 1.5, 1.5" in text
     assert compliance(found)["plain"] == {"g": [1.5, 1.5, 1.5]}

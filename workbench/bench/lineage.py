@@ -12,7 +12,7 @@ import numpy as np
 
 from preference_data.versions import load_version
 from workbench.config import RoundSettings
-from workbench.drift.metrics import Series, distinct_2, hits, kl_per_token, series
+from workbench.drift.metrics import Series, by_quartile, distinct_2, hits, kl_per_token, series
 from workbench.rounds.plan import measuring_condition
 from workbench.rounds.run import Outcome
 from workbench.tasks import Item, Progress
@@ -69,7 +69,8 @@ def read_out(ws: Workspace, lineage: Lineage, versions: Sequence[str], settings:
     """Everything measured of a lineage, as plain values, by task and policy (base first) where not said otherwise.
 
     Returns:
-        `hits`: mean score of each test prompt; `chance`: mean sigma(margin); `kl_base`, `kl_parent`: nats per token on
+        `hits`: mean score of each test prompt; `chance`: mean sigma(margin); `lost_by_quartile`: by task before the last,
+        share of pairs right after its round and wrong at the end, by quartiles of the margin then; `kl_base`, `kl_parent`: nats per token on
         the policy's samples; `tokens`, `distinct_2`: of its samples; `compliance`: by guideline, score of each sample;
         `choice`: items right, and `text_bits`: bits of the text suite, of the base and the last policy; `rounds`: costs.
     """
@@ -83,6 +84,7 @@ def read_out(ws: Workspace, lineage: Lineage, versions: Sequence[str], settings:
     return {
         "hits": table(reader.prompts),
         "chance": table(reader.chance),
+        "lost_by_quartile": [reader.lost(policies[i], policies[-1], v) for i, v in enumerate(digests[:-1], 1)],
         "kl_base": table(lambda p, v: reader.kl(p, v, policies[0])),
         "kl_parent": table(lambda p, v: reader.kl(p, v, parents[policies.index(p)])),
         "tokens": table(lambda p, v: _mean(reader.values(p, f"samples/{v}", "tokens"))),
@@ -120,6 +122,11 @@ class _Reader:
     def chance(self, policy: str, version: str) -> float:
         """Mean chance of the better answer among the two."""
         return _short(float((1 / (1 + np.exp(-self._margins(policy, version).values))).mean()))
+
+    def lost(self, before: str, after: str, version: str) -> list[float | None]:
+        """Share of pairs that turned from right to wrong, by quartiles of the margin before."""
+        quartiles = by_quartile(self._margins(before, version), self._margins(after, version))
+        return [None if one.lost.value is None else _short(one.lost.value) for one in quartiles]
 
     def kl(self, policy: str, version: str, other: str) -> float | None:
         """Nats per token on the policy's samples; None for itself."""

@@ -15,7 +15,7 @@ from preference_data.records import digest
 from workbench import assembly
 from workbench.bench.figures import Figure
 from workbench.bench.lineage import Lineage, read_out
-from workbench.bench.methods_report import figures_of
+from workbench.bench.methods_report import figures_of, markdown
 from workbench.bench.speed import base_folder
 from workbench.bench.streams import STREAMS, Setting, Sizes, Task, prepare
 from workbench.cli.settings import assign
@@ -101,7 +101,7 @@ class Bench:
     """
 
     def __init__(self, stream: str, tell: Callable[[str], None], *, quick: bool) -> None:
-        self._name, self._tasks, self._tell, self._quick = stream, STREAMS[stream], tell, quick
+        self._name, self._tasks, self._tell = stream, STREAMS[stream], tell
         work = Path(os.environ.get(WORK) or Path.home() / ".cache" / "continual-alignment" / "bench")
         self._results = Path(os.environ.get(RESULTS) or work / "results") / ("quick" if quick else "")
         self._results.mkdir(parents=True, exist_ok=True)
@@ -135,6 +135,12 @@ class Bench:
         found = {**cell._asdict(), "conditions": self._conditions, "tasks": self._versions, **found}
         file.write_text(json.dumps(found) + "\n", encoding="utf-8")
         return found
+
+    def report(self, found: Sequence[Mapping[str, Any]]) -> Path:
+        """Write the table of the stream beside the lineages' files."""
+        file = self._results / f"{self._name}.md"
+        file.write_text(markdown(self._name, found), encoding="utf-8")
+        return file
 
     def _round(self, cell: Cell, task: Task, lineage: Lineage, number: int) -> None:
         """One round, and the child's numbers on every task, seen or not."""
@@ -195,7 +201,9 @@ def _part(stream: str) -> Callable[..., list[Figure]]:
         if stream not in chosen("streams"):
             return []
         bench = Bench(stream, tell, quick=quick)
-        return figures_of(stream, [bench.run(cell) for cell in cells([stream])])
+        found = [bench.run(cell) for cell in cells([stream])]
+        bench.report(found)
+        return figures_of(stream, found)
 
     return measure
 

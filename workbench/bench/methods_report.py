@@ -57,7 +57,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
                 **numbers,
                 "most forgotten": _percent(largest_forgetting(runs_of(cells))),
                 "tax": _percent(tax(cells)),
-                "text bits": f"{100 * (_over_seeds(cells, lambda c: c['text_bits'][-1] / c['text_bits'][0]) - 1):+.1f} %",
+                "text bits": _bits(cells),
                 "KL to base": f"{_over_seeds(cells, lambda c: _last(c['kl_base'])):.3f}",
                 "KL to parent": f"{_over_seeds(cells, lambda c: _last(c['kl_parent'])):.3f}",
                 "tokens": f"{_over_seeds(cells, lambda c: _last(c['tokens'])):.1f}",
@@ -88,6 +88,9 @@ def markdown(stream: str, found: Sequence[Mapping[str, Any]]) -> str:
     head = list(rows[0])
     lines = [f"### {stream}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(row.values()) + " |" for row in rows]
+    for method, guidelines in compliance(found).items():
+        lines += [f"\nScores of generated answers by {method}, base first:"] if guidelines else []
+        lines += [f"- {name}: {', '.join(map(str, means))}" for name, means in guidelines.items()]
     lines += ["", f"Tasks in order: {', '.join(found[0]['tasks'])}. " + "; ".join(c for _, c in METRICS.values()) + "."]
     return "\n".join(lines) + "\n"
 
@@ -136,6 +139,13 @@ def _percent(estimate: Estimate) -> str:
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return "-"
     return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def _bits(cells: Sequence[Mapping[str, Any]]) -> str:
+    """What a text costs more bits than under the base; where the text suite was asked."""
+    if not all(cell["text_bits"][0] for cell in cells):
+        return "-"
+    return f"{100 * (_over_seeds(cells, lambda c: c['text_bits'][-1] / c['text_bits'][0]) - 1):+.1f} %"
 
 
 def _minutes(seconds: Sequence[float | None]) -> str:

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from workbench.models.numerics import product_dtype
+
 
 def use_one_product(model: Any) -> None:
     """Have every adapted linear layer of a model compute so where it can; the rest stays PEFT's."""
@@ -53,9 +55,8 @@ class _Adapted(Function):
     def forward(ctx: Any, *given: Any) -> Tensor:
         """Input, weight, bias, A, B and scale; under autocast products are in its precision."""
         x, weight, bias, a, b, scale = given
-        device = x.device.type
-        low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        with torch.autocast(device, enabled=False):
+        low = product_dtype(x)
+        with torch.autocast(x.device.type, enabled=False):
             rows, weight, a, scaled = x.to(low).flatten(0, -2), weight.to(low), a.to(low), (b * scale).to(low)
             inner = rows @ a.t()
             found = torch.nn.functional.linear(rows, weight, bias if bias is None else bias.to(low))

@@ -12,6 +12,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from workbench.models.numerics import product_dtype
+
 CHUNK = 128
 """Positions whose logits are computed at once: 25 MB in float32 at 50,000 words, which a process keeps when freed."""
 
@@ -51,11 +53,10 @@ class _Frozen(Function):
     def forward(ctx: Any, *given: Any) -> Tensor:
         """Hidden states, weight, bias, targets, and whether a gradient is wanted; products in autocast's precision."""
         hidden, weight, bias, targets, wanted = given
-        device = hidden.device.type
-        low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        low = product_dtype(hidden)
         found: list[Tensor] = []
         slopes: list[Tensor] = []
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(hidden.device.type, enabled=False):
             weight, bias = weight.to(low), bias if bias is None else bias.to(low)
             for h, t in zip(hidden.to(low).split(CHUNK), targets.split(CHUNK), strict=True):
                 logits = F.linear(h, weight, bias)

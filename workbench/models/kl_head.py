@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from workbench.models.forward import CompletionStates
 from workbench.models.head import CHUNK, DirectHead
+from workbench.models.numerics import product_dtype
 
 Direction = Literal["reverse", "forward"]
 """KL(policy || anchor), or KL(anchor || policy)."""
@@ -67,11 +68,10 @@ class _Frozen(Function):
     def forward(ctx: Any, *given: Any) -> Tensor:
         """States, weight and bias of the head, weights, direction, whether a gradient is wanted, states of anchors."""
         states, weight, bias, weights, reverse, wanted, *anchors = given
-        device = states.device.type
-        low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
+        low = product_dtype(states)
         found: list[Tensor] = []
         slopes: list[Tensor] = []
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(states.device.type, enabled=False):
             weight, bias = weight.to(low), bias if bias is None else bias.to(low)
 
             def logs(part: Tensor) -> Tensor:

@@ -48,6 +48,12 @@ def apply_numerics(settings: NumericsSettings) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def product_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """The precision in which matrix products with a tensor are computed here: autocast's, or its own."""
+    device = tensor.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
+
+
 def require_device(settings: NumericsSettings) -> None:
     """Refuse settings of another machine.
 

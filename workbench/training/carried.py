@@ -107,7 +107,7 @@ class MovingReference:
 
     def save(self, folder: Path) -> None:
         """Write weights and how many steps were taken."""
-        save_file(self.weights, folder / self.FILE, metadata={"steps": str(self._steps)})
+        save_file(self.weights, folder / self.FILE)
         (folder / "moving.json").write_text(json.dumps(self._steps), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
