@@ -58,10 +58,10 @@ def table(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
                 "most forgotten": _percent(largest_forgetting(runs_of(cells))),
                 "tax": _percent(tax(cells)),
                 "text bits": _bits(cells),
-                "KL to base": f"{_over_seeds(cells, lambda c: _last(c['kl_base'])):.3f}",
-                "KL to parent": f"{_over_seeds(cells, lambda c: _last(c['kl_parent'])):.3f}",
-                "tokens": f"{_over_seeds(cells, lambda c: _last(c['tokens'])):.1f}",
-                "distinct-2": f"{_over_seeds(cells, lambda c: _last(c['distinct_2'])):.2f}",
+                "KL to base": _last(cells, "kl_base", digits=3),
+                "KL to parent": _last(cells, "kl_parent", digits=3),
+                "tokens": _last(cells, "tokens", digits=1),
+                "distinct-2": _last(cells, "distinct_2", digits=2),
                 "pairs": f"{sum(row['pairs'] for row in rounds) / len(cells):.0f}",
                 "scored": f"{sum(row['scored'] for row in rounds) / len(cells):.0f}",
                 "minutes a round": _minutes([row["seconds"] for row in rounds]),
@@ -157,6 +157,7 @@ def _over_seeds(cells: Sequence[Mapping[str, Any]], of: Any) -> float:
     return float(np.mean([of(cell) for cell in cells]))
 
 
-def _last(tasks: Sequence[Sequence[float | None]]) -> float:
-    """Mean over tasks of the last policy's number."""
-    return float(np.mean([row[-1] for row in tasks if row[-1] is not None]))
+def _last(cells: Sequence[Mapping[str, Any]], name: str, *, digits: int) -> str:
+    """Mean over seeds and tasks of the last policy's number, where there is one."""
+    known = [row[-1] for cell in cells for row in cell[name] if row[-1] is not None]
+    return f"{np.mean(known):.{digits}f}" if known else "-"
