@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from tests.tiny_model import build_tiny_model
-from workbench.bench import methods, streams
-from workbench.bench.methods_report import compliance, figures_of, markdown, table
-from workbench.bench.streams import STREAMS, Setting, Sizes, Task, prepare
-from workbench.config import METHODS, NumericsSettings
+from workbench.bench import methods
+from workbench.bench.methods_figures import _front, draw
+from workbench.bench.methods_report import compliance, markdown, table
+from workbench.bench.methods_verdicts import CONTROL, figures_of
+from workbench.bench.stream_versions import DATA, Setting, Sizes, prepare
+from workbench.bench.streams import STREAMS, Task, stream
+from workbench.config import NumericsSettings
 from workbench.errors import ConfigError
 from workbench.workspace import Workspace
 
@@ -33,12 +36,12 @@ def small(model, tmp_path, monkeypatch):
             rows.append({"question": f"{word} {asked}?", "statement": asked, "label_confidence": 1.0,
                          "answer_matching_behavior": said[0], "answer_not_matching_behavior": said[1]})  # fmt: skip
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    monkeypatch.setitem(STREAMS, "small", tuple(Task(n, f"{n}.jsonl", "personas") for n in ("one", "two")))
-    monkeypatch.setenv(streams.DATA, str(tmp_path))
+    monkeypatch.setitem(STREAMS, "small", tuple(Task(n, (f"{n}.jsonl",), "personas") for n in ("one", "two")))
+    monkeypatch.setenv(DATA, str(tmp_path))
     monkeypatch.setenv(methods.WORK, str(tmp_path / "work"))
     monkeypatch.setenv("WORKBENCH_BENCH_METHODS", "plain,replay")
     monkeypatch.setenv("WORKBENCH_BENCH_SEEDS", "0")
-    monkeypatch.setattr(methods, "base_folder", lambda: model)
+    monkeypatch.setenv(methods.BASE, str(model))
     monkeypatch.setenv("WORKBENCH_BENCH_SUITES", "refusal")
     monkeypatch.setattr(methods, "EVALUATION", {"samples": 4, "max_new_tokens": 4})
     return tmp_path
@@ -79,16 +82,88 @@ def test_versions_of_a_stream_share_no_prompt_between_splits(small, model):
 
 
 def test_a_missing_file_names_the_variable(small, model, monkeypatch):
-    monkeypatch.delenv(streams.DATA)
+    monkeypatch.delenv(DATA)
     with pytest.raises(ConfigError, match="WORKBENCH_BENCH_DATA"):
         prepare(Workspace.init(small / "ws", base=model), STREAMS["small"], QUIET)
 
 
-@pytest.mark.parametrize(("variable", "value"), [("STREAMS", "x"), ("METHODS", "x"), ("SEEDS", "one")])
+@pytest.mark.parametrize(("variable", "value"), [("METHODS", "x"), ("SEEDS", "one")])
 def test_unknown_choices_are_refused_before_anything_runs(monkeypatch, variable, value):
     monkeypatch.setenv(f"WORKBENCH_BENCH_{variable}", value)
     with pytest.raises(ConfigError, match=f"WORKBENCH_BENCH_{variable}"):
         methods.cells(["personas"])
+
+
+def test_an_unknown_stream_names_the_known_ones():
+    with pytest.raises(ConfigError, match="unknown; known: personas, .* or the path of a manifest"):
+        stream("x")
+
+
+MANIFEST = """
+[[task]]
+name = "one"
+files = ["a/train.json", "b/train.json"]
+mapping = "personas"
+
+[[task]]
+name = "two"
+guideline = "telegram"
+update = true
+"""
+
+
+def test_a_manifest_is_a_stream(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(MANIFEST)
+    two = Task("two", guideline="telegram", update=True)
+    assert stream(str(path)) == ("mine", (Task("one", ("a/train.json", "b/train.json"), "personas"), two))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ('guideline = "telegram"', "", "'two': expected either files or a guideline"),
+        ("telegram", "telegramm", "'telegramm': unknown; known: "),
+        ('"two"', '"one"', "two tasks are called 'one'"),
+        ("update = true", "part = [2, 2]", "part = .2, 2.: expected a number from 0"),
+        ("update = true", "updated = true", "updated"),
+        ("[[task]]", "[[task]", "no manifest of a stream"),
+    ],
+)
+def test_a_manifest_that_says_nothing_clear_is_refused(tmp_path, before, after, said):
+    path = tmp_path / "mine.toml"
+    path.write_text(MANIFEST.replace(before, after))
+    with pytest.raises(ConfigError, match=said):
+        stream(str(path))
+
+
+def test_files_of_one_name_are_told_apart(small, model, monkeypatch):
+    for name in ("one", "two"):
+        (small / name).mkdir()
+        (small / f"{name}.jsonl").rename(small / name / "train.jsonl")
+    tasks = tuple(Task(name, (f"{name}/train.jsonl",), "personas") for name in ("one", "two"))
+    ws = Workspace.init(small / "ws", base=model)
+    prepare(ws, tasks, QUIET)
+    one, two = ({pair.prompt.key for pair in ws.version(name).pairs("train")} for name in ("one", "two"))
+    assert len(one) == len(two) == 12
+    assert not one & two
+
+
+def test_lineages_side_by_side_measure_the_same(small, model, monkeypatch):
+    monkeypatch.undo()  # workers see the environment alone
+    for name, value in {"DATA": small, "WORK": small / "work", "BASE": model, "METHODS": "plain",
+                        "SEEDS": "0,1", "SUITES": "refusal", "WORKERS": "2"}.items():  # fmt: skip
+        monkeypatch.setenv(f"WORKBENCH_BENCH_{name}", str(value))
+    manifest = small / "mine.toml"
+    rows = [f'[[task]]\nname = "{name}"\nfiles = ["{name}.jsonl"]\nmapping = "personas"\n' for name in ("one", "two")]
+    manifest.write_text("".join(rows))
+    told: list[str] = []
+    cells = methods.cells(["mine"])
+    beside = methods.Bench(str(manifest), told.append, quick=True).lineages(cells)
+    assert any("2 of 2 lineages measured" in line for line in told)
+    (small / "work" / "results" / "quick" / cells[0].file).unlink()
+    monkeypatch.setenv(methods.WORKERS, "1")
+    assert methods.Bench(str(manifest), told.append, quick=True).lineages(cells)[0]["hits"] == beside[0]["hits"]
 
 
 def test_streams_are_those_described():
@@ -114,9 +189,8 @@ def lineage(method, seed, lost):
 
 
 @pytest.fixture
-def found(monkeypatch):
-    monkeypatch.setitem(METHODS, "recommended", METHODS["plain"])
-    lost = {"plain": 0.2, "replay": 0.1, "recommended": 0.02, "retrain": 0.0}
+def found():
+    lost = {"plain": 0.2, "equal-replay": 0.1, "recommended": 0.02, "retrain": 0.0}
     return [lineage(method, seed, share) for method, share in lost.items() for seed in range(3)]
 
 
@@ -130,9 +204,51 @@ def test_figures_say_what_must_hold(found):
     assert short == {
         "s: share of sequential DPO's forgetting",
         "s: forgetting less half of sequential DPO's, upper bound",
-        "s: forgetting less plain replay's, upper bound",
+        "s: forgetting less that of replay of equal size, upper bound",
         "s: Last less retraining's, lower bound",
     }
+
+
+def asked(method, lost):
+    """Three lineages of which the last policy loses so many of 500 questions, and no other changes."""
+    cells = [lineage(method, seed, 0.02) for seed in range(3)]
+    for cell in cells:
+        cell["choice"] = [[1.0] * 500, [0.0] * lost + [1.0] * (500 - lost)]
+    return cells
+
+
+def test_a_method_that_is_better_on_both_is_named():
+    # 10 of 500 lost by ours, none by the other, which also keeps all of the first task
+    ours, other = asked("recommended", 25), [lineage("average", seed, 0.0) for seed in range(3)]
+    (figure,) = (each for each in figures_of("s", [*ours, *other]) if "better on Last" in each.name)
+    assert (figure.value, figure.verdict, figure.note) == (1, "short", "average")
+    (figure,) = (each for each in figures_of("s", [*ours, *asked("average", 25)]) if "better on Last" in each.name)
+    assert (figure.value, figure.verdict, figure.note) == (0, "ok", "of 1 others")
+
+
+def test_the_power_of_the_questions_is_that_of_one_lineage():
+    # 8 of 500 lost: 0.016 with error sqrt(0.016 * 0.984 / 499) = 0.00562: Phi(2.848 - 1.960) = Phi(0.889) = 0.813
+    (figure,) = (each for each in figures_of("s", asked(CONTROL, 8)) if "chance to see" in each.name)
+    assert figure.value == pytest.approx(0.813, abs=0.001)
+    (figure,) = (each for each in figures_of("s", asked(CONTROL, 7)) if "chance to see" in each.name)
+    assert figure.verdict == "short"
+
+
+def test_figures_are_drawn_from_what_was_measured(found, tmp_path):
+    files = draw("s", found, tmp_path)
+    assert [file.name for file in files] == ["s-retention.svg", "s-forgetting.svg", "s-kl.svg", "s-pareto.svg"]
+    heat, bars = (file.read_text(encoding="utf-8") for file in files[:2])
+    assert "0.98" in heat  # recommended keeps 0.98 of the first task
+    assert bars.index(">retrain<") < bars.index(">recommended<") < bars.index(">plain<")
+    before = [file.read_bytes() for file in files]
+    assert [file.read_bytes() for file in draw("s", found, tmp_path)] == before
+    for cell in found:
+        cell["choice"] = [[], []]
+    assert [file.name for file in draw("s", found, tmp_path)][-1] == "s-kl.svg"
+
+
+def test_the_front_is_what_nothing_beats_on_both():
+    assert _front([(0.0, 0.5), (0.1, 0.4), (0.1, 0.7), (0.0, 0.5)]) == [True, False, True, True]
 
 
 def test_the_table_has_every_method_with_intervals_and_costs(found):

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +39,10 @@ class Figure:
         return (
             "ok" if (self.value <= self.target if self.bound == "at most" else self.value >= self.target) else "short"
         )
+
+    def named(self, name: str) -> "Figure":
+        """The same under another name."""
+        return replace(self, name=name)
 
     def line(self) -> str:
         """For people and for `grep`."""

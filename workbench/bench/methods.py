@@ -6,8 +6,11 @@ are computed once, and adding a method or a seed costs that alone. What each lin
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +18,14 @@ from preference_data.records import digest
 from workbench import assembly
 from workbench.bench.figures import Figure
 from workbench.bench.lineage import Lineage, read_out
-from workbench.bench.methods_report import figures_of, markdown
+from workbench.bench.methods_report import markdown
+from workbench.bench.methods_verdicts import figures_of
 from workbench.bench.speed import base_folder
-from workbench.bench.streams import STREAMS, Setting, Sizes, Task, prepare
+from workbench.bench.stream_versions import Setting, Sizes, prepare
+from workbench.bench.streams import Task, stream
 from workbench.cli.settings import assign
+from workbench.cluster.ray_tools import RayOptions, cluster
+from workbench.cluster.side_by_side import side_by_side
 from workbench.config import METHODS, RoundSettings
 from workbench.errors import ConfigError
 from workbench.workspace import Workspace
@@ -33,6 +40,10 @@ CHOSEN = {
 WORK, RESULTS, SIZES = "WORKBENCH_BENCH_WORK", "WORKBENCH_BENCH_RESULTS", "WORKBENCH_BENCH_SIZES"
 """Folders of the workspaces, and of one JSON file per lineage (below the former where it is not set); most training,
 select and test pairs of a task, such as 256,100,450."""
+BASE = "WORKBENCH_BENCH_BASE"
+"""Folder of the model all lineages start from; the model that `workbench model fetch` fetches without it."""
+WORKERS = "WORKBENCH_BENCH_WORKERS"
+"""How many lineages run at once, on Ray; 1 without it, in this process. The folders have to be seen by all workers."""
 
 FULL, QUICK = Sizes(256, 100, 450), Sizes(12, 8, 20)
 TRAINING = {"learning_rate": 2e-4, "epochs": 2, "batch_size": 4, "accumulation": 1, "rank": 8, "alpha": 16,
@@ -78,12 +89,10 @@ def cells(streams: Sequence[str]) -> list[Cell]:
     """All lineages asked for, seed by seed, so that a bench that is stopped has whole comparisons.
 
     Raises:
-        ConfigError: a stream, method or seed is unknown.
+        ConfigError: a method or seed is unknown.
     """
-    known: dict[str, Mapping[str, Any]] = {"streams": STREAMS, "methods": METHODS}
-    for what, names in known.items():
-        if unknown := [each for each in chosen(what) if each.split("+")[0] not in names]:
-            raise ConfigError(f"{CHOSEN[what][0]}: unknown {unknown[0]!r}; known: {', '.join(names)}")
+    if unknown := [each for each in chosen("methods") if each.split("+")[0] not in METHODS]:
+        raise ConfigError(f"{CHOSEN['methods'][0]}: unknown {unknown[0]!r}; known: {', '.join(METHODS)}")
     try:
         seeds = [int(seed) for seed in chosen("seeds")]
     except ValueError as error:
@@ -95,17 +104,20 @@ class Bench:
     """Lineages of one stream in a workspace of their own.
 
     Args:
-        stream: its name.
+        asked: the stream's name, or the path of its manifest.
         tell: called with what is being done.
         quick: a few pairs, to see that it runs.
+        apart: name of a copy of the workspace, for lineages that run side by side; empty for the workspace itself.
     """
 
-    def __init__(self, stream: str, tell: Callable[[str], None], *, quick: bool) -> None:
-        self._name, self._tasks, self._tell = stream, STREAMS[stream], tell
+    def __init__(self, asked: str, tell: Callable[[str], None], *, quick: bool, apart: str = "") -> None:
+        self._name, self._tasks = stream(asked)
+        self._asked, self._tell, self._quick = asked, tell, quick
         work = Path(os.environ.get(WORK) or Path.home() / ".cache" / "continual-alignment" / "bench")
         self._results = Path(os.environ.get(RESULTS) or work / "results") / ("quick" if quick else "")
         self._results.mkdir(parents=True, exist_ok=True)
-        self._ws = Workspace.init(work / f"{stream}{'-quick' * quick}", base=base_folder())
+        root = work / f"{self._name}{'-quick' * quick}"
+        self._ws = Workspace.init(_copied(root, apart) if apart else root, base=_base())
         self._numerics = _kept_numerics(self._ws)
         self._sizes = QUICK if quick else _sizes()
         measured = {**EVALUATION, "suites": chosen("suites")}
@@ -113,19 +125,26 @@ class Bench:
         self._require_same_conditions()
         self._versions: list[str] = []
 
+    def lineages(self, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+        """What all of them measured, one after the other, or as many at once as the environment asks for."""
+        if _workers() > 1 and (open_cells := [cell for cell in cells if not self._known(cell)]):
+            self._prepare()
+            environment = {k: v for k, v in os.environ.items() if k.startswith("WORKBENCH_")}
+            pieces = [(self._asked, cell, self._quick) for cell in open_cells]
+            with cluster(RayOptions(address=os.environ.get("RAY_ADDRESS"))):
+                cpus = self._numerics.threads
+                for done, name in enumerate(side_by_side(_alone, pieces, cpus=cpus, environment=environment), 1):
+                    self._tell(f"{self._name}: {done} of {len(pieces)} lineages measured, the last one {name}")
+        return [self.run(cell) for cell in cells]
+
     def run(self, cell: Cell) -> dict[str, Any]:
         """What a lineage measured; from its file where it is whole."""
-        file = self._results / cell.file
-        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        if known and known["conditions"] != self._conditions:
-            raise ConfigError(
-                f"{file}: measured with other sizes or settings; give another folder in {RESULTS}, or remove the file"
-            )
-        if "hits" in known:
+        if known := self._known(cell):
             return known
-        if not self._versions:
-            self._versions = prepare(self._ws, self._tasks, Setting(self._sizes, self._numerics, self._tell))
-        lineage = Lineage([self._ws.registry.resolve("base").digest], list(known.get("rounds", [])))
+        self._prepare()
+        file = self._results / cell.file
+        begun = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        lineage = Lineage([self._ws.registry.resolve("base").digest], list(begun.get("rounds", [])))
         for number, task in enumerate(self._tasks, 1):
             self._tell(f"{cell.stream}: {cell.method}, seed {cell.seed}, round {number} of {len(self._tasks)}")
             self._round(cell, task, lineage, number)
@@ -137,10 +156,26 @@ class Bench:
         return found
 
     def report(self, found: Sequence[Mapping[str, Any]]) -> Path:
-        """Write the table of the stream beside the lineages' files."""
+        """Write the table of the stream beside the lineages' files, and its figures where matplotlib is installed."""
+        figures: list[Path] = []
+        if find_spec("matplotlib"):
+            figures = import_module("workbench.bench.methods_figures").draw(self._name, found, self._results)
         file = self._results / f"{self._name}.md"
-        file.write_text(markdown(self._name, found), encoding="utf-8")
+        file.write_text(markdown(self._name, found, [each.name for each in figures]), encoding="utf-8")
         return file
+
+    def _known(self, cell: Cell) -> dict[str, Any] | None:
+        file = self._results / cell.file
+        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if known and known["conditions"] != self._conditions:
+            raise ConfigError(
+                f"{file}: measured with other sizes or settings; give another folder in {RESULTS}, or remove the file"
+            )
+        return known if "hits" in known else None
+
+    def _prepare(self) -> None:
+        if not self._versions:
+            self._versions = prepare(self._ws, self._tasks, Setting(self._sizes, self._numerics, self._tell))
 
     def _round(self, cell: Cell, task: Task, lineage: Lineage, number: int) -> None:
         """One round, and the child's numbers on every task, seen or not."""
@@ -178,6 +213,11 @@ class Bench:
         return RoundSettings.model_validate(values)
 
 
+def _base() -> Path:
+    given = os.environ.get(BASE)
+    return Path(given) if given else base_folder()
+
+
 def _sizes() -> Sizes:
     given = os.environ.get(SIZES)
     if not given:
@@ -188,24 +228,49 @@ def _sizes() -> Sizes:
         raise ConfigError(f"{SIZES}: got {given!r}, expected three numbers, such as 256,100,450") from error
 
 
+def _workers() -> int:
+    given = os.environ.get(WORKERS, "1")
+    if not given.isdecimal() or given == "0":
+        raise ConfigError(f"{WORKERS}: got {given!r}, expected how many lineages run at once, such as 4")
+    return int(given)
+
+
+def _alone(piece: tuple[str, Cell, bool]) -> str:
+    """One lineage in a worker, in a copy of the stream's workspace."""
+    asked, cell, quick = piece
+    Bench(asked, lambda _: None, quick=quick, apart=Path(cell.file).stem).run(cell)
+    return f"{cell.method}, seed {cell.seed}"
+
+
+def _copied(root: Path, name: str) -> Path:
+    """A copy of a workspace beside it; made once, so that a lineage goes on where it was."""
+    copy = root.with_name(f"{root.name}.{name}")
+    if not copy.exists():
+        part = copy.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(root, part, symlinks=True)
+        part.rename(copy)
+    return copy
+
+
 def _kept_numerics(ws: Workspace) -> Any:
     """The faster precision, measured once per workspace: lineages go on as they began."""
     file = ws.root / "bench-numerics.json"
     if not file.exists():
-        file.write_text(assembly.fastest(os.cpu_count() or 1).model_dump_json(), encoding="utf-8")
+        cores = max(1, (os.cpu_count() or 1) // _workers())
+        file.write_text(assembly.fastest(cores).model_dump_json(), encoding="utf-8")
     return RoundSettings.model_validate({"numerics": json.loads(file.read_text(encoding="utf-8"))}).numerics
 
 
-def _part(stream: str) -> Callable[..., list[Figure]]:
+def _part(asked: str) -> Callable[..., list[Figure]]:
     def measure(tell: Callable[[str], None], *, quick: bool) -> list[Figure]:
-        if stream not in chosen("streams"):
-            return []
-        bench = Bench(stream, tell, quick=quick)
-        found = [bench.run(cell) for cell in cells([stream])]
+        name, _ = stream(asked)
+        bench = Bench(asked, tell, quick=quick)
+        found = bench.lineages(cells([name]))
         bench.report(found)
-        return figures_of(stream, found)
+        return figures_of(name, found)
 
     return measure
 
 
-PARTS = {stream: _part(stream) for stream in STREAMS}
+PARTS = {stream(asked)[0]: _part(asked) for asked in chosen("streams")}

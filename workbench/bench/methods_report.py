@@ -1,4 +1,4 @@
-"""From lineages to figures with targets and to a table: what protects, what does not, at which cost."""
+"""From lineages to a table: what protects, what does not, at which cost."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -6,17 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from workbench.bench.figures import Figure
 from workbench.drift.crossed import crossed
-from workbench.drift.stream_metrics import METRICS, Runs, difference, largest_forgetting, measured
+from workbench.drift.stream_metrics import METRICS, Runs, largest_forgetting, measured
 from workbench.drift.uncertainty import Estimate, Floats
-
-PLAIN, REPLAY, BOUND, OURS = "plain", "replay", "retrain", "recommended"
-"""Sequential DPO; replay alone; retraining on everything, whose last policy has seen all tasks at once; and ours."""
-
-FIFTH, HALF, WORSE = 0.2, 0.5, -0.04
-FORGETS = 0.1
-MOST_TAX = 0.01
 
 
 def by_method(found: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -82,8 +74,8 @@ def compliance(found: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[f
     return scores
 
 
-def markdown(stream: str, found: Sequence[Mapping[str, Any]]) -> str:
-    """The table of a stream, with the convention of every metric."""
+def markdown(stream: str, found: Sequence[Mapping[str, Any]], figures: Sequence[str] = ()) -> str:
+    """The table of a stream, with the convention of every metric, and its figures by file name."""
     rows = table(found)
     head = list(rows[0])
     lines = [f"### {stream}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
@@ -92,47 +84,8 @@ def markdown(stream: str, found: Sequence[Mapping[str, Any]]) -> str:
         lines += [f"\nScores of generated answers by {method}, base first:"] if guidelines else []
         lines += [f"- {name}: {', '.join(map(str, means))}" for name, means in guidelines.items()]
     lines += ["", f"Tasks in order: {', '.join(found[0]['tasks'])}. " + "; ".join(c for _, c in METRICS.values()) + "."]
+    lines += ["", *(f"![{each.removesuffix('.svg')}]({each})" for each in figures)] if figures else []
     return "\n".join(lines) + "\n"
-
-
-def figures_of(stream: str, found: Sequence[Mapping[str, Any]]) -> list[Figure]:
-    """What must hold on a stream, as far as the methods it takes were run."""
-    methods = {name: runs_of(cells) for name, cells in by_method(found).items()}
-    figures: list[Figure] = []
-    if PLAIN in methods:
-        forgets = measured(methods[PLAIN])["forgetting"]
-        figures.append(
-            _figure(f"{stream}: forgetting of sequential DPO", forgets, forgets.value, FORGETS, at_least=True)
-        )
-    if OURS in methods and PLAIN in methods:
-        ours, plain = methods[OURS], methods[PLAIN]
-        forgets = measured(plain)["forgetting"]
-        if forgets.value and forgets.low and forgets.value >= FORGETS and forgets.low > 0:
-            mine = measured(ours)["forgetting"]
-            share = None if mine.value is None else mine.value / forgets.value
-            figures.append(_figure(f"{stream}: share of sequential DPO's forgetting", mine, share, FIFTH))
-            half = difference("forgetting", ours, plain, times=HALF)
-            figures.append(
-                _figure(f"{stream}: forgetting less half of sequential DPO's, upper bound", half, half.high, 0)
-            )
-        same = difference("learned", ours, plain)
-        figures.append(
-            _figure(f"{stream}: learned less sequential DPO's, lower bound", same, same.low, WORSE, at_least=True)
-        )
-    if OURS in methods and REPLAY in methods:
-        less = difference("forgetting", methods[OURS], methods[REPLAY])
-        figures.append(_figure(f"{stream}: forgetting less plain replay's, upper bound", less, less.high, 0))
-    if OURS in methods and BOUND in methods:
-        same = difference("Last", methods[OURS], methods[BOUND])
-        figures.append(_figure(f"{stream}: Last less retraining's, lower bound", same, same.low, WORSE, at_least=True))
-    if OURS in methods:
-        lost = tax(by_method(found)[OURS])
-        figures.append(_figure(f"{stream}: capability tax, upper bound", lost, lost.high, MOST_TAX))
-    return figures
-
-
-def _figure(name: str, estimate: Estimate, value: float | None, target: float, *, at_least: bool = False) -> Figure:
-    return Figure(name, value, target, "at least" if at_least else "at most", note=str(estimate))
 
 
 def _percent(estimate: Estimate) -> str:

@@ -64,6 +64,25 @@ def smallest_mean_change(n: float, sd: float, *, alpha: float = 0.05, power: flo
     return sum(_quantiles(alpha, power)) * sd / math.sqrt(n) if n else None
 
 
+def chance_of_showing(change: float, error: float, *, alpha: float = 0.05) -> float:
+    """The chance that a change of a mean shows as an increase: that (estimate - z_{1-alpha/2} error) is above 0.
+
+    Args:
+        change: the true change.
+        error: its standard error, in the same unit, above 0.
+        alpha: two-sided level of the test.
+
+    Raises:
+        ValueError: the error is not above 0.
+
+    >>> round(chance_of_showing(2.8, 1.0), 2)
+    0.8
+    """
+    if error <= 0:
+        raise ValueError(f"error = {error:g}: expected more than 0")
+    return NormalDist().cdf(change / error - NormalDist().inv_cdf(1 - alpha / 2))
+
+
 def _quantiles(alpha: float, power: float) -> tuple[float, float]:
     normal = NormalDist()
     return normal.inv_cdf(1 - alpha / 2), normal.inv_cdf(power)
