@@ -15,6 +15,7 @@ from workbench.config import NumericsSettings, RoundSettings
 from workbench.errors import ModelError
 from workbench.models import flex
 from workbench.models.attention import attend, pieces
+from workbench.models.flex import Piece
 from workbench.models.forward import completion_logps
 from workbench.models.load import Family, load_full
 from workbench.models.numerics import apply_numerics, numerics_key
@@ -73,7 +74,7 @@ def test_answers_in_bfloat16_are_nearly_those_in_float32(world):
     assert same > 0.8, "the same chances decide, so only a near tie can differ"
 
 
-SPANS = ((0, 3, 0, 0), (3, 5, 0, 3), (5, 8, 0, 3), (8, 10, 8, 8), (10, 11, 8, 10))
+SPANS = tuple(Piece(*each) for each in ((0, 3, 0, 0), (3, 5, 0, 3), (5, 8, 0, 3), (8, 10, 8, 8), (10, 11, 8, 10)))
 """A prompt of three tokens with answers of two and three; one of two with an answer of one."""
 
 
@@ -92,6 +93,13 @@ def test_flex_attention_is_told_what_pieces_are():
         "........xx.",
         "........xxx",
     ]
+    assert ["".join(".x"[sees] for sees in row) for row in mask.int().tolist()] == expected
+
+
+def test_flex_attention_is_told_what_all_prompts_begin_with():
+    spans = (Piece(0, 2, 0, 0), Piece(2, 3, 2, 2, 2), Piece(3, 4, 2, 3, 2), Piece(4, 5, 4, 4, 2), Piece(5, 6, 4, 5, 2))
+    mask = create_mask(flex.block_mask(spans, torch.device("cpu")).mask_mod, 1, 1, 6, 6, device="cpu")[0, 0]
+    expected = ["x.....", "xx....", "xxx...", "xxxx..", "xx..x.", "xx..xx"]
     assert ["".join(".x"[sees] for sees in row) for row in mask.int().tolist()] == expected
 
 

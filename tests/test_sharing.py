@@ -22,7 +22,15 @@ from preference_data.records import Pair, Prompt
 from tests.tiny_model import build_tiny_model
 from workbench.config import TrainingSettings
 from workbench.models import attention, sharing
-from workbench.models.forward import MOST_SHARED, batches_by_length, collate, completion_logits, completion_logps
+from workbench.models.flex import Piece
+from workbench.models.forward import (
+    MOST_SHARED,
+    WORTH_A_HEAD,
+    batches_by_length,
+    collate,
+    completion_logits,
+    completion_logps,
+)
 from workbench.models.load import load_full, load_tokenizer, trainable
 from workbench.models.numerics import hold_in_half
 from workbench.models.sharing import layout_of
@@ -70,6 +78,38 @@ def test_no_layout_changes_a_log_probability(llama, layout, data):
     assert torch.allclose(together, torch.tensor(alone, dtype=torch.float64), atol=1e-8, rtol=0)
 
 
+BEGINNINGS = st.sampled_from([(), tuple(range(3, 15)), tuple(range(3, 12))])
+
+
+@given(data=st.data())
+@settings(max_examples=40)
+def test_what_prompts_begin_with_is_computed_once_and_changes_nothing(llama, data):
+    begin = data.draw(BEGINNINGS)
+    prompts = [begin + own for own in data.draw(st.lists(TOKENS, min_size=1, max_size=4, unique=True))]
+    examples = data.draw(st.lists(st.builds(Encoded, st.sampled_from(prompts), TOKENS), min_size=1, max_size=12))
+    rows = collate(examples, pad_id=0, layout="packed")
+    with torch.no_grad():
+        together = completion_logps(llama, rows)
+        alone = [completion_logps(llama, collate([e], pad_id=0, layout="plain")).item() for e in examples]
+    assert torch.allclose(together, torch.tensor(alone, dtype=torch.float64), atol=1e-8, rtol=0)
+    used = {e.prompt for e in examples}
+    if len(used) > 1 and len(begin) >= WORTH_A_HEAD and all(len(p) > len(begin) for p in used):
+        assert rows.input_ids[0].tolist()[: len(begin)] == [*begin]
+        places = rows.position_ids[0].tolist()
+        assert places.count(0) == 1  # the beginning is there once
+
+
+def test_a_prompt_keeps_its_last_token_to_itself(llama):
+    """One prompt is the beginning of the other: what predicts its answer is not shared."""
+    short, long = tuple(range(3, 15)), tuple(range(3, 17))
+    examples = [Encoded(short, (1,)), Encoded(long, (2, 1))]
+    rows = collate(examples, pad_id=0, layout="packed")
+    assert rows.input_ids[0].tolist() == [*range(3, 14), 14, 1, 14, 15, 16, 2, 1]
+    assert rows.sources.tolist() == [[0, 0, 0], [11, 15, 16]]
+    alone = [completion_logps(llama, collate([e], pad_id=0, layout="plain")).item() for e in examples]
+    assert completion_logps(llama, rows).tolist() == pytest.approx(alone, abs=1e-8)
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     folder = build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
@@ -106,7 +146,8 @@ def test_no_layout_changes_a_pair_however_odd(tiny, prompt, answer, other, limit
 
 
 def test_no_layout_changes_a_gradient(gpt2):
-    examples = [Encoded((1, 2, 3), c) for c in ((4, 5), (6,), (7, 8, 9))] + [Encoded((9, 1), (3, 3))]
+    alike = tuple(range(1, 11))
+    examples = [Encoded((*alike, 2, 3), c) for c in ((4, 5), (6,), (7, 8, 9))] + [Encoded((*alike, 1), (3, 3))]
     gradients = {}
     for layout in ("plain", "shared", "packed"):
         gpt2.zero_grad()
@@ -121,19 +162,25 @@ def test_no_layout_changes_a_gradient(gpt2):
             assert torch.allclose(gradient, alone[name], atol=1e-8, rtol=0), (layout, name)
 
 
-SPANS = [(0, 3, 0, 0), (3, 5, 0, 3), (5, 8, 0, 3), (8, 9, 8, 8), (9, 13, 8, 9)]
+SPANS = [Piece(*each) for each in ((0, 3, 0, 0), (3, 5, 0, 3), (5, 8, 0, 3), (8, 9, 8, 8), (9, 13, 8, 9))]
 """Two prompts, of three tokens and of one; two completions of the first, one of the second."""
 
 
-@pytest.mark.parametrize(("kept", "rows"), [(400 * 400, 256), (400 * 400, 2), (9, 256), (0, 256)])
-def test_pieces_give_what_a_mask_over_the_whole_row_gives(kept, rows, monkeypatch):
+BEGUN_ALIKE = [Piece(0, 2, 0, 0), Piece(2, 3, 2, 2, 2), Piece(3, 5, 2, 3, 2), Piece(5, 6, 2, 3, 2), Piece(6, 8, 6, 6, 2),
+               Piece(8, 13, 6, 8, 2)]  # fmt: skip
+"""Two prompts that begin with the same two tokens; two completions of the first, one of the second."""
+
+
+@pytest.mark.parametrize("spans", [SPANS, BEGUN_ALIKE])
+@pytest.mark.parametrize(("kept", "rows"), [(400 * 400, 256), (400 * 400, 2), (400 * 400, 4), (9, 256), (0, 256)])
+def test_pieces_give_what_a_mask_over_the_whole_row_gives(spans, kept, rows, monkeypatch):
     """Whether attention is kept, computed again, or in blocks of positions."""
     monkeypatch.setattr(attention, "KEPT", kept)
     monkeypatch.setattr(attention, "ROWS", rows)
     mask = torch.zeros(13, 13, dtype=torch.bool)
-    for start, end, prompt, border in SPANS:
+    for start, end, prompt, border, head in spans:
         for at in range(start, end):
-            mask[at, prompt:border] = mask[at, start : at + 1] = True
+            mask[at, :head] = mask[at, prompt:border] = mask[at, start : at + 1] = True
     torch.manual_seed(0)
     given = [torch.randn(1, heads, 13, 8, dtype=torch.float64, requires_grad=True) for heads in (6, 2, 2)]
     weights = torch.randn(1, 13, 6, 8, dtype=torch.float64)
@@ -142,14 +189,14 @@ def test_pieces_give_what_a_mask_over_the_whole_row_gives(kept, rows, monkeypatc
     whole = torch.nn.functional.scaled_dot_product_attention(query, *repeated, attn_mask=mask, scale=0.3).transpose(
         1, 2
     )
-    packed, _ = attention.attend(None, *given, attention.pieces(SPANS), scaling=0.3)
+    packed, _ = attention.attend(None, *given, attention.pieces(spans), scaling=0.3)
     assert torch.allclose(packed, whole, atol=1e-12, rtol=0)
     gradients = [torch.autograd.grad((found * weights).sum(), given) for found in (packed, whole)]
     for ours, theirs in zip(*gradients, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-12, rtol=0)
     with torch.no_grad():
         assert torch.allclose(
-            attention.attend(None, *given, attention.pieces(SPANS), scaling=0.3)[0], whole, atol=1e-12
+            attention.attend(None, *given, attention.pieces(spans), scaling=0.3)[0], whole, atol=1e-12
         )
 
 
@@ -209,7 +256,9 @@ def test_the_packed_layout_by_hand():
     assert rows.input_ids.tolist() == [[1, 2, 3, 4, 7, 5, 6]]
     assert rows.position_ids.tolist() == [[0, 1, 2, 3, 2, 0, 1]]
     # prompts see themselves; completions see their prompt, from where to where, as well
-    assert rows.attention_mask[0, 0].tolist() == [[0, 2, 0, 0], [2, 4, 0, 2], [4, 5, 0, 2], [5, 6, 5, 5], [6, 7, 5, 6]]
+    assert rows.attention_mask[0, 0].tolist() == [
+        [0, 2, 0, 0, 0], [2, 4, 0, 2, 0], [4, 5, 0, 2, 0], [5, 6, 5, 5, 0], [6, 7, 5, 6, 0],
+    ]  # fmt: skip
     assert rows.sources.T.tolist() == [[0, 1], [0, 2], [0, 5], [0, 1]]
     assert (rows.targets.tolist(), rows.example.tolist()) == ([3, 4, 6, 7], [0, 0, 1, 2])
 

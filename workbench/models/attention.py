@@ -1,7 +1,8 @@
 """Attention over a packed row: many prompts with their completions in one row, without padding and without waste.
 
 A dense mask over such a row would cost the square of its length. Here each piece is computed against what it sees and
-nothing else: a prompt against itself, a completion against its prompt and itself. The pieces travel in the place of the
+nothing else: a prompt against itself, a completion against its prompt and itself, both against what all prompts of the
+row begin with, which is there once. The pieces travel in the place of the
 mask, which every architecture hands on unchanged where it has four dimensions.
 """
 
@@ -17,7 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from workbench.models.flex import Spans, attend_by_flex, has_flex
+from workbench.models.flex import Piece, Spans, attend_by_flex, has_flex
 
 PIECES = "pieces"
 """The attention's name among those of transformers."""
@@ -34,15 +35,14 @@ def use_pieces(model: Any) -> bool:
     return True
 
 
-def pieces(spans: list[tuple[int, int, int, int]]) -> Tensor:
+def pieces(spans: Sequence[Piece]) -> Tensor:
     """What a packed row consists of, as `attend` takes it in the place of a mask.
 
     Args:
-        spans: for each piece where it starts and ends, and where the prompt it follows starts and ends (twice the same
-            place for a prompt itself); one after the other, covering the row.
+        spans: one after the other, covering the row.
 
     Returns:
-        Shape (1, 1, pieces, 4).
+        Shape (1, 1, pieces, 5).
     """
     return torch.tensor(spans)[None, None]
 
@@ -73,7 +73,7 @@ def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, *rest: Any, *
     if asked := [name for name in NOT_OURS if given.get(name) is not None]:
         raise ValueError(f"attention by pieces has no {', '.join(asked)}")
     scale = given.get("scaling") or query.shape[-1] ** -0.5
-    spans: Spans = tuple(map(tuple, mask[0, 0].tolist()))
+    spans: Spans = tuple(Piece(*each) for each in mask[0, 0].tolist())
     if has_flex(query.device):
         return attend_by_flex(module, (query, key, value), spans, scale), None
     return _Packed.apply(query, key, value, _blocks(spans, query.device), scale), None
@@ -116,68 +116,95 @@ class _Block(NamedTuple):
     """Neighbouring positions `first` to `last` whose attention is computed at once.
 
     Attributes:
-        start: they see what lies between here and themselves, except for what is hidden from them,
-        prompt, border: and what lies between these two.
-        hidden: shape (last - first, last - start).
+        first: of them.
+        last: after the last.
+        parts: what they see: from where to where, the last one up to `last`.
+        hidden: what they see none the less not, shape (last - first, length of the last part).
         kept: whether their attention is kept for the way back.
     """
 
     first: int
     last: int
-    start: int
-    prompt: int
-    border: int
+    parts: tuple[tuple[int, int], ...]
     hidden: Tensor
     kept: bool
 
     def seen(self, each: Tensor) -> Tensor:
         """Keys or values for these positions; shape (key heads, seen, size)."""
-        if self.border == self.start:
-            return each[:, self.prompt : self.last]
-        own = each[:, self.start : self.last]
-        return own if self.prompt == self.border else torch.cat([each[:, self.prompt : self.border], own], dim=1)
+        found = [each[:, start:end] for start, end in self.parts]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
     def add(self, gradient: Tensor, to: Tensor) -> None:
         """Add the gradient of what is seen, in the layout of `seen`, to that of the row."""
-        length = self.border - self.prompt
-        to[:, self.prompt : self.border] += gradient[:, :length]
-        to[:, self.start : self.last] += gradient[:, length:]
+        lengths = [end - start for start, end in self.parts]
+        for (start, end), part in zip(self.parts, gradient.split(lengths, dim=1), strict=True):
+            to[:, start:end] += part
 
 
 @lru_cache(maxsize=4)
 def _blocks(spans: Spans, device: torch.device) -> list[_Block]:
-    """Pieces in blocks: long ones in several, short answers of one prompt together, which see what lies between them."""
+    """Pieces in blocks: long ones in several, short ones that follow each other together."""
     blocks: list[_Block] = []
-    for prompt, border, pieces in _neighbours(spans):
-        start, end = pieces[0][0], pieces[-1][1]
-        seen = border - prompt + end - start
+    for pieces in _neighbours(spans):
+        start, end, before = pieces[0].start, pieces[-1].end, _before(pieces[0])
+        seen = sum(b - a for a, b in before) + end - start
         rows = ROWS if len(pieces) > 1 else max(1, min(ROWS, KEPT // seen))
         for first in range(start, end, rows):
             last = min(first + rows, end)
             hidden = torch.ones(last - first, last - start, dtype=torch.bool)
-            for begins, ends in pieces:
-                own = slice(max(begins, first) - first, min(ends, last) - first)
-                hidden[own, begins - start :].triu_(max(begins, first) - begins + 1)
-            kept = (end - start) * seen <= KEPT
-            blocks.append(_Block(first, last, start, prompt, border, hidden.to(device), kept))
+            for each in pieces:
+                own = slice(max(each.start, first) - first, min(each.end, last) - first)
+                hidden[own, each.start - start :].triu_(max(each.start, first) - each.start + 1)
+                if each.border > start:  # its prompt, or a part of it, lies in this block, too
+                    hidden[own, max(each.prompt, start) - start : each.border - start] = False
+            parts = _joined([*before, (start, last)])
+            # Hidden counts from `start`; what was joined to it is seen.
+            wide = torch.zeros(last - first, parts[-1][1] - parts[-1][0], dtype=torch.bool)
+            wide[:, start - parts[-1][0] :] = hidden
+            blocks.append(_Block(first, last, parts, wide.to(device), (end - start) * seen <= KEPT))
     return blocks
 
 
-def _neighbours(
-    spans: Sequence[tuple[int, int, int, int]],
-) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
-    """Prompt and border of one or more pieces that follow each other and together fit into a block."""
+def _before(piece: Piece) -> list[tuple[int, int]]:
+    """What a piece sees besides itself."""
+    return [(a, b) for a, b in ((0, piece.head), (piece.prompt, piece.border)) if a < b]
+
+
+def _joined(parts: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """The same with neighbours as one.
+
+    >>> _joined([(0, 2), (2, 5), (7, 9)])
+    ((0, 5), (7, 9))
+    """
+    joined = [parts[0]]
+    for start, end in parts[1:]:
+        if start == joined[-1][1]:
+            joined[-1] = joined[-1][0], end
+        else:
+            joined.append((start, end))
+    return tuple(joined)
+
+
+def _neighbours(spans: Sequence[Piece]) -> Iterator[list[Piece]]:
+    """Pieces that follow each other and fit into a block: those of one prompt, with the prompt where that is short."""
     at = 0
     while at < len(spans):
-        start, end, prompt, border = spans[at]
-        pieces = [(start, end)]
-        for begins, ends, *follows in spans[at + 1 :]:
-            small = ends - start <= ROWS and (ends - start) * (border - prompt + ends - start) <= KEPT
-            if prompt == border or follows != [prompt, border] or begins != pieces[-1][1] or not small:
+        pieces = [spans[at]]
+        seen = sum(b - a for a, b in _before(pieces[0]))
+        for each in spans[at + 1 :]:
+            length = each.end - pieces[0].start
+            together = _follows(each, pieces[0])
+            if not together or length > ROWS or length * (seen + length) > KEPT:
                 break
-            pieces.append((begins, ends))
+            pieces.append(each)
         at += len(pieces)
-        yield prompt, border, pieces
+        yield pieces
+
+
+def _follows(piece: Piece, first: Piece) -> bool:
+    """Whether a piece sees what the first one does, or that and the first one."""
+    same = piece[2:] == first[2:] and first.prompt < first.border
+    return same or (piece.prompt, piece.border, piece.head) == (first.start, first.end, first.head)
 
 
 class _Packed(Function):
@@ -251,7 +278,7 @@ def _shares(asking: Tensor, key: Tensor, block: _Block) -> Tensor:
     rows = asking[:, :, block.first : block.last].flatten(1, 2).to(wide)
     products = torch.bmm(rows, block.seen(key).to(wide).transpose(1, 2))
     by_head = products.unflatten(1, (asking.shape[1], -1))
-    by_head[..., block.border - block.prompt :].masked_fill_(block.hidden, -torch.inf)
+    by_head[..., -block.hidden.shape[1] :].masked_fill_(block.hidden, -torch.inf)
     return products.softmax(dim=-1)
 
 

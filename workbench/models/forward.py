@@ -1,12 +1,13 @@
 """Log-probabilities and logits of completions. One path for scoring, training and evaluation.
 
 Completions of one prompt are laid out behind it: the prompt is computed once, each completion sees it and itself, and
-positions restart where the prompt ends. The LM head sees only the positions that predict a completion token. Both are
+positions restart where the prompt ends. In a packed row, what all prompts begin with, such as a system message, is
+computed once for all of them. The LM head sees only the positions that predict a completion token. Both are
 exact.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.models.attention import pieces
+from workbench.models.flex import Piece
 from workbench.models.head import CHUNK, DirectHead, token_logps
 from workbench.models.tokens import Encoded
 
@@ -26,6 +28,9 @@ MOST_SHARED = 8
 WORTH_SHARING = 8
 """A group takes completions while together they are at most this many times as long as their prompt: where a group is a
 row, attention grows with the square of its length, and short prompts save less than that costs."""
+
+WORTH_A_HEAD = 8
+"""Fewest tokens that all prompts of a packed row begin with for these to be computed once."""
 
 
 class Rows(NamedTuple):
@@ -117,18 +122,29 @@ def _place(examples: Sequence[Encoded], group: Sequence[int]) -> _Placed:
 
 
 def _packed(examples: Sequence[Encoded], placed: Sequence[_Placed]) -> Rows:
-    starts = [0, *accumulate(each.end for each in placed)]
-    spans: list[tuple[int, int, int, int]] = []
-    for first, each in zip(starts, placed, strict=False):
-        border = first + each.border
-        spans.append((first, border, first, first))
-        spans += [(first + start, first + end, first, border) for start, end in each.spans.values()]
+    head = _in_common(placed)
+    # By group, where its first token would lie, were its head in front of its rest.
+    firsts = list(accumulate((each.end - head for each in placed[:-1]), initial=0))
+    spans = [Piece(0, head, 0, 0)] if head else []
+    for first, each in zip(firsts, placed, strict=True):
+        start, border = first + head, first + each.border
+        spans.append(Piece(start, border, start, start, head))
+        spans += [Piece(first + a, first + b, start, border, head) for a, b in each.spans.values()]
+    beginning = placed[0]
     return Rows(
-        input_ids=torch.tensor([[token for each in placed for token in each.ids]]),
-        position_ids=torch.tensor([[place for each in placed for place in each.places]]),
+        input_ids=torch.tensor([beginning.ids[:head] + [i for each in placed for i in each.ids[head:]]]),
+        position_ids=torch.tensor([beginning.places[:head] + [p for each in placed for p in each.places[head:]]]),
         attention_mask=pieces(spans),
-        **_read_from(examples, [(0, first, each) for first, each in zip(starts, placed, strict=False)]),
+        **_read_from(examples, [(0, first, each) for first, each in zip(firsts, placed, strict=True)]),
     )
+
+
+def _in_common(placed: Sequence[_Placed]) -> int:
+    """How many tokens all prompts begin with, 0 if it is not worth it; the last token of a prompt is its own."""
+    first, last = (bound(each.ids[: each.border] for each in placed) for bound in (min, max))
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    common = min(sum(1 for _ in same), *(each.border - 1 for each in placed))
+    return common if len(placed) > 1 and common >= WORTH_A_HEAD else 0
 
 
 def _read_from(examples: Sequence[Encoded], where: Sequence[tuple[int, int, _Placed]]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from workbench.models.attention import pieces
+from workbench.models.flex import Piece
 from workbench.models.forward import Layout
 
 Tokens = tuple[int, ...]
@@ -162,7 +163,7 @@ def _read_packed(model: Any, prompts: Sequence[Tokens]) -> _Read:
     starts = [0, *ends[:-1]]
     out = model(
         input_ids=torch.tensor([[token for p in prompts for token in p]], device=model.device),
-        attention_mask=pieces([(start, end, start, start) for start, end in zip(starts, ends, strict=True)]),
+        attention_mask=pieces([Piece(start, end, start, start) for start, end in zip(starts, ends, strict=True)]),
         position_ids=torch.tensor([[place for p in prompts for place in range(len(p))]], device=model.device),
         use_cache=True,
         logits_to_keep=torch.tensor(ends, device=model.device) - 1,
