@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.tiny_model import build_tiny_model
+from workbench.bench import cells as asked_for
 from workbench.bench import methods
 from workbench.bench.methods_figures import _front, draw
 from workbench.bench.methods_report import compliance, markdown, table
@@ -38,10 +39,10 @@ def small(model, tmp_path, monkeypatch):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setitem(STREAMS, "small", tuple(Task(n, (f"{n}.jsonl",), "personas") for n in ("one", "two")))
     monkeypatch.setenv(DATA, str(tmp_path))
-    monkeypatch.setenv(methods.WORK, str(tmp_path / "work"))
+    monkeypatch.setenv(asked_for.WORK, str(tmp_path / "work"))
     monkeypatch.setenv("WORKBENCH_BENCH_METHODS", "plain,replay")
     monkeypatch.setenv("WORKBENCH_BENCH_SEEDS", "0")
-    monkeypatch.setenv(methods.BASE, str(model))
+    monkeypatch.setenv(asked_for.BASE, str(model))
     monkeypatch.setenv("WORKBENCH_BENCH_SUITES", "refusal")
     monkeypatch.setattr(methods, "EVALUATION", {"samples": 4, "max_new_tokens": 4})
     return tmp_path
@@ -162,8 +163,23 @@ def test_lineages_side_by_side_measure_the_same(small, model, monkeypatch):
     beside = methods.Bench(str(manifest), told.append, quick=True).lineages(cells)
     assert any("2 of 2 lineages measured" in line for line in told)
     (small / "work" / "results" / "quick" / cells[0].file).unlink()
-    monkeypatch.setenv(methods.WORKERS, "1")
+    monkeypatch.setenv(asked_for.WORKERS, "1")
     assert methods.Bench(str(manifest), told.append, quick=True).lineages(cells)[0]["hits"] == beside[0]["hits"]
+
+
+def test_every_method_has_the_same_trials(small, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_BENCH_TRIALS", "training.learning_rate=1e-12,training.learning_rate=0.01")
+    monkeypatch.setenv("WORKBENCH_BENCH_METHODS", "plain")
+    bench = methods.Bench("small", lambda _: None, quick=True)
+    found = bench.tried("plain")
+    assert list(found) == ["training.learning_rate=1e-12", "training.learning_rate=0.01"]
+    assert all(share * 16 == pytest.approx(round(share * 16), abs=0.002) for share in found.values())  # 8 pairs a task
+    monkeypatch.setattr(bench, "_select_accuracy", lambda cell: 1 / 0)
+    assert bench.tried("plain") == found  # from its file
+    monkeypatch.setattr(methods.Bench, "tried", lambda self, method: {"a": 0.5, "b": 0.75, "c": 0.75})
+    assert methods.tuned(lambda _: None, quick=True) == {"plain": "b"}
+    monkeypatch.delenv("WORKBENCH_BENCH_TRIALS")
+    assert methods.tuned(lambda _: None, quick=True) == {}
 
 
 def test_streams_are_those_described():

@@ -12,15 +12,25 @@ from preference_data.records import Pair, Prompt
 from workbench.config import METHODS, ReplaySettings, RoundSettings, ScheduleSettings
 from workbench.errors import ConfigError
 from workbench.maths import LOSSES, PairLogps, between, essential, short_to_long
+from workbench.models.score_table import PairScore
+from workbench.models.tokens import Encoded
 from workbench.rounds.replay import mixed, without_contradictions
 from workbench.rounds.schedules import Judged, by_age, by_drift, by_slice, fixed
-from workbench.tasks import AGE, PolicyRef
+from workbench.tasks import AGE, EPOCHS, PolicyRef
+from workbench.training.batches import TrainRow, in_order
 
 LENGTHS = PairLogps(torch.tensor([2.0]), torch.tensor([4.0]))
 
 
 def pair(text, chosen="yes", rejected="no", *, weight=1.0, **slices):
     return Pair(Prompt.of(text), chosen, rejected, weight, None, (), slices, "train")
+
+
+def row(key, epochs):
+    side = Encoded((1,), (2,))
+    return TrainRow(
+        key, side, side, 1.0, PairScore(0.0, 0.0, 1, 1), (0.0, 0.0), (1.0,), old=bool(epochs), epochs=epochs
+    )
 
 
 def texts(pairs):
@@ -42,6 +52,21 @@ def test_a_share_of_each_round_grows_with_the_lineage():
     earlier = {1: [pair(f"one {i}") for i in range(10)], 2: [pair(f"two {i}") for i in range(20)]}
     found = mixed([pair("n")], earlier, ReplaySettings(share=0.2, of="each"), {})
     assert [p.slices[AGE] for p in found] == ["0"] + ["1"] * 2 + ["2"] * 4
+
+
+def test_every_epoch_draws_on_where_the_last_one_ended():
+    new, settings = [pair("n")], ReplaySettings(share=0.4, of="each", draw="epoch")
+    found = mixed(new, {1: [pair(f"a{i}") for i in range(5)]}, settings, {}, epochs=3)
+    once = [p.key for p in mixed(new, {1: [pair(f"a{i}") for i in range(5)]}, ReplaySettings(share=1.0, of="each"), {})]
+    assert [p.key for p in found] == once  # the same order, and in it two of five for each of three epochs
+    assert [p.slices.get(EPOCHS) for p in found] == [None, "1 3", "1", "2", "2", "3"]
+    rows = [row(p.key, epochs=tuple(map(int, p.slices.get(EPOCHS, "").split()))) for p in found]
+    keys = [each.key for each in in_order(rows, epochs=3, seed=0)]
+    per_epoch = [set(keys[:3]), set(keys[3:6]), set(keys[6:])]
+    assert per_epoch == [{once[0], once[1], once[2]}, {once[0], once[3], once[4]}, {once[0], once[5], once[1]}]
+    assert found == mixed(new, {1: [pair(f"a{i}") for i in range(5)]}, settings, {}, epochs=3)
+    same = mixed(new, {1: [pair("a")]}, settings.model_copy(update={"draw": "round"}), {}, epochs=3)
+    assert not any(EPOCHS in p.slices for p in same)
 
 
 def test_what_one_round_lacks_the_others_give_and_no_more_than_there_is():

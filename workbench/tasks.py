@@ -58,8 +58,9 @@ class Anchor(NamedTuple):
     weight: float
 
 
-AGE, NEW = "_age", "0"
-"""Slice of a training pair: for how many rounds it has been known; its value for a new one. No name that data would use."""
+AGE, NEW, EPOCHS = "_age", "0", "_epochs"
+"""Slices of a training pair: for how many rounds it has been known, and the value for a new one; in which epochs it is
+trained on, where not in all. No names that data would use."""
 
 
 class SliceWeights(NamedTuple):

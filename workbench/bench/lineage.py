@@ -15,7 +15,7 @@ from workbench.config import RoundSettings
 from workbench.drift.metrics import Series, by_quartile, distinct_2, hits, kl_per_token, series
 from workbench.rounds.plan import measuring_condition
 from workbench.rounds.run import Outcome
-from workbench.tasks import Item, Progress
+from workbench.tasks import EPOCHS, Item, Progress
 from workbench.workspace import Workspace
 
 DIGITS = 4
@@ -42,8 +42,8 @@ class Lineage:
         if progress.step == "score" and progress.done == progress.total:
             self.scored += progress.total
 
-    def cost(self, ws: Workspace, outcome: Outcome, seconds: float | None) -> dict[str, float | None]:
-        """What a round took: seconds, answers scored, pairs trained on, size of the child, memory so far.
+    def cost(self, ws: Workspace, outcome: Outcome, seconds: float | None, *, epochs: int) -> dict[str, float | None]:
+        """What a round took: seconds, answers scored, pairs of an epoch, size of the child, memory so far.
 
         Seconds are None for a round that was begun before, or is another lineage's, too.
         """
@@ -51,17 +51,18 @@ class Lineage:
         return {
             "seconds": None if seconds is None else round(seconds, 1),
             "scored": scored,
-            "pairs": _trained_on(ws, outcome),
+            "pairs": _trained_on(ws, outcome, epochs),
             "disk_bytes": sum(f.stat().st_size for f in Path(outcome.child.path).glob("*") if f.is_file()),
             "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MEMORY_UNIT,
         }
 
 
-def _trained_on(ws: Workspace, outcome: Outcome) -> int:
+def _trained_on(ws: Workspace, outcome: Outcome, epochs: int) -> int:
     for step in ws.journal.status(outcome.round).steps:
         if step.name == "mix":
             (folder,) = (each for each in ws.objects.path(str(step.output)).iterdir() if each.is_dir())
-            return load_version(folder).counts["train"]
+            each = [len(pair.slices.get(EPOCHS, "").split()) or epochs for pair in load_version(folder).pairs("train")]
+            return sum(each) // epochs
     return ws.version(str(outcome.child.version)).counts["train"]
 
 

@@ -8,96 +8,32 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from preference_data.records import digest
 from workbench import assembly
+from workbench.bench.cells import QUICK, RESULTS, TRIAL_SEED, WORK, Cell, base, cells, chosen, sizes, workers
 from workbench.bench.figures import Figure
 from workbench.bench.lineage import Lineage, read_out
 from workbench.bench.methods_report import markdown
 from workbench.bench.methods_verdicts import figures_of
-from workbench.bench.speed import base_folder
-from workbench.bench.stream_versions import Setting, Sizes, prepare
+from workbench.bench.stream_versions import Setting, prepare, select_of
 from workbench.bench.streams import Task, stream
-from workbench.cli.settings import assign
 from workbench.cluster.ray_tools import RayOptions, cluster
 from workbench.cluster.side_by_side import side_by_side
-from workbench.config import METHODS, RoundSettings
+from workbench.config import RoundSettings
 from workbench.errors import ConfigError
 from workbench.workspace import Workspace
 
-CHOSEN = {
-    "streams": ("WORKBENCH_BENCH_STREAMS", "personas,guidelines,hh"),
-    "methods": ("WORKBENCH_BENCH_METHODS", "plain,replay,base,base-replay,mix,mix-replay,retrain,average-replay"),
-    "seeds": ("WORKBENCH_BENCH_SEEDS", "0,1,2"),
-    "suites": ("WORKBENCH_BENCH_SUITES", "choice,text"),
-}
-"""Environment variables that choose, separated by commas, and what is chosen without them."""
-WORK, RESULTS, SIZES = "WORKBENCH_BENCH_WORK", "WORKBENCH_BENCH_RESULTS", "WORKBENCH_BENCH_SIZES"
-"""Folders of the workspaces, and of one JSON file per lineage (below the former where it is not set); most training,
-select and test pairs of a task, such as 256,100,450."""
-BASE = "WORKBENCH_BENCH_BASE"
-"""Folder of the model all lineages start from; the model that `workbench model fetch` fetches without it."""
-WORKERS = "WORKBENCH_BENCH_WORKERS"
-"""How many lineages run at once, on Ray; 1 without it, in this process. The folders have to be seen by all workers."""
-
-FULL, QUICK = Sizes(256, 100, 450), Sizes(12, 8, 20)
-TRAINING = {"learning_rate": 2e-4, "epochs": 2, "batch_size": 4, "accumulation": 1, "rank": 8, "alpha": 16,
+TRAINING = {"learning_rate": 2e-4, "epochs": 2, "batch_size": 8, "accumulation": 1, "rank": 8, "alpha": 16,
             "max_length": 512, "checkpoint_every": 1000}  # fmt: skip
 EVALUATION = {"samples": 24, "max_new_tokens": 24, "batch_size": 64}
 REJECTING = {"min_gain": 1.0}
 """A gate that promotes nothing: lineages branch from the base side by side."""
-
-
-class Cell(NamedTuple):
-    """One lineage: a method and a seed on a stream.
-
-    Attributes:
-        method: a name, with settings over it after plus signs: `replay+replay.share=0.5+objective.beta=0.3`.
-    """
-
-    stream: str
-    method: str
-    seed: int
-
-    @property
-    def file(self) -> str:
-        """Name of its results."""
-        return f"{self.stream}-{self.method}-{self.seed}.json"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the method sets."""
-        name, *changes = self.method.split("+")
-        values: dict[str, Any] = {"method": name}
-        for each in changes:
-            assign(values, each)
-        return values
-
-
-def chosen(what: str) -> list[str]:
-    """What the environment asks for."""
-    variable, default = CHOSEN[what]
-    return [each.strip() for each in os.environ.get(variable, default).split(",") if each.strip()]
-
-
-def cells(streams: Sequence[str]) -> list[Cell]:
-    """All lineages asked for, seed by seed, so that a bench that is stopped has whole comparisons.
-
-    Raises:
-        ConfigError: a method or seed is unknown.
-    """
-    if unknown := [each for each in chosen("methods") if each.split("+")[0] not in METHODS]:
-        raise ConfigError(f"{CHOSEN['methods'][0]}: unknown {unknown[0]!r}; known: {', '.join(METHODS)}")
-    try:
-        seeds = [int(seed) for seed in chosen("seeds")]
-    except ValueError as error:
-        raise ConfigError(f"{CHOSEN['seeds'][0]}: {error}; expected numbers, such as 0,1,2") from error
-    return [Cell(stream, method, seed) for stream in streams for seed in seeds for method in chosen("methods")]
 
 
 class Bench:
@@ -117,9 +53,9 @@ class Bench:
         self._results = Path(os.environ.get(RESULTS) or work / "results") / ("quick" if quick else "")
         self._results.mkdir(parents=True, exist_ok=True)
         root = work / f"{self._name}{'-quick' * quick}"
-        self._ws = Workspace.init(_copied(root, apart) if apart else root, base=_base())
+        self._ws = Workspace.init(_copied(root, apart) if apart else root, base=base())
         self._numerics = _kept_numerics(self._ws)
-        self._sizes = QUICK if quick else _sizes()
+        self._sizes = QUICK if quick else sizes()
         measured = {**EVALUATION, "suites": chosen("suites")}
         self._conditions = digest([self._sizes, TRAINING, measured, self._numerics.model_dump()])[:16]
         self._require_same_conditions()
@@ -127,7 +63,7 @@ class Bench:
 
     def lineages(self, cells: Sequence[Cell]) -> list[dict[str, Any]]:
         """What all of them measured, one after the other, or as many at once as the environment asks for."""
-        if _workers() > 1 and (open_cells := [cell for cell in cells if not self._known(cell)]):
+        if workers() > 1 and (open_cells := [cell for cell in cells if not self._known(cell)]):
             self._prepare()
             environment = {k: v for k, v in os.environ.items() if k.startswith("WORKBENCH_")}
             pieces = [(self._asked, cell, self._quick) for cell in open_cells]
@@ -141,19 +77,39 @@ class Bench:
         """What a lineage measured; from its file where it is whole."""
         if known := self._known(cell):
             return known
-        self._prepare()
         file = self._results / cell.file
-        begun = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        begun = self._read(file)
         lineage = Lineage([self._ws.registry.resolve("base").digest], list(begun.get("rounds", [])))
-        for number, task in enumerate(self._tasks, 1):
-            self._tell(f"{cell.stream}: {cell.method}, seed {cell.seed}, round {number} of {len(self._tasks)}")
-            self._round(cell, task, lineage, number)
+        for settings in self._rounds(cell, lineage):
+            self._ws.evaluate(lineage.policies[-1], settings, versions=self._versions)
             part = {"conditions": self._conditions, "rounds": lineage.rounds}
             file.write_text(json.dumps(part) + "\n", encoding="utf-8")
         found = read_out(self._ws, lineage, self._versions, self._settings(cell, self._tasks[-1], lineage.policies[-1]))
         found = {**cell._asdict(), "conditions": self._conditions, "tasks": self._versions, **found}
         file.write_text(json.dumps(found) + "\n", encoding="utf-8")
         return found
+
+    def tried(self, method: str) -> dict[str, float]:
+        """By trial, how many select pairs of all tasks the last policy has right, as a share; test pairs are not looked at.
+
+        Every method has the same trials and one lineage for each, of a seed that is not measured again.
+        """
+        file = self._results / f"{self._name}-{method}-trials.json"
+        known = self._read(file) or {"trials": {}}
+        for trial in chosen("trials"):
+            if trial not in known["trials"]:
+                known["trials"][trial] = self._select_accuracy(Cell(self._name, f"{method}+{trial}", TRIAL_SEED))
+                file.write_text(json.dumps({**known, "conditions": self._conditions}) + "\n", encoding="utf-8")
+        return known["trials"]
+
+    def _select_accuracy(self, cell: Cell) -> float:
+        lineage = Lineage([self._ws.registry.resolve("base").digest], [])
+        *_, settings = self._rounds(cell, lineage)
+        names = [select_of(task.name) for task in self._tasks]
+        plain = settings.model_copy(update={"evaluation": settings.evaluation.model_copy(update={"suites": ()})})
+        self._ws.evaluate(lineage.policies[-1], plain, versions=names)
+        found = read_out(self._ws, lineage, names, plain)
+        return round(sum(sum(row[-1]) / len(row[-1]) for row in found["hits"]) / len(names), 4)
 
     def report(self, found: Sequence[Mapping[str, Any]]) -> Path:
         """Write the table of the stream beside the lineages' files, and its figures where matplotlib is installed."""
@@ -165,20 +121,29 @@ class Bench:
         return file
 
     def _known(self, cell: Cell) -> dict[str, Any] | None:
-        file = self._results / cell.file
+        known = self._read(self._results / cell.file)
+        return known if "hits" in known else None
+
+    def _read(self, file: Path) -> dict[str, Any]:
         known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         if known and known["conditions"] != self._conditions:
             raise ConfigError(
                 f"{file}: measured with other sizes or settings; give another folder in {RESULTS}, or remove the file"
             )
-        return known if "hits" in known else None
+        return known
+
+    def _rounds(self, cell: Cell, lineage: Lineage) -> Iterator[RoundSettings]:
+        """Run round after round; the settings of each, once it has ended."""
+        self._prepare()
+        for number, task in enumerate(self._tasks, 1):
+            self._tell(f"{cell.stream}: {cell.method}, seed {cell.seed}, round {number} of {len(self._tasks)}")
+            yield self._round(cell, task, lineage, number)
 
     def _prepare(self) -> None:
         if not self._versions:
             self._versions = prepare(self._ws, self._tasks, Setting(self._sizes, self._numerics, self._tell))
 
-    def _round(self, cell: Cell, task: Task, lineage: Lineage, number: int) -> None:
-        """One round, and the child's numbers on every task, seen or not."""
+    def _round(self, cell: Cell, task: Task, lineage: Lineage, number: int) -> RoundSettings:
         settings = self._settings(cell, task, lineage.policies[-1])
         planned = self._ws.round(self._ws.plan(settings))
         begun_before = any(each.digest == planned.digest for each in self._ws.journal.rounds())
@@ -186,9 +151,9 @@ class Bench:
         outcome = planned.run(watch=lineage.watch)
         if len(lineage.rounds) < number:
             seconds = None if begun_before else time.perf_counter() - began
-            lineage.rounds.append(lineage.cost(self._ws, outcome, seconds))
+            lineage.rounds.append(lineage.cost(self._ws, outcome, seconds, epochs=settings.training.epochs))
         lineage.policies.append(outcome.child.digest)
-        self._ws.evaluate(outcome.child.digest, settings, versions=self._versions)
+        return settings
 
     def _require_same_conditions(self) -> None:
         """A workspace has the versions of one size, measured in one way."""
@@ -213,28 +178,6 @@ class Bench:
         return RoundSettings.model_validate(values)
 
 
-def _base() -> Path:
-    given = os.environ.get(BASE)
-    return Path(given) if given else base_folder()
-
-
-def _sizes() -> Sizes:
-    given = os.environ.get(SIZES)
-    if not given:
-        return FULL
-    try:
-        return Sizes(*(int(each) for each in given.split(",")))
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{SIZES}: got {given!r}, expected three numbers, such as 256,100,450") from error
-
-
-def _workers() -> int:
-    given = os.environ.get(WORKERS, "1")
-    if not given.isdecimal() or given == "0":
-        raise ConfigError(f"{WORKERS}: got {given!r}, expected how many lineages run at once, such as 4")
-    return int(given)
-
-
 def _alone(piece: tuple[str, Cell, bool]) -> str:
     """One lineage in a worker, in a copy of the stream's workspace."""
     asked, cell, quick = piece
@@ -257,16 +200,31 @@ def _kept_numerics(ws: Workspace) -> Any:
     """The faster precision, measured once per workspace: lineages go on as they began."""
     file = ws.root / "bench-numerics.json"
     if not file.exists():
-        cores = max(1, (os.cpu_count() or 1) // _workers())
+        cores = max(1, (os.cpu_count() or 1) // workers())
         file.write_text(assembly.fastest(cores).model_dump_json(), encoding="utf-8")
     return RoundSettings.model_validate({"numerics": json.loads(file.read_text(encoding="utf-8"))}).numerics
+
+
+def tuned(tell: Callable[[str], None], *, quick: bool) -> dict[str, str]:
+    """By method, the best of the trials the environment names, found on the first stream; none where it names none."""
+    if not chosen("trials"):
+        return {}
+    bench = Bench(chosen("streams")[0], tell, quick=quick)
+    found = {method: bench.tried(method) for method in chosen("methods")}
+    return {method: max(trials, key=trials.__getitem__) for method, trials in found.items()}
 
 
 def _part(asked: str) -> Callable[..., list[Figure]]:
     def measure(tell: Callable[[str], None], *, quick: bool) -> list[Figure]:
         name, _ = stream(asked)
+        best = tuned(tell, quick=quick)
         bench = Bench(asked, tell, quick=quick)
-        found = bench.lineages(cells([name]))
+        plain = cells([name])
+        found = bench.lineages([c._replace(method=f"{c.method}+{best[c.method]}") if best else c for c in plain])
+        if best:
+            found = [
+                {**each, "method": c.method, "trial": best[c.method]} for c, each in zip(plain, found, strict=True)
+            ]
         bench.report(found)
         return figures_of(name, found)
 

@@ -45,6 +45,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         rows.append(
             {
                 "method": method,
+                **({"chosen": cells[0]["trial"]} if "trial" in cells[0] else {}),
                 "seeds": str(len(cells)),
                 **numbers,
                 "most forgotten": _percent(largest_forgetting(runs_of(cells))),

@@ -77,7 +77,15 @@ def prepare(ws: Workspace, stream: Sequence[Task], setting: Setting) -> list[str
         split = _split(alone, clusters, setting.sizes, task.part)
         version = write_version(split, ws.versions.directory, rule={"stream": task.name}, watermark=0, head="")
         ws.versions.add(task.name, version.digest)
+        chosen_on = [replace(pair, split="test") for pair in split if pair.split == "select"]
+        twin = write_version(chosen_on, ws.versions.directory, rule={"select of": task.name}, watermark=0, head="")
+        ws.versions.add(select_of(task.name), twin.digest)
     return names
+
+
+def select_of(name: str) -> str:
+    """The version whose test pairs are the select pairs of another: what settings are chosen on."""
+    return f"{name}-select"
 
 
 def _of_file(ws: Workspace, name: str, mapping: str | None) -> list[Pair]:

@@ -31,6 +31,10 @@ def _shared(model: Any) -> str:
     return "shared"
 
 
+def _own(_: Any) -> int:
+    return 0
+
+
 LAYOUTS = ("workbench.training.optimise.layout_of", "workbench.models.load.layout_of")
 """In training and where policies are loaded: the proof at a round's end compares the two."""
 
@@ -38,6 +42,7 @@ SWITCHED_OFF: Mapping[str, Mapping[str, Any]] = {
     ALL: {},
     "packing, a row per prompt": dict.fromkeys(LAYOUTS, _shared),
     "shared prompts, a row per answer": dict.fromkeys(LAYOUTS, _plain),
+    "beginnings in common computed once": {"workbench.models.forward._in_common": _own},
     "adapted layers as one product": {"workbench.models.load.use_one_product": _nothing},
     "log-probabilities from the head directly": {"workbench.models.sharing.use_direct_head": _nothing},
     "frozen matrices held in bfloat16": {"workbench.training.optimise.hold_in_half": _nothing},

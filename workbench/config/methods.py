@@ -25,6 +25,8 @@ class ReplaySettings(Settings):
     """random; coverage (evenly over the values of all slices); margin (evenly over quartiles of the parent's margin)."""
     answers: Literal["kept", "fresh"] = "kept"
     """`fresh` lets the parent answer the replayed prompts anew and ranks its answers by its own implicit reward."""
+    draw: Literal["round", "epoch"] = "round"
+    """`epoch` draws other pairs in every epoch, as from a buffer: as many steps, twice as many pairs in two epochs."""
     weight: float | Literal["balanced"] = 1.0
     """Multiplies the weights of replayed pairs; `balanced` lets each earlier round count as much as the new one, however
     few of its pairs are replayed."""

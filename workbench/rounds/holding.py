@@ -83,7 +83,8 @@ def training_pairs(plan: Plan, steps: Steps) -> VersionRef:
     if plan.replay.choice == "margin":  # pairs that are too long have none
         earlier = {age: [pair for pair in pairs if pair.key in margins] for age, pairs in earlier.items()}
     if plan.replay.answers == "kept":
-        return steps.write("mix", lambda: mixed(new, earlier, plan.replay, margins))
+        epochs = plan.training.epochs
+        return steps.write("mix", lambda: mixed(new, earlier, plan.replay, margins, epochs=epochs))
     again = answered_again(plan, steps, replayed(new, earlier, plan.replay, margins))
     (left,) = without_contradictions(new, {1: again}).values()
     return steps.write("mix", lambda: [*mixed(new, {}, plan.replay, margins), *left])

@@ -126,7 +126,7 @@ def _plain_where_off(plan: Plan) -> dict[str, Any]:
         off["ewc_pairs"] = defaults.ewc_pairs
     after = plan.after
     return {
-        "replay": plan.replay if plan.replay.on else ReplaySettings(),
+        "replay": _replay_with_effect(plan) if plan.replay.on else ReplaySettings(),
         "moving": plan.moving if plan.moving.share else MovingSettings(),
         "penalties": penalties.model_copy(update=off),
         "after": after if after.overlap is not None else after.model_copy(update={"energy": AfterSettings().energy}),
@@ -142,3 +142,9 @@ def history(lineage: tuple[PolicyRecord, ...], directory: Path) -> tuple[Version
     """Versions a lineage was trained on, oldest first, each once."""
     digests = dict.fromkeys(p.version for p in lineage if p.version)
     return tuple(version_ref(d, directory) for d in digests)
+
+
+def _replay_with_effect(plan: Plan) -> ReplaySettings:
+    replay = plan.replay
+    one_draw = plan.training.epochs == 1 or replay.share == "all" or replay.answers == "fresh"
+    return replay.model_copy(update={"draw": "round"}) if one_draw else replay

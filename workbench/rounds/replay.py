@@ -11,7 +11,7 @@ from itertools import chain, zip_longest
 
 from preference_data.records import Pair, digest
 from workbench.config import ReplaySettings
-from workbench.tasks import AGE
+from workbench.tasks import AGE, EPOCHS
 
 QUARTILES = 4
 
@@ -21,6 +21,8 @@ def mixed(
     earlier: Mapping[int, Sequence[Pair]],
     settings: ReplaySettings,
     margins: Mapping[str, float],
+    *,
+    epochs: int = 1,
 ) -> list[Pair]:
     """The training pairs of a round, each with its age as a slice.
 
@@ -29,8 +31,9 @@ def mixed(
         earlier: of earlier rounds, by age in rounds (1 is the round before).
         settings: how many, which, and what age does to weights.
         margins: of earlier pairs under the parent, nats, by pair key; used by `choice = "margin"` only.
+        epochs: of the round; with `draw = "epoch"` a replayed pair has its epochs as a slice.
     """
-    return [*_aged(new, 0, 1.0), *replayed(new, earlier, settings, margins)]
+    return [*_aged(new, 0, 1.0), *replayed(new, earlier, settings, margins, epochs=epochs)]
 
 
 def replayed(
@@ -38,15 +41,32 @@ def replayed(
     earlier: Mapping[int, Sequence[Pair]],
     settings: ReplaySettings,
     margins: Mapping[str, float],
+    *,
+    epochs: int = 1,
 ) -> list[Pair]:
     """The earlier ones among them; arguments as of `mixed`."""
     candidates = without_contradictions(new, earlier)
     counts = _shares(len(new), {age: len(pairs) for age, pairs in candidates.items()}, settings)
+    draws = epochs if settings.draw == "epoch" else 1
     chosen = (
-        _aged(_ordered(candidates[age], settings, margins)[:count], age, _weight(len(new), count, age, settings))
+        _aged(
+            _drawn(_ordered(candidates[age], settings, margins), count, draws),
+            age,
+            _weight(len(new), count, age, settings),
+        )
         for age, count in counts.items()
     )
     return list(chain.from_iterable(chosen))
+
+
+def _drawn(ordered: Sequence[Pair], count: int, draws: int) -> list[Pair]:
+    """The first ones; of several draws each goes on where the one before ended, and begins again at the end."""
+    if draws == 1:
+        return list(ordered[:count])
+    epochs: dict[int, list[str]] = defaultdict(list)
+    for place in range(count * draws):
+        epochs[place % len(ordered)].append(str(1 + place // count))
+    return [replace(ordered[i], slices={**ordered[i].slices, EPOCHS: " ".join(each)}) for i, each in epochs.items()]
 
 
 def _weight(new: int, count: int, age: int, settings: ReplaySettings) -> float:

@@ -14,7 +14,7 @@ from workbench.maths import PairLogps, Weighted, geometric_reference
 from workbench.models.forward import Layout, Rows, collate
 from workbench.models.score_table import PairScore
 from workbench.models.tokens import Encoded, encode_pair
-from workbench.tasks import AGE, NEW, Anchor, SliceWeights
+from workbench.tasks import AGE, EPOCHS, NEW, Anchor, SliceWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class TrainRow:
         reference: cached log-probs under the geometric reference, nats (chosen, rejected).
         anchors: the anchors' weights for this pair, in their order.
         old: whether an earlier round trained on it.
+        epochs: those it is trained on in, from 1; none are all.
     """
 
     key: str
@@ -36,6 +37,7 @@ class TrainRow:
     reference: tuple[float, float]
     anchors: tuple[float, ...]
     old: bool
+    epochs: tuple[int, ...] = ()
 
 
 def train_rows(
@@ -79,6 +81,7 @@ def train_rows(
                 reference=(float(reference.chosen), float(reference.rejected)),
                 anchors=weights,
                 old=pair.slices.get(AGE, NEW) != NEW,
+                epochs=tuple(map(int, pair.slices.get(EPOCHS, "").split())),
             )
         )
     return rows
@@ -93,7 +96,8 @@ def weights_for(pair: Pair, anchors: Sequence[Anchor], by_slice: SliceWeights | 
 def in_order(rows: Sequence[TrainRow], *, epochs: int, seed: int) -> list[TrainRow]:
     """Every epoch's permutation, one after the other: what is trained on, and when, is a list."""
     rng = np.random.default_rng(seed)
-    return [rows[i] for _ in range(epochs) for i in rng.permutation(len(rows))]
+    turns = ((epoch, rows[i]) for epoch in range(1, epochs + 1) for i in rng.permutation(len(rows)))
+    return [row for epoch, row in turns if not row.epochs or epoch in row.epochs]
 
 
 @dataclass(frozen=True, slots=True)
