@@ -130,6 +130,15 @@ def test_fixed_schedules():
     assert weights(fixed(policies(3), ScheduleSettings(kind="drift"))) == [0, 0, 1]
 
 
+def test_new_pairs_are_held_by_the_base_and_replayed_ones_by_the_parent():
+    apart = ScheduleSettings(kind="apart")
+    anchors = fixed(policies(4), apart)
+    assert [a.policy for a in anchors] == [policies(4)[0], policies(4)[3]]  # those between hold nothing
+    assert weights(anchors) == [1, 0]
+    assert by_age(anchors, {1: 3, 2: 2}, apart).weights == {"1": (0, 1), "2": (0, 1)}
+    assert weights(fixed(policies(1), apart)) == [1]
+
+
 def test_drift_gives_weight_to_what_has_fallen():
     anchors = fixed(policies(3), ScheduleSettings(kind="drift"))
     a, b = pair("a"), pair("b")

@@ -54,10 +54,11 @@ class ScheduleSettings(Settings):
     Rules that look at accuracy look at select splits only.
     """
 
-    kind: Literal["given", "uniform", "age", "drift", "slice", "origin", "learner"] = "given"
+    kind: Literal["given", "uniform", "age", "drift", "slice", "origin", "learner", "apart"] = "given"
     """given (the list); uniform (all earlier policies alike); age (weights fall with age); drift (policies whose version
     has fallen since get weight); slice (a pair is held by the policy best on its slice); origin, learner (a replayed
-    pair is held by the policy its round started from, or ended with)."""
+    pair is held by the policy its round started from, or ended with); apart (a new pair is held by the base, a replayed
+    one by the parent)."""
     strength: float = Field(default=0.5, gt=0, le=1)
     """age: weight of each policy over that of the next one. drift: share of the weight that fallen versions may get."""
     slice: str = "source"

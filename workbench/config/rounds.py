@@ -194,7 +194,7 @@ class RoundSettings(Settings):
         needed = {
             "penalties.kl_old": self.penalties.kl_old > 0,
             "penalties.hold": self.penalties.hold > 0,
-            f"schedule.kind = '{self.schedule.kind}'": self.schedule.kind in {"origin", "learner"},
+            f"schedule.kind = '{self.schedule.kind}'": self.schedule.kind in {"origin", "learner", "apart"},
         }
         if names := [name for name, given in needed.items() if given]:
             raise ValueError(f"{names[0]} concerns replayed pairs, but replay.share is 0; set it, such as 0.2")

@@ -47,7 +47,7 @@ def held(plan: Plan, select_scores: Callable[[PolicyRef, VersionRef], Table]) ->
         if plan.schedule.kind == "drift":
             return Held(by_drift(plan.anchors, judged, plan.schedule), None)
         return Held(plan.anchors, by_slice(plan.anchors, judged, plan.schedule))
-    if plan.schedule.kind in {"origin", "learner"}:
+    if plan.schedule.kind in {"origin", "learner", "apart"}:
         ages = {age: len(plan.lineage) - age for age in earlier_versions(plan)}
         return Held(plan.anchors, by_age(plan.anchors, ages, plan.schedule))
     return Held(plan.anchors, None)

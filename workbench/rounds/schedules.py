@@ -35,13 +35,16 @@ class Judged(NamedTuple):
 def fixed(lineage: Sequence[PolicyRef], settings: ScheduleSettings) -> tuple[Anchor, ...]:
     """Anchors that follow from the lineage alone, each with a weight; the parent is its last policy.
 
-    Kinds that weigh later, or pair by pair, start from the parent alone.
+    Kinds that weigh later, or pair by pair, start from what holds new pairs: the parent alone, or the base for `apart`.
     """
     match settings.kind:
         case "uniform":
             weights = [1.0] * len(lineage)
         case "age":
             weights = [settings.strength**age for age in reversed(range(len(lineage)))]
+        case "apart":
+            lineage = list(dict.fromkeys((lineage[0], lineage[-1])))
+            weights = [1.0, 0.0][: len(lineage)]
         case _:
             weights = [0.0] * (len(lineage) - 1) + [1.0]
     total = sum(weights)
@@ -75,15 +78,17 @@ def by_slice(anchors: Sequence[Anchor], judged: Mapping[int, Judged], settings: 
 
 
 def by_age(anchors: Sequence[Anchor], ages: Mapping[int, int], settings: ScheduleSettings) -> SliceWeights:
-    """A replayed pair is held by the policy that its round started from (`origin`) or ended with (`learner`).
+    """A replayed pair is held by the policy that its round started from (`origin`) or ended with (`learner`), or by the
+    parent (`apart`).
 
     Args:
         anchors: one per policy of the lineage, base first, parent last.
         ages: by age of a version, the round (from 1) that trained on it.
-        settings: which of the two.
+        settings: which of them.
     """
-    back = 1 if settings.kind == "origin" else 0
-    return SliceWeights(AGE, {str(age): _only(t - back, len(anchors)) for age, t in ages.items()})
+    parent = len(anchors) - 1
+    holder = {"origin": lambda t: t - 1, "learner": lambda t: t, "apart": lambda _: parent}[settings.kind]
+    return SliceWeights(AGE, {str(age): _only(holder(t), len(anchors)) for age, t in ages.items()})
 
 
 def _by_value(judged: Mapping[int, Judged], name: str) -> dict[str, list[tuple[Judged, Pair]]]:
