@@ -111,6 +111,10 @@ class Bench:
         found = read_out(self._ws, lineage, names, plain)
         return round(sum(sum(row[-1]) / len(row[-1]) for row in found["hits"]) / len(names), 4)
 
+    def keep(self, name: str, text: str) -> None:
+        """Write a table beside the lineages' files."""
+        (self._results / f"{self._name}-{name}.md").write_text(text, encoding="utf-8")
+
     def report(self, found: Sequence[Mapping[str, Any]]) -> Path:
         """Write the table of the stream beside the lineages' files, and its figures where matplotlib is installed."""
         figures: list[Path] = []

@@ -27,6 +27,9 @@ BENCHES = {
     "tricks": Bench("tricks", "what each of the things that make training fast buys", TRAINING),
     "curves": Bench("curves", "how cost grows with pairs, shared prompts, completions, anchors", TRAINING),
     "methods": Bench("methods", "what protects what earlier rounds taught: streams x methods x seeds", TRAINING),
+    "matched": Bench(
+        "matched", "are several anchors worth it, at one KL to the base: references x replay x beta", TRAINING
+    ),
     "rounds": Bench("rounds", "rounds with more anchors, added pairs, workers on Ray", (*TRAINING, "ray")),
 }
 

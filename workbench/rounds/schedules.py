@@ -78,8 +78,7 @@ def by_slice(anchors: Sequence[Anchor], judged: Mapping[int, Judged], settings: 
 
 
 def by_age(anchors: Sequence[Anchor], ages: Mapping[int, int], settings: ScheduleSettings) -> SliceWeights:
-    """A replayed pair is held by the policy that its round started from (`origin`) or ended with (`learner`), or by the
-    parent (`apart`).
+    """A replayed pair is held by the policy its round started from (`origin`), ended with (`learner`), or by the parent.
 
     Args:
         anchors: one per policy of the lineage, base first, parent last.
