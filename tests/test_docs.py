@@ -1,5 +1,7 @@
 """Documentation, executed: the README's commands and Python on a tiny model, and what the pages claim."""
 
+import doctest
+import importlib
 import json
 import re
 import shlex
@@ -141,6 +143,21 @@ def test_the_python_of_the_readme_runs(folder, base, capsys):
     said = capsys.readouterr().out
     assert said.startswith("70 judgements\n")  # of 20 words 16 are paired with the next 4, the last with 3, 2, 1 and 0
     assert "promoted round-1-" in said
+
+
+EXAMPLES = [
+    path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+    for package in ("preference_data", "workbench", "ui")
+    for path in sorted((ROOT / package).rglob("*.py"))
+    if ">>> " in text_of(path)
+]
+
+
+@pytest.mark.parametrize("module", EXAMPLES)
+def test_examples_in_docstrings_hold(module):
+    found = doctest.testmod(importlib.import_module(module))
+    assert found.attempted
+    assert not found.failed
 
 
 def test_the_readme_is_short():

@@ -1,6 +1,7 @@
 """Whole rounds that are held to earlier ones, on a tiny model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,12 @@ from preference_data.versions import load_version
 from tests.rounds_kit import settings, two_versions
 from tests.tiny_model import build_tiny_model
 from workbench.config import METHODS
-from workbench.errors import ConfigError
+from workbench.errors import ConfigError, WorkbenchError
 from workbench.models.score_table import read_table
 from workbench.policies.registry import PolicyRecord
 from workbench.rebasing import check_movable, moved_settings
-from workbench.rounds.holding import held
-from workbench.rounds.plan import plan_as_json, plan_digest
+from workbench.rounds.holding import earlier_versions, held
+from workbench.rounds.plan import plan_as_json, plan_digest, replaced
 from workbench.tasks import AGE
 
 PLAIN_KEYS = {"number", "parent", "base", "tokenizer", "version", "anchors", "history", "update", "objective", "training",
@@ -176,3 +177,19 @@ def test_anchors_of_another_lineage_cannot_be_moved():
     plan = {"number": 2, "anchors": [{"policy": "c" * 64, "weight": 1.0}], "parent": "p", "version": "v"}
     with pytest.raises(ConfigError, match="no policy of the lineage"):
         moved_settings(plan, {"p": "q"})
+
+
+def test_what_was_replaced_is_replayed_no_more(workspace):
+    plain = planned(workspace, replay={"share": 1.0}).plan
+    assert [v.digest for v in earlier_versions(plain).values()] == [workspace.version("polite").digest]
+    for update in (True, "polite"):
+        plan = planned(workspace, replay={"share": 1.0}, update=update).plan
+        assert replaced(plan) == {workspace.version("polite").digest}
+        assert not earlier_versions(plan)
+        assert not plan.replay.on  # so it is the round without replay
+    later = replace(plan, lineage=(*plan.lineage[:-1], plan.lineage[-1]._replace(update=True)), update=False)
+    assert replaced(later) == frozenset()  # the first version replaces nothing
+    with pytest.raises(ConfigError, match="update: version .* was not trained on in this lineage"):
+        planned(workspace, update="short")
+    with pytest.raises(WorkbenchError, match="nowhere"):
+        planned(workspace, update="nowhere")

@@ -220,6 +220,18 @@ def test_forgetting_looks_at_the_rounds_between_only():
     assert forgetting(matrix(rows)).value.value == pytest.approx((-2 + 1) / 20 / 2)
 
 
+def test_what_was_replaced_counts_neither_as_forgotten_nor_in_the_end():
+    left = matrix()._replace(replaced=frozenset({1}))
+    # v2 alone: 15 -> 14 of 20; at the end 14 and 18 of 20
+    assert backward_transfer(left).value.value == pytest.approx(-1 / 20)
+    assert forgetting(left).value.value == pytest.approx(1 / 20)
+    assert last(left).value.value == pytest.approx(32 / 40)
+    assert forward_transfer(left) == forward_transfer(matrix())
+    assert average_performance(left) == average_performance(matrix())
+    assert last(left).convention.endswith("; replaced versions left out")
+    assert backward_transfer(matrix()._replace(replaced=frozenset({1, 2}))).value.value is None
+
+
 def test_backward_transfer_is_as_wide_as_its_parts():
     # independent versions: distances to the bounds add in quadrature, halved
     parts = [paired_shares(*(hits(right(c)).values for c in pair)) for pair in ((12, 16), (14, 15))]

@@ -16,7 +16,7 @@ from workbench.errors import ModelError, PolicyError
 from workbench.objects import Objects
 from workbench.policies import checkpoints
 from workbench.policies.champion import Move, predecessor
-from workbench.policies.lineage import ancestry, at_depth, depth
+from workbench.policies.lineage import ancestry, at_depth, depth, superseded
 from workbench.policies.registry import Registry
 from workbench.schema import open_ledger
 from workbench.tasks import PolicyRef
@@ -311,6 +311,14 @@ def test_an_empty_registry_says_what_to_do(registry):
         registry.resolve("champion")
     with pytest.raises(PolicyError, match="abc: unknown"):
         registry.get("abc")
+
+
+def test_a_version_is_replaced_by_the_next_or_by_name_and_comes_back_when_it_is_trained_on():
+    assert superseded([("a", False), ("b", True)]) == {"a"}
+    assert superseded([("a", False), ("b", False), ("c", "a")]) == {"a"}
+    assert superseded([("a", False), ("b", True), ("a", False)]) == frozenset()
+    assert superseded([("a", False), ("a", True)]) == frozenset()  # it does not replace itself
+    assert superseded([("a", True)]) == frozenset()
 
 
 def test_ancestry_by_hand():

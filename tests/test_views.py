@@ -341,6 +341,8 @@ def test_a_round_that_replaces_a_version_says_so(two_rounds):
     kinds = {two_rounds.report(child.digest).versions[c.version].name: c.kind
              for c in two_rounds.report(child.digest).changes if c.round == 3}  # fmt: skip
     assert kinds == {"plain": "earlier", "polite": "replaced", "later": "own"}
+    left_out = {one.name for one in two_rounds.report(child.digest).averages if "replaced" in one.convention}
+    assert left_out == {"BWT", "forgetting", "Last"}
 
 
 def test_a_version_trained_twice_has_two_columns_and_one_line(two_rounds):

@@ -76,10 +76,11 @@ class SliceWeights(NamedTuple):
 
 
 class Past(NamedTuple):
-    """A policy of a lineage and the version it was trained on, where known."""
+    """A policy of a lineage and the version it was trained on, where known; `update` as in its round's plan."""
 
     policy: PolicyRef
     version: VersionRef | None
+    update: bool | str = False
 
 
 class Progress(NamedTuple):
@@ -301,6 +302,7 @@ class Plan:
         base: policy 0 of the lineage.
         lineage: the base and what came of it, the parent last.
         start_from: whose weights training starts from.
+        update: True if the version replaces the one before it, or the digest of the one it replaces.
     """
 
     number: int
@@ -309,7 +311,7 @@ class Plan:
     version: VersionRef
     anchors: tuple[Anchor, ...]
     history: tuple[VersionRef, ...]
-    update: bool
+    update: bool | str
     objective: ObjectiveSettings
     training: TrainingSettings
     numerics: NumericsSettings

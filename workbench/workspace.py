@@ -239,9 +239,11 @@ class Workspace(Places):
         """Resolve every name of the settings; nothing is loaded or written.
 
         Raises:
-            VersionError: the version does not exist.
+            VersionError: the version, or the one it replaces, does not exist.
             PolicyError: the parent or an anchor does not exist.
         """
+        if isinstance(settings.update, str):
+            settings = settings.model_copy(update={"update": self.version(settings.update).digest})
         return resolve_plan(settings, self.registry, self.version(settings.version))
 
     def round(self, plan: Plan) -> PlannedRound:

@@ -82,7 +82,12 @@ def at(points: Sequence[At], kl: float) -> dict[str, Any]:
         ((1 - share) * np.array(a) + share * np.array(b)).tolist()
         for a, b in zip(low.found["hits"], high.found["hits"], strict=True)
     ]
-    return {"tasks": low.found["tasks"], "hits": hits, "enclosed": low is not high or low.kl == kl}
+    return {
+        "tasks": low.found["tasks"],
+        "replaced": low.found.get("replaced", ()),
+        "hits": hits,
+        "enclosed": low is not high or low.kl == kl,
+    }
 
 
 def table(read: Mapping[str, Sequence[Mapping[str, Any]]], kl: float, seeds: int) -> str:

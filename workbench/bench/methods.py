@@ -27,6 +27,7 @@ from workbench.cluster.ray_tools import RayOptions, cluster
 from workbench.cluster.side_by_side import side_by_side
 from workbench.config import RoundSettings
 from workbench.errors import ConfigError
+from workbench.policies.lineage import superseded
 from workbench.workspace import Workspace
 
 TRAINING = {"learning_rate": 2e-4, "epochs": 2, "batch_size": 8, "accumulation": 1, "rank": 8, "alpha": 16,
@@ -85,7 +86,13 @@ class Bench:
             part = {"conditions": self._conditions, "rounds": lineage.rounds}
             file.write_text(json.dumps(part) + "\n", encoding="utf-8")
         found = read_out(self._ws, lineage, self._versions, self._settings(cell, self._tasks[-1], lineage.policies[-1]))
-        found = {**cell._asdict(), "conditions": self._conditions, "tasks": self._versions, **found}
+        found = {
+            **cell._asdict(),
+            "conditions": self._conditions,
+            "tasks": self._versions,
+            "replaced": self._replaced(),
+            **found,
+        }
         file.write_text(json.dumps(found) + "\n", encoding="utf-8")
         return found
 
@@ -142,6 +149,9 @@ class Bench:
         for number, task in enumerate(self._tasks, 1):
             self._tell(f"{cell.stream}: {cell.method}, seed {cell.seed}, round {number} of {len(self._tasks)}")
             yield self._round(cell, task, lineage, number)
+
+    def _replaced(self) -> list[str]:
+        return sorted(superseded((task.name, task.update) for task in self._tasks))
 
     def _prepare(self) -> None:
         if not self._versions:

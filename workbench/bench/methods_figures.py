@@ -109,7 +109,7 @@ def kl(found: Cells) -> Figure:
 def gain(found: Cells) -> Estimate:
     """Last less the base's accuracy, over all tasks, paired."""
     runs = runs_of(found)
-    base = type(runs)(tuple(np.repeat(block[:, :1], block.shape[1], axis=1) for block in runs.hits))
+    base = runs._replace(hits=tuple(np.repeat(block[:, :1], block.shape[1], axis=1) for block in runs.hits))
     return difference("Last", runs, base)
 
 

@@ -22,7 +22,10 @@ def by_method(found: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str,
 def runs_of(found: Sequence[Mapping[str, Any]]) -> Runs:
     """Hits of the seeds of one method."""
     tasks = range(len(found[0]["tasks"]))
-    return Runs(tuple(np.array([cell["hits"][task] for cell in found], dtype=np.float64) for task in tasks))
+    hits = tuple(np.array([cell["hits"][task] for cell in found], dtype=np.float64) for task in tasks)
+    return Runs(
+        hits, frozenset(i for i, task in enumerate(found[0]["tasks"], 1) if task in found[0].get("replaced", ()))
+    )
 
 
 def tax(found: Sequence[Mapping[str, Any]]) -> Estimate:

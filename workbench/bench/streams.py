@@ -27,7 +27,7 @@ class Task(NamedTuple):
         mapping: of the files, as `import --mapping` takes it.
         guideline: what judges the base's answers; empty for files.
         part: which part of the training pairs, of how many; for streams that come back to a task.
-        update: whether it replaces an earlier task.
+        update: True if it replaces the task before it, or the name of the task it replaces.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Task(NamedTuple):
     mapping: str | None = None
     guideline: str = ""
     part: tuple[int, int] = (0, 1)
-    update: bool = False
+    update: bool | str = False
 
 
 def _personas(*names: str) -> tuple[Task, ...]:
@@ -61,7 +61,7 @@ STREAMS: Mapping[str, tuple[Task, ...]] = {
     "personas-related": _personas("agreeableness", "conscientiousness", "extraversion", "interest-in-music"),
     "personas-contradictory": (
         *_personas("risk-averse", "interest-in-science"),
-        *(task._replace(update=True) for task in _personas("risk-seeking")),
+        *(task._replace(update="risk-averse") for task in _personas("risk-seeking")),
         *_personas("extraversion"),
     ),
     "guidelines": _guidelines("own-words", "impersonal", "plain-words", "telegram"),
@@ -94,7 +94,7 @@ class _Entry(BaseModel):
     mapping: str | None = None
     guideline: str = ""
     part: tuple[int, int] = (0, 1)
-    update: bool = False
+    update: bool | str = False
 
     @model_validator(mode="after")
     def _has_pairs(self) -> "_Entry":
@@ -118,6 +118,9 @@ class _Manifest(BaseModel):
         names = [each.name for each in self.task]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two tasks are called {twice!r}; name each once")
+        for i, each in enumerate(self.task):
+            if isinstance(each.update, str) and each.update not in names[:i]:
+                raise ValueError(f"task {each.name!r} replaces {each.update!r}, which is no task before it")
         return self
 
 

@@ -130,8 +130,9 @@ class RoundSettings(Settings):
     start: Literal["parent", "base"] = "parent"
     """Whose weights training starts from; the child follows the parent in the lineage either way."""
     anchors: tuple[AnchorSettings, ...] = PARENT_ALONE
-    update: bool = False
-    """True where the new preference replaces an older one, so that forgetting it is no failure."""
+    update: bool | str = False
+    """True where the new preference replaces that of the round before, the name of a version where it replaces an older
+    one: it is replayed no more, and forgetting it is no failure."""
     schedule: ScheduleSettings = ScheduleSettings()
     replay: ReplaySettings = ReplaySettings()
     moving: MovingSettings = MovingSettings()

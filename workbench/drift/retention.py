@@ -29,11 +29,13 @@ class Matrix(NamedTuple):
         policies: the base, then the child of each round in order.
         versions: versions in the order trained; round t trains on `versions[t - 1]`. Further ones are not yet trained.
         margins: by row and column, margins in nats; None where not measured.
+        replaced: rounds (from 1) whose preference a later one replaced: they count neither as forgotten nor in the end.
     """
 
     policies: tuple[str, ...]
     versions: tuple[str, ...]
     margins: tuple[tuple[Series | None, ...], ...]
+    replaced: frozenset[int] = frozenset()
 
     @property
     def rounds(self) -> int:
@@ -70,7 +72,11 @@ class Matrix(NamedTuple):
 
 
 def retention_matrix(
-    margins: Mapping[str, Mapping[str, Series]], *, policies: Sequence[str], versions: Sequence[str]
+    margins: Mapping[str, Mapping[str, Series]],
+    *,
+    policies: Sequence[str],
+    versions: Sequence[str],
+    replaced: frozenset[str] = frozenset(),
 ) -> Matrix:
     """The full R of a lineage.
 
@@ -78,6 +84,7 @@ def retention_matrix(
         margins: by policy and version, margins in nats per test pair.
         policies: the base, then the child of each round in order.
         versions: versions in the order trained, then those not yet trained.
+        replaced: versions whose preference a later one replaced.
 
     Raises:
         ValueError: there are more rounds than versions.
@@ -88,14 +95,15 @@ def retention_matrix(
             f"{len(versions)} versions; name a version once per round that trained on it"
         )
     rows = tuple(tuple(margins.get(p, {}).get(v) for v in versions) for p in policies)
-    return Matrix(tuple(policies), tuple(versions), rows)
+    gone = frozenset(i for i, version in enumerate(versions, 1) if version in replaced)
+    return Matrix(tuple(policies), tuple(versions), rows, gone)
 
 
 def backward_transfer(matrix: Matrix) -> Named:
     """BWT = 1/(T-1) sum_{i<T} (R[T,i] - R[i,i]); negative means forgotten (GEM 1706.08840)."""
     total = matrix.rounds
-    changes = [matrix.change(total, i, i) for i in range(1, total)]
-    return _named(changes, "BWT over T-1: mean over i < T of R[T,i] - R[i,i]", matrix)
+    changes = [matrix.change(total, i, i) for i in range(1, total) if i not in matrix.replaced]
+    return _named(changes, _left_out("BWT over T-1: mean over i < T of R[T,i] - R[i,i]", matrix), matrix)
 
 
 def forward_transfer(matrix: Matrix) -> Named:
@@ -111,18 +119,17 @@ def forgetting(matrix: Matrix) -> Named:
     the choice as given.
     """
     total, changes = matrix.rounds, list[Estimate]()
-    for i in range(1, total):
+    for i in (i for i in range(1, total) if i not in matrix.replaced):
         best = max(range(1, total), key=lambda t: _or_lowest(matrix.cell(t, i)))
         changes.append(matrix.change(total, best, i).scaled(-1))
-    return _named(
-        changes, "forgetting over T-1: mean over i < T of max over 1 <= l < T of R[l,i], minus R[T,i]", matrix
-    )
+    convention = "forgetting over T-1: mean over i < T of max over 1 <= l < T of R[l,i], minus R[T,i]"
+    return _named(changes, _left_out(convention, matrix), matrix)
 
 
 def last(matrix: Matrix) -> Named:
     """Last = 1/T sum_{i<=T} R[T,i]: the newest policy on every version trained so far (LifeAlign 2509.17183)."""
-    cells = [matrix.cell(matrix.rounds, i) for i in range(1, matrix.rounds + 1)]
-    return _named(cells, "Last over T: mean over i <= T of R[T,i] (OP of TRACE)", matrix, fewest=1)
+    cells = [matrix.cell(matrix.rounds, i) for i in range(1, matrix.rounds + 1) if i not in matrix.replaced]
+    return _named(cells, _left_out("Last over T: mean over i <= T of R[T,i] (OP of TRACE)", matrix), matrix, fewest=1)
 
 
 def average_performance(matrix: Matrix) -> Named:
@@ -138,7 +145,13 @@ def average_performance(matrix: Matrix) -> Named:
 def _named(parts: Sequence[Estimate], convention: str, matrix: Matrix, *, fewest: int = 2) -> Named:
     if matrix.rounds < fewest:
         return Named(not_enough(0, f"{matrix.rounds} rounds, at least {fewest} needed"), convention)
+    if not parts:
+        return Named(not_enough(0, "every earlier version was replaced"), convention)
     return Named(average(parts), convention)
+
+
+def _left_out(convention: str, matrix: Matrix) -> str:
+    return f"{convention}; replaced versions left out" if matrix.replaced else convention
 
 
 def _or_lowest(estimate: Estimate) -> float:

@@ -18,9 +18,11 @@ class Runs(NamedTuple):
     Attributes:
         hits: by task, shape (seeds, policies, prompts): 1 right, 0 wrong, between where a prompt has several pairs;
             policies are the base, then the child of each round.
+        replaced: tasks (from 1) whose preference a later one replaced: they count neither as forgotten nor in the end.
     """
 
     hits: tuple[Floats, ...]
+    replaced: frozenset[int] = frozenset()
 
     @property
     def rounds(self) -> int:
@@ -47,12 +49,12 @@ def forgotten(runs: Runs, best: Sequence[int] | None = None) -> list[Floats]:
         best: l of each task; the method's own where None.
     """
     best = best or [best_before(runs, i) for i in range(1, runs.rounds)]
-    return [-runs.change(i, runs.rounds, each) for i, each in enumerate(best, 1)]
+    return [-runs.change(i, runs.rounds, each) for i, each in enumerate(best, 1) if i not in runs.replaced]
 
 
 def transferred_back(runs: Runs) -> list[Floats]:
     """By task i < T: R[T, i] - R[i, i]."""
-    return [runs.change(i, runs.rounds, i) for i in range(1, runs.rounds)]
+    return [runs.change(i, runs.rounds, i) for i in range(1, runs.rounds) if i not in runs.replaced]
 
 
 def transferred_ahead(runs: Runs) -> list[Floats]:
@@ -67,7 +69,7 @@ def learned(runs: Runs) -> list[Floats]:
 
 def at_the_end(runs: Runs) -> list[Floats]:
     """By task: R[T, i]."""
-    return [rows[:, -1] for rows in runs.hits]
+    return [rows[:, -1] for i, rows in enumerate(runs.hits, 1) if i not in runs.replaced]
 
 
 METRICS = {

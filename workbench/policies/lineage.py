@@ -1,6 +1,6 @@
 """Ancestry of policies, as pure functions over a table of parents."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from workbench.errors import PolicyError
 
@@ -34,3 +34,31 @@ def depth(digest: str, parents: Parents) -> int:
 def at_depth(number: int, parents: Parents) -> tuple[str, ...]:
     """All policies a number of rounds away from their base, sorted."""
     return tuple(sorted(d for d in parents if depth(d, parents) == number))
+
+
+def superseded(rounds: Iterable[tuple[str, bool | str]]) -> frozenset[str]:
+    """Versions whose preference a later one replaced.
+
+    Args:
+        rounds: oldest first, the version each trained on, and its `update`: True if that replaces the version before
+            it, or the version it replaces.
+
+    >>> sorted(superseded([("a", False), ("b", False), ("c", "a"), ("d", True)]))
+    ['a', 'c']
+
+    Whoever is trained on again counts again:
+
+    >>> superseded([("a", False), ("b", True), ("a", False)])
+    frozenset()
+    """
+    seen: list[str] = []
+    gone: set[str] = set()
+    for version, update in rounds:
+        gone.discard(version)
+        before = [other for other in seen if other != version]
+        if update is True:
+            gone.update(before[-1:])
+        elif update:
+            gone.add(update)
+        seen = [*before, version]
+    return frozenset(gone)

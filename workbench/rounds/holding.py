@@ -9,6 +9,7 @@ from preference_data.records import Pair, Split
 from preference_data.versions import load_version
 from workbench.completions import SlicedPrompt, read_answered
 from workbench.models.score_table import PairScore, read_table
+from workbench.rounds.plan import replaced
 from workbench.rounds.replay import mixed, replayed, without_contradictions
 from workbench.rounds.schedules import NEEDS_ACCURACY, Judged, by_age, by_drift, by_slice
 from workbench.tasks import Anchor, Plan, PolicyRef, SliceWeights, VersionRef
@@ -25,10 +26,11 @@ class Held(NamedTuple):
 
 
 def earlier_versions(plan: Plan) -> dict[int, VersionRef]:
-    """Versions of the lineage's rounds by their age, 1 the newest; the new round's version and repeats left out."""
+    """Versions of the lineage's rounds by their age, 1 the newest; repeats, the new one and replaced ones left out."""
     found: dict[int, VersionRef] = {}
+    left_out = {plan.version.digest, *replaced(plan)}
     for age, past in enumerate(reversed(plan.lineage), 1):
-        known = {plan.version.digest, *(each.digest for each in found.values())}
+        known = left_out.union(each.digest for each in found.values())
         if past.version and past.version.digest not in known:
             found[age] = past.version
     return found

@@ -4,14 +4,14 @@ from workbench.drift.ledger import Ledger
 from workbench.drift.metrics import Series, accuracy_change, bits_tax, kl_per_token, series, tax
 from workbench.drift.uncertainty import Estimate
 from workbench.rounds.gate import Measured
-from workbench.rounds.plan import measuring_condition
+from workbench.rounds.plan import measuring_condition, replaced
 from workbench.tasks import Plan, suite_label
 
 
 def measured(plan: Plan, child: str, ledger: Ledger) -> Measured:
     """What the gate asks for, None where the ledger has nothing.
 
-    An update round replaces the version its parent was trained on; that version's retention is then not judged.
+    The retention of versions whose preference was replaced is not judged.
     """
     found = _Reader(ledger, measuring_condition(plan))
     earlier = [v.digest for v in plan.history if v.digest != plan.version.digest]
@@ -26,7 +26,7 @@ def measured(plan: Plan, child: str, ledger: Ledger) -> Measured:
         tax=taxes,
         kl_parent=found.kl(plan.version.digest, child, plan.parent.digest),
         kl_base=found.kl(plan.version.digest, child, plan.base.digest),
-        superseded=frozenset(earlier[-1:] if plan.update else ()),
+        superseded=replaced(plan).intersection(earlier),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from preference_data.records import digest
 from workbench.errors import WiringError
+from workbench.policies.lineage import superseded
 from workbench.tasks import Plan, PolicyRef, suite_label
 
 
@@ -50,6 +51,12 @@ def _beyond_the_plain(plan: Plan) -> dict[str, Any]:
 def plan_digest(plan: Plan) -> str:
     """SHA-256 of the plan's canonical JSON."""
     return digest(plan_as_json(plan))
+
+
+def replaced(plan: Plan) -> frozenset[str]:
+    """Digests of versions whose preference this round or an earlier one replaced."""
+    past = [(each.version.digest, each.update) for each in plan.lineage if each.version]
+    return superseded([*past, (plan.version.digest, plan.update)])
 
 
 def check_lineage(plan: Plan) -> None:

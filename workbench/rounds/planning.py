@@ -33,7 +33,7 @@ def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) 
         version: the version the settings name; those of earlier rounds lie beside it.
 
     Raises:
-        ConfigError: a guideline is unknown.
+        ConfigError: a guideline is unknown, or the version to be replaced was never trained on.
         PolicyError: the parent or an anchor does not exist.
     """
     unknown = [g for g in settings.evaluation.guidelines if g not in GUIDELINES]
@@ -49,9 +49,11 @@ def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) 
         record = known.get(named.policy) or registry.resolve(named.policy)
         weight = named.weight + (anchors[record.digest].weight if record.digest in anchors else 0)
         anchors[record.digest] = Anchor(registry.ref(record), weight)
-    past = tuple(
-        Past(registry.ref(p), version_ref(p.version, version.path.parent) if p.version else None) for p in lineage
-    )
+    past = tuple(_past(registry, record, version.path.parent) for record in lineage)
+    if isinstance(settings.update, str) and settings.update not in {p.version.digest for p in past if p.version}:
+        raise ConfigError(
+            f"update: version {settings.update[:12]} was not trained on in this lineage; name one that was"
+        )
     by_rule = settings.schedule.kind != "given"
     plan = Plan(
         number=len(lineage),
@@ -75,6 +77,11 @@ def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) 
         after=settings.after,
     )
     return _without_what_has_no_effect(plan)
+
+
+def _past(registry: Registry, record: PolicyRecord, versions: Path) -> Past:
+    version = version_ref(record.version, versions) if record.version else None
+    return Past(registry.ref(record), version, record.facts.get("update", False))
 
 
 FIXED = frozenset({"given", "uniform", "age"})

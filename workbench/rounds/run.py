@@ -24,7 +24,14 @@ from workbench.rounds.gate import Verdict, judge
 from workbench.rounds.holding import Held, earlier_versions, held, training_pairs
 from workbench.rounds.journal import Journal, State
 from workbench.rounds.measure import measured
-from workbench.rounds.plan import check_lineage, distinct_policies, measuring_condition, plan_as_json, plan_digest
+from workbench.rounds.plan import (
+    check_lineage,
+    distinct_policies,
+    measuring_condition,
+    plan_as_json,
+    plan_digest,
+    replaced,
+)
 from workbench.tasks import (
     EvaluateJob,
     GenerateJob,
@@ -204,7 +211,7 @@ class _Steps:
                     by_slice=held.by_slice,
                     lineage=tuple(past.policy for past in plan.lineage),
                     history=tuple(earlier_versions(plan).values()),
-                    versions=(plan.version,) if plan.update else tuple(self._versions()),
+                    versions=tuple(v for v in self._versions() if v.digest not in replaced(plan)),
                     moving=plan.moving,
                     penalties=plan.penalties,
                     after=plan.after,

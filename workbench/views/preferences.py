@@ -14,6 +14,7 @@ from workbench.drift.retention import (
     retention_matrix,
 )
 from workbench.drift.uncertainty import Estimate
+from workbench.policies.lineage import superseded
 from workbench.views.reading import Reader, compare, flipped
 from workbench.views.records import NOT_MEASURED, Average, Cell, Change, PolicyView, VersionView
 
@@ -32,7 +33,12 @@ AVERAGES = {
 def matrix_of(read: Reader, policies: Sequence[PolicyView], versions: Sequence[VersionView]) -> Matrix:
     """The retention matrix R of the lineage."""
     margins = {p.digest: _margins(read, p.digest, versions) for p in policies}
-    return retention_matrix(margins, policies=[p.digest for p in policies], versions=[v.digest for v in versions])
+    return retention_matrix(
+        margins,
+        policies=[p.digest for p in policies],
+        versions=[v.digest for v in versions],
+        replaced=_replaced(policies),
+    )
 
 
 def cells(
@@ -101,7 +107,11 @@ def _kind(
         return "own"
     if version not in before:
         return "untrained"
-    return "replaced" if policies[after].update and version == before[-1] else "earlier"
+    return "replaced" if version in _replaced(policies[: after + 1]) else "earlier"
+
+
+def _replaced(policies: Sequence[PolicyView]) -> frozenset[str]:
+    return superseded((p.version, p.update) for p in policies if p.version)
 
 
 def _margins(read: Reader, policy: str, versions: Sequence[VersionView]) -> dict[str, Series]:

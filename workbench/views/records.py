@@ -33,7 +33,7 @@ class PolicyView(NamedTuple):
         made_by: digest of the round that made it; None for a base or an adopted policy.
         version: digest of the version it was trained on; empty where unknown.
         anchors: weight of each anchor by digest, where known.
-        update: its round replaces the version its parent was trained on.
+        update: True if its round replaces the version of the one before it, or the version it replaces.
     """
 
     name: str
@@ -42,7 +42,7 @@ class PolicyView(NamedTuple):
     made_by: str | None
     version: str
     anchors: Mapping[str, float]
-    update: bool
+    update: bool | str
     champion: bool
 
 

@@ -61,7 +61,7 @@ def _policy(record: PolicyRecord, after: int, champion: str) -> PolicyView:
         made_by=record.round,
         version=record.version or "",
         anchors=dict(record.facts.get("anchors", {})),
-        update=bool(record.facts.get("update", False)),
+        update=record.facts.get("update", False),
         champion=record.digest == champion,
     )
 
