@@ -14,6 +14,7 @@ WORDS = ["tea", "moon", "river", "stone", "paper", "cloud", "bread", "window", "
 
 SETTINGS = RoundSettings.model_validate(
     {
+        "method": "plain",
         "training": {"max_length": 128, "learning_rate": 5e-3, "checkpoint_every": 2, "rank": 4, "alpha": 8},
         "evaluation": {"samples": 6, "max_new_tokens": 6, "suites": ["refusal"]},
         "gate": {"min_gain": -1, "max_retention_drop": 1, "max_tax": 1, "max_kl_parent": 50, "max_kl_base": 50},

@@ -19,7 +19,7 @@ from preference_data.simulate import GUIDELINES, judge
 from preference_data.store import Entry
 from workbench import assembly
 from workbench.assembly import Where
-from workbench.config import AnchorSettings, GenerateSettings, NumericsSettings, RoundSettings
+from workbench.config import GenerateSettings, NumericsSettings, RoundSettings
 from workbench.rounds.run import Outcome
 from workbench.tasks import Progress
 from workbench.workspace import Workspace
@@ -29,6 +29,7 @@ FIRST, SECOND = "own-words", "impersonal"
 
 ANSWER = {"max_new_tokens": 24, "temperature": 0.7, "top_p": 0.9, "batch_size": 96}
 ROUND = {
+    "method": "mix",
     "objective": {"beta": 0.1},
     "training": {"learning_rate": 1.4e-3, "epochs": 1, "batch_size": 4, "accumulation": 1, "max_length": 256},
     "evaluation": {"samples": 16, "max_new_tokens": 24, "temperature": 0.7, "batch_size": 32,
@@ -81,7 +82,7 @@ def run(
         version = ws.version(name)
         stage.say(f"Round {number}: aligning on '{name}' ({version.counts['train']} pairs to learn from, "
                   f"{version.counts['test']} to test on), anchored to every policy before it.")  # fmt: skip
-        plan = ws.plan(_settings(ws, name, parent, outcomes))
+        plan = ws.plan(_settings(ws, name, parent))
         outcomes.append(ws.round(plan).run(where=where, watch=stage.watch))
         parent = outcomes[-1].child.digest
     return ws, outcomes
@@ -140,15 +141,15 @@ def _import(ws: Workspace, path: Path, stage: Stage) -> str:
     return name
 
 
-def _settings(ws: Workspace, version: str, parent: str, earlier: Sequence[Outcome]) -> RoundSettings:
-    """Anchors: parent and base with equal weights, so in round 1 the base alone.
-
-    The upper half of the layers is adapted, which saves a third of the training time.
-    """
-    anchors = (AnchorSettings(policy="parent", weight=0.5), AnchorSettings(policy="base", weight=0.5))
-    only = (AnchorSettings(policy="parent", weight=1.0),)
+def _settings(ws: Workspace, version: str, parent: str) -> RoundSettings:
+    """The upper half of the layers is adapted, which saves a third of the training time."""
     layers = ws.registry.resolve("base").facts["num_hidden_layers"]
     training = {**ROUND["training"], "upper_layers": layers // 2}
-    values = {**ROUND, "training": training, "version": version, "parent": parent, "numerics": numerics(ws.root).model_dump(),
-              "anchors": [a.model_dump() for a in (anchors if earlier else only)]}  # fmt: skip
+    values = {
+        **ROUND,
+        "training": training,
+        "version": version,
+        "parent": parent,
+        "numerics": numerics(ws.root).model_dump(),
+    }
     return RoundSettings.model_validate(values)

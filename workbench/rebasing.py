@@ -59,4 +59,5 @@ def moved_settings(plan: Mapping[str, Any], moved: Mapping[str, str]) -> RoundSe
     # A file of questions is known by its name and hash alone; what it measured can be asked of the new lineage later.
     suites = [name for name in plan["evaluation"]["suites"] if "/" not in name or name.startswith("lm-eval/")]
     values["evaluation"] = {**plan["evaluation"], "suites": suites}
-    return RoundSettings.model_validate({**values, "parent": moved[plan["parent"]], "version": plan["version"]})
+    # A plan holds what its method set, so no method is to add to it.
+    return RoundSettings.model_validate({**values, "method": "plain", "parent": moved[plan["parent"]], "version": plan["version"]})

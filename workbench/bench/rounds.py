@@ -68,6 +68,7 @@ class _World:
         """A round from the newest policy, held by equal weights to some."""
         settings = RoundSettings.model_validate(
             {
+                "method": "plain",
                 "parent": self.lineage[-1],
                 "version": version,
                 "anchors": [{"policy": each, "weight": 1 / len(anchors)} for each in anchors],

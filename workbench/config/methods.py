@@ -1,6 +1,7 @@
 """Settings of what holds a round to the rounds before it: replay, anchors by a rule, penalties, averaging afterwards.
 
-Everything is off by default. `workbench.config.presets` names combinations that have been published or measured.
+Here everything is off by default. `workbench.config.presets` names combinations that have been published or measured, one
+of which a round takes that names none.
 """
 
 from typing import Literal, Self

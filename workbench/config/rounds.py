@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from workbench.config.losses import APPROXIMATE_LOSSES, EXACT_LOSSES, ObjectiveSettings
 from workbench.config.methods import AfterSettings, MovingSettings, PenaltySettings, ReplaySettings, ScheduleSettings
-from workbench.config.presets import with_method
+from workbench.config.presets import DEFAULT, with_method
 from workbench.config.settings import Settings
 
 WEIGHT_TOLERANCE = 1e-6
@@ -123,7 +123,7 @@ class GenerateSettings(Settings):
 class RoundSettings(Settings):
     """One round, as a person writes it."""
 
-    method: str = "plain"
+    method: str = DEFAULT
     """A named combination of the settings below; what is set beside it wins. `workbench methods` lists them."""
     parent: str = "champion"
     version: str = "latest"
@@ -198,7 +198,10 @@ class RoundSettings(Settings):
             f"schedule.kind = '{self.schedule.kind}'": self.schedule.kind in {"origin", "learner", "apart"},
         }
         if names := [name for name, given in needed.items() if given]:
-            raise ValueError(f"{names[0]} concerns replayed pairs, but replay.share is 0; set it, such as 0.2")
+            raise ValueError(
+                f"{names[0]} concerns replayed pairs, but replay.share is 0; set it, such as 0.2, "
+                "or a method without them, such as method = 'plain'"
+            )
         return self
 
     @model_validator(mode="after")
@@ -211,7 +214,7 @@ class RoundSettings(Settings):
         }
         if self.start == "base" and (names := [name for name, given in needed.items() if given]):
             raise ValueError(f"{names[0]} holds the child to the policy it starts from, which start = 'base' makes the "
-                             "base; use start = 'parent'")  # fmt: skip
+                             "base; use start = 'parent', or another method, such as method = 'retrain'")  # fmt: skip
         if self.after.overlap is not None and self.training.method == "full":
             raise ValueError("after.overlap takes updates of adapters apart; use training.method = 'lora'")
         return self
