@@ -60,4 +60,6 @@ def moved_settings(plan: Mapping[str, Any], moved: Mapping[str, str]) -> RoundSe
     suites = [name for name in plan["evaluation"]["suites"] if "/" not in name or name.startswith("lm-eval/")]
     values["evaluation"] = {**plan["evaluation"], "suites": suites}
     # A plan holds what its method set, so no method is to add to it.
-    return RoundSettings.model_validate({**values, "method": "plain", "parent": moved[plan["parent"]], "version": plan["version"]})
+    return RoundSettings.model_validate(
+        {**values, "method": "plain", "parent": moved[plan["parent"]], "version": plan["version"]}
+    )

@@ -13,7 +13,7 @@ from workbench.errors import ConfigError
 
 CHOSEN = {
     "streams": ("WORKBENCH_BENCH_STREAMS", "personas,guidelines,hh"),
-    "methods": ("WORKBENCH_BENCH_METHODS", "plain,replay,base,base-replay,mix,mix-replay,retrain,average-replay"),
+    "methods": ("WORKBENCH_BENCH_METHODS", "plain,equal-replay,recommended,retrain,mix-replay,lifealign"),
     "seeds": ("WORKBENCH_BENCH_SEEDS", "0,1,2"),
     "suites": ("WORKBENCH_BENCH_SUITES", "choice,text"),
     "trials": ("WORKBENCH_BENCH_TRIALS", ""),
@@ -21,7 +21,7 @@ CHOSEN = {
 """Environment variables that choose, separated by commas, and what is chosen without them."""
 WORK, RESULTS, SIZES = "WORKBENCH_BENCH_WORK", "WORKBENCH_BENCH_RESULTS", "WORKBENCH_BENCH_SIZES"
 """Folders of the workspaces, and of one JSON file per lineage (below the former where it is not set); most training,
-select and test pairs of a task, such as 256,100,450."""
+select and test pairs of a task, such as 256,100,400."""
 TRIAL_SEED = 1000
 """Of lineages that settings are chosen by."""
 BASE = "WORKBENCH_BENCH_BASE"
@@ -29,7 +29,7 @@ BASE = "WORKBENCH_BENCH_BASE"
 WORKERS = "WORKBENCH_BENCH_WORKERS"
 """How many lineages run at once, on Ray; 1 without it, in this process. The folders have to be seen by all workers."""
 
-FULL, QUICK = Sizes(256, 100, 450), Sizes(12, 8, 20)
+FULL, QUICK = Sizes(256, 100, 400), Sizes(12, 8, 20)
 
 
 class Cell(NamedTuple):
@@ -97,7 +97,7 @@ def sizes() -> Sizes:
     try:
         return Sizes(*(int(each) for each in given.split(",")))
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{SIZES}: got {given!r}, expected three numbers, such as 256,100,450") from error
+        raise ConfigError(f"{SIZES}: got {given!r}, expected three numbers, such as 256,100,400") from error
 
 
 def workers() -> int:

@@ -32,7 +32,7 @@ from workbench.workspace import Workspace
 
 TRAINING = {"learning_rate": 2e-4, "epochs": 2, "batch_size": 8, "accumulation": 1, "rank": 8, "alpha": 16,
             "max_length": 512, "checkpoint_every": 1000}  # fmt: skip
-EVALUATION = {"samples": 24, "max_new_tokens": 24, "batch_size": 64}
+EVALUATION = {"samples": 24, "max_new_tokens": 24, "batch_size": 256}
 REJECTING = {"min_gain": 1.0}
 """A gate that promotes nothing: lineages branch from the base side by side."""
 

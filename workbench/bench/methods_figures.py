@@ -13,7 +13,7 @@ from workbench.bench.methods_report import by_method, runs_of, tax
 from workbench.drift.stream_metrics import difference, measured
 from workbench.drift.uncertainty import Estimate
 
-STYLE = {"svg.hashsalt": "workbench", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False,
+STYLE: dict[Any, Any] = {"svg.hashsalt": "workbench", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False,
          "axes.spines.right": False}  # fmt: skip
 """The same numbers give the same bytes; letters stay letters."""
 COLUMNS = 4

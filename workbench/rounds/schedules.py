@@ -86,8 +86,10 @@ def by_age(anchors: Sequence[Anchor], ages: Mapping[int, int], settings: Schedul
         settings: which of them.
     """
     parent = len(anchors) - 1
-    holder = {"origin": lambda t: t - 1, "learner": lambda t: t, "apart": lambda _: parent}[settings.kind]
-    return SliceWeights(AGE, {str(age): _only(holder(t), len(anchors)) for age, t in ages.items()})
+    holders = {
+        str(age): parent if settings.kind == "apart" else t - (settings.kind == "origin") for age, t in ages.items()
+    }
+    return SliceWeights(AGE, {age: _only(holder, len(anchors)) for age, holder in holders.items()})
 
 
 def _by_value(judged: Mapping[int, Judged], name: str) -> dict[str, list[tuple[Judged, Pair]]]:
