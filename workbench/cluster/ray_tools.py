@@ -47,7 +47,9 @@ def cluster(options: RayOptions) -> Iterator[None]:
     """
     before = os.umask(0o077)
     try:
-        ray.init(address=options.address, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
+        # Without an address Ray would take any cluster that runs on this machine, whoever started it.
+        address = options.address or "local"
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
     finally:
         os.umask(before)
     try:
