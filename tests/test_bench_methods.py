@@ -185,7 +185,7 @@ def test_every_method_has_the_same_trials(small, monkeypatch):
 def test_streams_are_those_described():
     assert len(STREAMS["long"]) == 12
     assert all(len(stream) >= 4 for stream in STREAMS.values())
-    assert [task.update for task in STREAMS["personas-contradictory"]] == [False, False, True, False]
+    assert [task.update for task in STREAMS["personas-contradictory"]] == [False, False, "risk-averse", False]
 
 
 def lineage(method, seed, lost):

@@ -261,16 +261,18 @@ def test_what_is_said_beside_a_method_wins():
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"method": "magic"}, "known methods: plain, base"),
+        ({"method": "magic"}, "known methods: recommended, "),
         ({"replay": {"share": -1}}, "expected 0 or more"),
         ({"replay": {"weight": 0}}, "expected more than 0"),
-        ({"penalties": {"kl_old": 1.0}}, "replay.share is 0"),
+        ({"method": "plain", "penalties": {"kl_old": 1.0}}, "replay.share is 0"),
         ({"penalties": {"kl_budget": 0.1}}, "kl_new and kl_old are 0"),
         ({"penalties": {"kl_base_budget": 0.1}}, "kl_base is 0"),
         ({"moving": {"share": 0.5}, "objective": {"loss": "cppo"}}, "only approximately one reference"),
         ({"schedule": {"kind": "age"}, "anchors": [{"policy": "base", "weight": 1}]}, "leave one of the two out"),
         ({"schedule": {"kind": "uniform"}, "objective": {"loss": "ipo"}}, "only approximately one reference"),
         ({"start": "base", "penalties": {"ewc": 1.0}}, "use start = 'parent'"),
+        ({"start": "base"}, "such as method = 'retrain'"),
+        ({"replay": {"share": 0}}, "such as method = 'plain'"),
         ({"after": {"keep": [1.0]}}, "from 0 to below 1"),
         ({"after": {"blocks": 3}}, "no effect without keep"),
         ({"after": {"overlap": 0.5}, "training": {"method": "full"}}, "updates of adapters"),
@@ -281,6 +283,19 @@ def test_settings_that_mean_nothing_are_refused(values, says):
 
     with pytest.raises(ConfigError, match=says):
         settings_from(values, RoundSettings, where="test")
+
+
+def test_what_is_said_of_the_reference_replaces_the_methods_reference():
+    by_rule = RoundSettings.model_validate({"schedule": {"kind": "age"}})
+    assert (by_rule.method, by_rule.anchors) == (
+        "recommended",
+        RoundSettings.model_validate({"method": "plain"}).anchors,
+    )
+    given = [{"policy": "parent", "weight": 1.0}]
+    listed = RoundSettings.model_validate({"method": "age", "anchors": given})
+    assert (listed.schedule.kind, listed.anchors[0].policy) == ("given", "parent")
+    assert RoundSettings.model_validate({"schedule": {}}) == RoundSettings()
+    assert by_rule.replay == RoundSettings().replay  # the rest is the method's
 
 
 def test_the_documentation_lists_every_method_with_its_source():

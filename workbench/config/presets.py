@@ -28,6 +28,8 @@ class Method(NamedTuple):
     settings: Mapping[str, Any]
 
 
+REFERENCE = frozenset({"anchors", "schedule"})
+"""Two ways to say what the reference is: whoever says one of them leaves none of the method's."""
 DEFAULT = "recommended"
 """The method of a round that names none."""
 DPO = "Rafailov et al., arXiv 2305.18290"
@@ -147,7 +149,8 @@ def with_method(values: Mapping[str, Any]) -> dict[str, Any]:
     name = values.get("method", DEFAULT)
     if name not in METHODS:
         raise ValueError(f"method = {name!r}: unknown; known methods: {', '.join(METHODS)}")
-    return _over(METHODS[name].settings, values)
+    said = any(values.get(each) for each in REFERENCE)  # a section without a value says nothing
+    return _over({k: v for k, v in METHODS[name].settings.items() if not (said and k in REFERENCE)}, values)
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
