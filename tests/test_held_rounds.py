@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from preference_data.errors import VersionError
 from preference_data.versions import load_version
 from tests.rounds_kit import settings, two_versions
 from tests.tiny_model import build_tiny_model
 from workbench.config import METHODS
-from workbench.errors import ConfigError, WorkbenchError
+from workbench.errors import ConfigError
 from workbench.models.score_table import read_table
 from workbench.policies.registry import PolicyRecord
 from workbench.rebasing import check_movable, moved_settings
@@ -191,5 +192,5 @@ def test_what_was_replaced_is_replayed_no_more(workspace):
     assert replaced(later) == frozenset()  # the first version replaces nothing
     with pytest.raises(ConfigError, match="update: version .* was not trained on in this lineage"):
         planned(workspace, update="short")
-    with pytest.raises(WorkbenchError, match="nowhere"):
+    with pytest.raises(VersionError, match="nowhere"):
         planned(workspace, update="nowhere")

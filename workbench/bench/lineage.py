@@ -102,6 +102,13 @@ def read_out(ws: Workspace, lineage: Lineage, versions: Sequence[str], settings:
     }
 
 
+def accuracy(ws: Workspace, policy: str, versions: Sequence[str], settings: RoundSettings) -> float:
+    """Share of prompts a policy has right, mean over versions; it has been measured on them."""
+    reader = _Reader(ws, measuring_condition(ws.plan(settings)))
+    shares = [_mean(reader.prompts(policy, ws.version(name).digest)) or 0.0 for name in versions]
+    return _short(sum(shares) / len(shares))
+
+
 class _Reader:
     """Numbers of one workspace, measured under one condition."""
 

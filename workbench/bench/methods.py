@@ -18,7 +18,7 @@ from preference_data.records import digest
 from workbench import assembly
 from workbench.bench.cells import QUICK, RESULTS, TRIAL_SEED, WORK, Cell, base, cells, chosen, sizes, workers
 from workbench.bench.figures import Figure
-from workbench.bench.lineage import Lineage, read_out
+from workbench.bench.lineage import Lineage, accuracy, read_out
 from workbench.bench.methods_report import markdown
 from workbench.bench.methods_verdicts import figures_of
 from workbench.bench.stream_versions import Setting, prepare, select_of
@@ -115,8 +115,7 @@ class Bench:
         names = [select_of(task.name) for task in self._tasks]
         plain = settings.model_copy(update={"evaluation": settings.evaluation.model_copy(update={"suites": ()})})
         self._ws.evaluate(lineage.policies[-1], plain, versions=names)
-        found = read_out(self._ws, lineage, names, plain)
-        return round(sum(sum(row[-1]) / len(row[-1]) for row in found["hits"]) / len(names), 4)
+        return accuracy(self._ws, lineage.policies[-1], names, plain)
 
     def keep(self, name: str, text: str) -> None:
         """Write a table beside the lineages' files."""
