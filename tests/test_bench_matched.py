@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from workbench.bench.matched import REFERENCES, At, at, common_kl, figures, kl_of, table
+from workbench.bench.matched import REFERENCES, At, at, common_kl, figures, table
+from workbench.bench.methods_report import kl_of
 
 
 def lineage(kl, right):

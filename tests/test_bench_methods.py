@@ -280,3 +280,19 @@ def test_the_table_has_every_method_with_intervals_and_costs(found):
     assert text.count("\n|") == 2 + len(rows)
     assert "- g: 1.5, 1.5, 1.5" in text
     assert compliance(found)["plain"] == {"g": [1.5, 1.5, 1.5]}
+    assert "Replaced" not in text
+    assert "Replaced by a later task" in markdown("s", [{**cell, "replaced": ["a"]} for cell in found])
+
+
+def test_copies_for_lineages_side_by_side_are_made_apart(tmp_path):
+    """Their names end like suffixes, and only there do two seeds differ."""
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "ledger.db").write_text("x")
+    taken = tmp_path / "s.s-plain+objective.beta=0.5-1.part"  # another worker is at it
+    taken.mkdir()
+    copy = methods._copied(tmp_path / "s", "s-plain+objective.beta=0.5-0")
+    assert copy.name == "s.s-plain+objective.beta=0.5-0"
+    assert (copy / "ledger.db").read_text() == "x"
+    assert taken.is_dir()
+    (copy / "ledger.db").write_text("further")
+    assert (methods._copied(tmp_path / "s", "s-plain+objective.beta=0.5-0") / "ledger.db").read_text() == "further"

@@ -13,7 +13,7 @@ import numpy as np
 from workbench.bench.cells import Cell, chosen
 from workbench.bench.figures import Figure
 from workbench.bench.methods import Bench
-from workbench.bench.methods_report import runs_of
+from workbench.bench.methods_report import kl_of, runs_of
 from workbench.bench.streams import stream
 from workbench.drift.stream_metrics import difference, measured
 
@@ -53,11 +53,6 @@ def measure(tell: Callable[[str], None], *, quick: bool) -> list[Figure]:
     read = {method: [at(points, target) for points in by_seed] for method, by_seed in lineages.items()}
     bench.keep("matched", table(read, target, len(seeds)))
     return figures(name, read)
-
-
-def kl_of(found: Mapping[str, Any]) -> float:
-    """Mean over tasks of the last policy's KL to the base."""
-    return float(np.mean([row[-1] for row in found["kl_base"] if row[-1] is not None]))
 
 
 def common_kl(lineages: Mapping[str, Sequence[Sequence[At]]]) -> float:

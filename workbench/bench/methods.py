@@ -202,7 +202,7 @@ def _copied(root: Path, name: str) -> Path:
     """A copy of a workspace beside it; made once, so that a lineage goes on where it was."""
     copy = root.with_name(f"{root.name}.{name}")
     if not copy.exists():
-        part = copy.with_suffix(".part")
+        part = copy.with_name(f"{copy.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(root, part, symlinks=True)
         part.rename(copy)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from workbench.bench.methods_report import by_method, runs_of, tax
+from workbench.bench.methods_report import by_method, kl_of, runs_of, tax
 from workbench.drift.stream_metrics import difference, measured
 from workbench.drift.uncertainty import Estimate
 
@@ -95,9 +95,7 @@ def kl(found: Cells) -> Figure:
         axes = figure.subplots()
         marks = "osD^v<>PX*hp"
         for place, (name, cells) in enumerate(by_method(found).items()):
-            nats = [
-                float(np.mean([row[-1] for row in cell["kl_base"] if row[-1] is not None] or [0])) for cell in cells
-            ]
+            nats = [kl_of(cell) for cell in cells]
             lost = [measured(runs_of([cell]))["forgetting"].value or 0.0 for cell in cells]
             axes.scatter(nats, lost, label=name, s=26, marker=marks[place % len(marks)], alpha=0.8)
         axes.set_xlabel("KL(policy || base) on the policy's samples, nats per token")

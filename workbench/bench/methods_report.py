@@ -28,6 +28,12 @@ def runs_of(found: Sequence[Mapping[str, Any]]) -> Runs:
     )
 
 
+def kl_of(found: Mapping[str, Any]) -> float:
+    """Of one lineage, the last policy's KL to the base, nats per token on its samples, mean over tasks; or not a number."""
+    known = [row[-1] for row in found["kl_base"] if row[-1] is not None]
+    return float(np.mean(known)) if known else float("nan")
+
+
 def tax(found: Sequence[Mapping[str, Any]]) -> Estimate:
     """Share of choice items lost from the base to the last policy; positive means lost."""
     return crossed([tax_items(found)])
@@ -88,6 +94,8 @@ def markdown(stream: str, found: Sequence[Mapping[str, Any]], figures: Sequence[
         lines += [f"\nScores of generated answers by {method}, base first:"] if guidelines else []
         lines += [f"- {name}: {', '.join(map(str, means))}" for name, means in guidelines.items()]
     lines += ["", f"Tasks in order: {', '.join(found[0]['tasks'])}. " + "; ".join(c for _, c in METRICS.values()) + "."]
+    if gone := found[0].get("replaced"):
+        lines.append(f"\nReplaced by a later task, and so not in Last, BWT and forgetting: {', '.join(gone)}.")
     lines += ["", *(f"![{each.removesuffix('.svg')}]({each})" for each in figures)] if figures else []
     return "\n".join(lines) + "\n"
 

@@ -90,6 +90,8 @@ def measured(runs: Runs) -> Mapping[str, Estimate]:
 def largest_forgetting(runs: Runs) -> Estimate:
     """The task forgotten most, chosen from the data, so that it is biased upwards."""
     each = [crossed([block]) for block in forgotten(runs)]
+    if not each:
+        return crossed([])
     return max(each, key=lambda one: -np.inf if one.value is None else one.value)
 
 
