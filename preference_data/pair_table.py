@@ -4,7 +4,7 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -75,14 +75,16 @@ def write_rows(rows: Iterable[Mapping[str, Any]], target: Path) -> None:
             writer.write_table(pa.Table.from_pylist(part, schema=_SCHEMA))
 
 
-def read_pairs(source: Path, split: Split | None) -> list[Pair]:
-    """The pairs of one split, or all, in the order of the file.
+def read_pairs(source: Path, split: Split | None = None, *, keys: Sequence[str] = ()) -> list[Pair]:
+    """The pairs of one split, or all, or those of some keys, in the order of the file.
 
     Raises:
         VersionError: the file is gone or is no such table.
     """
-    wanted = None if split is None else [("split", "==", split)]
+    wanted: list[tuple[str, str, Any]] = [] if split is None else [("split", "==", split)]
+    if keys:
+        wanted.append(("key", "in", list(keys)))
     try:
-        return [pair_of(row) for row in pq.read_table(source, schema=_SCHEMA, filters=wanted).to_pylist()]
+        return [pair_of(row) for row in pq.read_table(source, schema=_SCHEMA, filters=wanted or None).to_pylist()]
     except (OSError, pa.ArrowException) as error:
         raise VersionError(f"{source}: cannot be read ({error}); restore it from a copy or freeze again") from error

@@ -172,6 +172,49 @@ measurement = Table(
     sqlite_strict=True,
 )
 
+measured = Table(
+    "measured",
+    metadata,
+    Column("policy", Text, nullable=False),
+    Column("suite", Text, nullable=False),
+    Column("metric", Text, nullable=False),
+    Column("numerics", Text, nullable=False),
+    Column("n", Integer, nullable=False),
+    PrimaryKeyConstraint("policy", "suite", "metric", "numerics"),
+    sqlite_strict=True,
+)
+"""What there is in `measurement`, so that nobody has to count its rows."""
+
+number = Table(
+    "number",
+    metadata,
+    Column("policy", Text, nullable=False),
+    Column("numerics", Text, nullable=False),
+    Column("slice", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("suite", Text, nullable=False),
+    Column("value", NUMBER),
+    Column("low", NUMBER),
+    Column("high", NUMBER),
+    Column("n", Integer, nullable=False),
+    Column("method", Text, nullable=False),
+    PrimaryKeyConstraint("policy", "numerics", "slice", "name", "suite"),
+    sqlite_strict=True,
+)
+"""What is computed from `measurement`, kept because it is looked at more often than it changes. `slice` is empty for all
+items, `name=value` for those of a slice."""
+
+numbered = Table(
+    "numbered",
+    metadata,
+    Column("policy", Text, nullable=False),
+    Column("numerics", Text, nullable=False),
+    Column("stamp", Text, nullable=False),
+    PrimaryKeyConstraint("policy", "numerics"),
+    sqlite_strict=True,
+)
+"""From which measurements a policy's numbers were computed."""
+
 score = Table(
     "score",
     metadata,

@@ -42,6 +42,7 @@ VERBS = {
     "rebase": Verb("rebase", "Run a lineage's rounds once more on another base, and compare."),
     "status": Verb("status", "Show the workspace: preferences, versions, champion, rounds."),
     "drift": Verb("drift", "Show what rounds gained, lost and moved."),
+    "report": Verb("drift", "Write a report of a policy as one file, figures inside."),
     "evaluate": Verb("measure", "Measure a policy outside a round."),
     "generate": Verb("measure", "Let a policy answer a file of prompts."),
     "policies": Verb("policies", "List, verify and export policies."),

@@ -12,6 +12,7 @@ from workbench.cli.options import AsJson, WorkspaceDir
 from workbench.cli.render import render_report
 from workbench.drift.ledger import Measured
 from workbench.errors import ConfigError
+from workbench.reports.document import html_report, markdown_report
 from workbench.rounds.journal import RoundRecord
 from workbench.rounds.plan import condition_of
 from workbench.views import DriftReport, NamedVersion, as_json, change_lines, drift_report, next_steps
@@ -41,6 +42,23 @@ def drift(
     found = {"report": as_json(report), "verdict": verdict, "changes": change_lines(report),
              "next": next_steps(report, verdict, elsewhere=aside)}  # fmt: skip
     show.result(found, as_json=as_json_, render=lambda out: render_report(out, report, verdict, aside=aside))
+
+
+@app.command()
+def report(
+    policy: Annotated[str, typer.Argument(help="Newest policy to tell of: a name, digest or round number.")] = "champion",
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .html opens offline, .md is text.")]
+    = Path("report.html"),
+    workspace: WorkspaceDir = Path(),
+    as_json_: AsJson = False,
+) -> None:  # fmt: skip
+    """Write a policy's report as one file: gate, retention, tax, drift, with every figure inside."""
+    make = {".html": html_report, ".md": markdown_report}.get(output.suffix)
+    if make is None:
+        raise ConfigError(f"--output {output}: expected a name that ends in .html or .md")
+    output.write_text(make(Workspace(workspace), policy), encoding="utf-8")
+    show.result({"written": output}, as_json=as_json_, render=lambda out: out.print(str(output), markup=False))
 
 
 def report_of(ws: Workspace, policy: str) -> DriftReport:

@@ -153,7 +153,7 @@ def _taxes(console: Console, report: DriftReport) -> None:
             _label(one.round),
             _mean(one.level, digits=3),
             *((_percent(one.tax), _percent(one.step_tax)) if one.round else ("", "")),
-            *((f"-{len(one.flips.lost)} +{len(one.flips.gained)}", f"{one.flips.p:.2f}") if one.flips else ("", "")),
+            *((f"-{one.flips.lost} +{one.flips.gained}", f"{one.flips.p:.2f}") if one.flips else ("", "")),
         )
         for one in report.taxes
     ]

@@ -26,8 +26,9 @@ from workbench.cli.options import (
     WorkspaceDir,
     where_of,
 )
-from workbench.cli.settings import as_toml, round_settings
+from workbench.cli.settings import round_settings
 from workbench.config import METHODS, RoundSettings
+from workbench.config.written import as_toml
 from workbench.errors import ConfigError, JournalError, StopRequested
 from workbench.rounds.estimate import Estimated
 from workbench.rounds.gate import Verdict

@@ -1,12 +1,9 @@
-"""Settings of a round from a file and from flags, and back into a file that explains itself."""
+"""Settings of a round from a file and from flags."""
 
-import json
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel
 
 from workbench.config import RoundSettings, read_settings, read_values, settings_from
 from workbench.errors import ConfigError
@@ -76,37 +73,3 @@ def assign(values: dict[str, Any], given: str) -> None:
         if not isinstance(values, dict):
             raise ConfigError(f"--set {given}: {part} is no section of the settings")
     values[last] = value
-
-
-BY_METHOD = frozenset({"start", "anchors", "schedule", "replay", "moving", "penalties", "after", "objective"})
-"""What a method may set: written as a comment where it is what the method says, so that another method can be named."""
-
-
-def as_toml(settings: RoundSettings) -> str:
-    """The settings as a file, every value with what it means."""
-    given = RoundSettings.model_validate({"method": settings.method})
-    return "\n".join(_lines(settings, "", given)) + "\n"
-
-
-def _lines(settings: BaseModel, section: str, given: BaseModel | None) -> Iterator[str]:
-    """Lines of a section; values equal to those of `given` are commented out where a method may set them."""
-    tables: list[tuple[str, tuple[BaseModel, ...]]] = []
-    for name, field in type(settings).model_fields.items():
-        value = getattr(settings, name)
-        inner = tuple(one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, BaseModel))
-        same = (section or name) in BY_METHOD and given is not None and getattr(given, name) == value
-        if inner:
-            title = f"{section}.{name}".lstrip(".")
-            mark = "# " if same and isinstance(value, tuple) else ""
-            tables.append((f"{mark}[[{title}]]" if isinstance(value, tuple) else f"[{title}]", inner))
-            continue
-        yield from (f"# {line.strip()}" for line in (field.description or "").splitlines() if line.strip())
-        mark = "# " if same else ""
-        yield f"# {name} is off" if value is None else f"{mark}{name} = {json.dumps(value, ensure_ascii=False)}"
-    for title, inner in tables:
-        name, mark = title.strip("#[] "), "# " if title.startswith("#") else ""
-        below = getattr(given, name, None)
-        for one in inner:
-            yield f"\n{title}"
-            lines = _lines(one, name, below if isinstance(below, BaseModel) else None)
-            yield from (f"{mark}{line}" if not line.startswith("#") else line for line in lines)

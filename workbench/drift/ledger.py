@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Connection, Engine, and_, delete, func, insert, select
 
 from preference_data.database import insert_missing, reading, writing
 from workbench.errors import NumericsError
 from workbench.failpoints import failpoint
+from workbench.schema import measured
 from workbench.schema import measurement as table
 from workbench.tasks import Item
 
@@ -47,18 +48,20 @@ class Ledger:
             before = connection.execute(count).scalar_one()
             insert_missing(connection, table, rows)
             added = connection.execute(count).scalar_one() - before
+            _count(connection, policy, numerics, {(row["suite"], row["metric"]) for row in rows})
             failpoint("ledger.record.before_commit")
         failpoint("ledger.record.after_commit")
         return added
 
-    def items(self, policy: str, suite: str, metric: str, numerics: str) -> list[Item]:
-        """The measurements behind one number, by item id."""
-        columns = [table.c[name] for name in Item._fields]
+    def items(self, policy: str, suite: str, metric: str, numerics: str, *, brief: bool = False) -> list[Item]:
+        """The measurements behind one number, by item id; brief ones come without their details."""
+        columns = [table.c[name] for name in Item._fields[: -1 if brief else None]]
         query = select(*columns).where(
             table.c.policy == policy, table.c.suite == suite, table.c.metric == metric, table.c.numerics == numerics
         )
         with reading(self._engine) as connection:
-            return [Item(*row) for row in connection.execute(query.order_by(table.c.item))]
+            rows = connection.execute(query.order_by(table.c.item)).all()
+        return [Item(*row, detail={}) for row in rows] if brief else [Item(*row) for row in rows]
 
     def values(self, policies: Sequence[str], suite: str, metric: str, numerics: str) -> dict[str, dict[str, float]]:
         """One metric of several policies, for comparing them item by item.
@@ -80,17 +83,33 @@ class Ledger:
 
     def suites(self, policy: str) -> list[Measured]:
         """What has been measured of a policy, sorted."""
-        query = select(table.c.suite, table.c.metric, table.c.numerics).where(table.c.policy == policy).distinct()
+        return self.suites_of([policy])[policy]
+
+    def suites_of(self, policies: Sequence[str]) -> dict[str, list[Measured]]:
+        """What has been measured of each policy, sorted."""
+        query = select(measured.c.policy, measured.c.suite, measured.c.metric, measured.c.numerics)
+        found: dict[str, list[Measured]] = {policy: [] for policy in policies}
         with reading(self._engine) as connection:
-            return sorted(Measured(*row) for row in connection.execute(query))
+            for policy, *what in connection.execute(query.where(measured.c.policy.in_(found))):
+                found[policy].append(Measured(*what))
+        return {policy: sorted(each) for policy, each in found.items()}
 
     def has(self, policy: str, suite: str, numerics: str) -> bool:
         """Whether anything of a suite has been recorded. A suite is recorded whole, in one `record`."""
-        query = select(table.c.item).where(
-            table.c.policy == policy, table.c.suite == suite, table.c.numerics == numerics
+        query = select(measured.c.n).where(
+            measured.c.policy == policy, measured.c.suite == suite, measured.c.numerics == numerics
         )
         with reading(self._engine) as connection:
             return connection.execute(query.limit(1)).first() is not None
+
+
+def _count(connection: Connection, policy: str, numerics: str, touched: set[tuple[str, str]]) -> None:
+    """Count the rows of some suites' metrics anew."""
+    for suite, metric in sorted(touched):
+        key = {"policy": policy, "suite": suite, "metric": metric, "numerics": numerics}
+        rows = select(func.count()).select_from(table).where(and_(*(table.c[k] == v for k, v in key.items())))
+        connection.execute(delete(measured).where(and_(*(measured.c[k] == v for k, v in key.items()))))
+        connection.execute(insert(measured).values({**key, "n": connection.execute(rows).scalar_one()}))
 
 
 def _finite(item: Item) -> Item:

@@ -190,6 +190,21 @@ class Flips(NamedTuple):
     p: float
 
 
+class Turned(NamedTuple):
+    """How many items changed sides: `lost` score less after, `gained` more, of `n`; `p` as in `Flips`."""
+
+    lost: int
+    gained: int
+    n: int
+    p: float
+
+
+def turned(lost: int, gained: int, n: int) -> Turned:
+    """The counts with their exact two-sided McNemar p."""
+    total = lost + gained
+    return Turned(lost, gained, n, float(stats.binomtest(lost, total).pvalue) if total else 1.0)
+
+
 def flips(before: Series, after: Series) -> Flips:
     """What flipped, from scores (right 1, wrong 0, tie 0.5); for margins, `flips(hits(a), hits(b))`.
 
@@ -200,9 +215,7 @@ def flips(before: Series, after: Series) -> Flips:
         raise ValueError(reason.method)
     lost = tuple(i for i, a, b in zip(before.items, before.values, after.values, strict=True) if b < a)
     gained = tuple(i for i, a, b in zip(before.items, before.values, after.values, strict=True) if b > a)
-    total = len(lost) + len(gained)
-    p = float(stats.binomtest(len(lost), total).pvalue) if total else 1.0
-    return Flips(lost, gained, len(before.items), p)
+    return Flips(lost, gained, len(before.items), turned(len(lost), len(gained), len(before.items)).p)
 
 
 class Quartile(NamedTuple):

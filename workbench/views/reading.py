@@ -1,9 +1,9 @@
 """Numbers of one measuring condition, read from the ledger once each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from workbench.drift.ledger import Ledger, Measured
-from workbench.drift.metrics import Flips, Series, flips, series
+from workbench.drift.metrics import Series, Turned, flips, series, turned
 from workbench.drift.uncertainty import Estimate
 from workbench.tasks import Item
 from workbench.views.records import NOT_MEASURED
@@ -15,19 +15,38 @@ class Reader:
     Args:
         ledger: everything measured.
         condition: how; None reads nothing.
+        slice_: as in `language=de`: only items of this slice; all where empty.
     """
 
-    def __init__(self, ledger: Ledger, condition: str | None) -> None:
-        self._ledger, self._condition = ledger, condition or ""
+    def __init__(self, ledger: Ledger, condition: str | None, slice_: str = "") -> None:
+        self._ledger, self._condition, self._slice = ledger, condition or "", slice_
         self._items: dict[tuple[str, str, str], list[Item]] = {}
         self._suites: dict[str, tuple[Measured, ...]] = {}
+        self._whole: Reader | None = None
+
+    def within(self, slice_: str) -> "Reader":
+        """The same of one slice, by what is read here."""
+        part = Reader(self._ledger, self._condition, slice_)
+        part._whole = self
+        return part
+
+    def forget(self, policies: Collection[str]) -> None:
+        """Let go of what was read of some policies."""
+        self._items = {key: rows for key, rows in self._items.items() if key[0] not in policies}
 
     def items(self, policy: str, suite: str, metric: str) -> list[Item]:
         """Rows behind one number, by item id; empty where not measured."""
         key = (policy, suite, metric)
         if key not in self._items:
-            self._items[key] = self._ledger.items(policy, suite, metric, self._condition)
+            self._items[key] = self._read(policy, suite, metric)
         return self._items[key]
+
+    def _read(self, policy: str, suite: str, metric: str) -> list[Item]:
+        if self._whole is not None:
+            name, _, value = self._slice.partition("=")
+            return [row for row in self._whole.items(policy, suite, metric) if row.slices.get(name) == value]
+        # Of answers the texts are needed; of pairs they would be most of what is read.
+        return self._ledger.items(policy, suite, metric, self._condition, brief=suite.startswith("retention/"))
 
     def series(self, policy: str, suite: str, metric: str) -> Series | None:
         """One metric; None where not measured."""
@@ -63,8 +82,9 @@ def compare(compute: Callable[[Series, Series], Estimate], first: Series | None,
     return compute(first, second) if first is not None and second is not None else NOT_MEASURED
 
 
-def flipped(before: Series | None, after: Series | None) -> Flips | None:
-    """What flipped between two series of scores; None where they are missing or of unlike items."""
+def flipped(before: Series | None, after: Series | None) -> Turned | None:
+    """How many flipped between two series of scores; None where they are missing or of unlike items."""
     if before is None or after is None or before.items != after.items:
         return None
-    return flips(before, after)
+    found = flips(before, after)
+    return turned(len(found.lost), len(found.gained), found.n)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, cast
 
-from workbench.drift.metrics import Flips
+from workbench.drift.metrics import Turned
 from workbench.drift.retention import Named
 from workbench.drift.uncertainty import Estimate, not_enough
 
@@ -93,7 +93,7 @@ class Change(NamedTuple):
     kind: Literal["own", "earlier", "replaced", "untrained"]
     from_parent: Estimate
     from_base: Estimate
-    flips: Flips | None
+    flips: Turned | None
 
 
 class Average(NamedTuple):
@@ -126,7 +126,7 @@ class Tax(NamedTuple):
     level: Estimate
     tax: Estimate
     step_tax: Estimate
-    flips: Flips | None
+    flips: Turned | None
 
 
 class Divergence(NamedTuple):

@@ -33,8 +33,8 @@ def drift_report(
     """
     lineage = registry.lineage(registry.resolve(policy).digest)
     champion = registry.resolve("champion").digest
-    policies = tuple(_policy(record, t, champion) for t, record in enumerate(lineage))
-    columns = _columns(policies, versions)
+    policies = tuple(policy_view(record, t, champion) for t, record in enumerate(lineage))
+    columns = columns_of(policies, versions)
     chosen = condition or choose_condition(ledger, [p.digest for p in policies])
     read = Reader(ledger, chosen)
     matrix = matrix_of(read, policies, columns)
@@ -53,7 +53,8 @@ def drift_report(
     )
 
 
-def _policy(record: PolicyRecord, after: int, champion: str) -> PolicyView:
+def policy_view(record: PolicyRecord, after: int, champion: str) -> PolicyView:
+    """A policy as views have it, `after` rounds from its base."""
     return PolicyView(
         name=record.name,
         digest=record.digest,
@@ -66,7 +67,7 @@ def _policy(record: PolicyRecord, after: int, champion: str) -> PolicyView:
     )
 
 
-def _columns(policies: Sequence[PolicyView], versions: Sequence[NamedVersion]) -> tuple[VersionView, ...]:
+def columns_of(policies: Sequence[PolicyView], versions: Sequence[NamedVersion]) -> tuple[VersionView, ...]:
     """One version per round, then those not trained on yet. An adopted policy's may be unknown."""
     names: dict[str, str] = {}
     for version in versions:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from workbench.drift.metrics import Flips
+from workbench.drift.metrics import Turned
 from workbench.drift.power import DISCORDANT, smallest_share_change
 from workbench.drift.uncertainty import Estimate
 from workbench.views.records import Change, DriftReport, PolicyView
@@ -115,13 +115,13 @@ def _aside(change: Change) -> str:
     return f", {kind}{_flips(change.flips)}"
 
 
-def _flips(found: Flips | None) -> str:
+def _flips(found: Turned | None) -> str:
     if found is None:
         return ""
     if not found.gained and not found.lost:
         return ": no pair changed sides"
     p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
-    return f": {len(found.gained)} wrong -> right, {len(found.lost)} right -> wrong (McNemar {p})"
+    return f": {found.gained} wrong -> right, {found.lost} right -> wrong (McNemar {p})"
 
 
 def _first_round(report: DriftReport) -> tuple[str, ...]:
@@ -244,5 +244,5 @@ def _discordant(report: DriftReport, digest: str) -> float:
     last: Sequence[Change] = [c for c in report.changes if c.round == report.rounds]
     for one in last:
         if report.versions[one.version].digest == digest and one.flips is not None and one.flips.n:
-            return (len(one.flips.lost) + len(one.flips.gained)) / one.flips.n or DISCORDANT
+            return (one.flips.lost + one.flips.gained) / one.flips.n or DISCORDANT
     return DISCORDANT

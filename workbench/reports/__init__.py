@@ -1,0 +1,1 @@
+"""Figures and documents from views: the same on the page, in a file that opens offline, and as Markdown."""

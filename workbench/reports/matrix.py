@@ -1,0 +1,111 @@
+"""The retention matrix as a table: numbers that can be read, copied and reached by keyboard, and colours to see by."""
+
+from typing import NamedTuple
+
+from workbench.drift.uncertainty import Estimate, format_estimate
+from workbench.reports.figures import Href, kind_of
+from workbench.views.inspection import Overview
+from workbench.views.records import PolicyView
+
+SHADES = 9
+"""Classes `s0` (lowest) to `s9`."""
+NARROW = 24
+"""Beyond so many columns cells are too narrow for numbers; they keep their colour and are told when pointed at."""
+
+
+class Square(NamedTuple):
+    """One cell.
+
+    Attributes:
+        text: what is written in it.
+        shade: its class; empty where nothing was measured.
+        kind: what the version, or suite, is to the policy.
+        told: all that is known, in words.
+    """
+
+    text: str
+    shade: str
+    kind: str
+    told: str
+    href: str | None
+
+
+class Row(NamedTuple):
+    """One version or suite, over all policies."""
+
+    name: str
+    kind: str
+    cells: tuple[Square, ...]
+
+
+class Grid(NamedTuple):
+    """The matrix: a column per policy, a row per version, then one per capability suite."""
+
+    columns: tuple[PolicyView, ...]
+    rows: tuple[Row, ...]
+    narrow: bool
+
+
+def grid(view: Overview, href: Href) -> Grid:
+    """R and the tax of a lineage: accuracy on held-out pairs of each version, capability against the base."""
+    narrow, measured = len(view.policies) > NARROW, set(view.suites("accuracy"))
+    found = [
+        Row(version.name, "version", tuple(
+            _retention(view, policy, f"retention/{version.digest}", (version.name, kind_of(view, version, policy)), href)
+            for policy in view.policies
+        ))
+        for version in view.distinct()
+        if version.trained_in is not None or f"retention/{version.digest}" in measured
+    ]  # fmt: skip
+    suites = view.suites("level")
+    found += [
+        Row(suite.split("/")[0], "suite", tuple(_capability(view, policy, suite, href) for policy in view.policies))
+        for suite in suites
+    ]
+    return Grid(view.policies, tuple(found), narrow)
+
+
+def _retention(view: Overview, policy: PolicyView, suite: str, about: tuple[str, str], href: Href) -> Square:  # noqa: PLR0917
+    name, kind = about
+    key = (policy.digest, "accuracy", suite)
+    value, change = view.number(*key), view.number(policy.digest, "from parent", suite)
+    told = [f"{policy.name} on {name}{_ASIDE[kind]}: accuracy {_said(value)}"]
+    if policy.round:
+        told.append(f"from parent {_said(change, signed=True)}")
+    text = "" if value.value is None else f"{100 * value.value:.0f}"
+    fallen = " fell" if kind == "earlier" and change.high is not None and change.high < 0 else ""
+    return Square(text, _shade(value, 0.5, 1.0), kind + fallen, "; ".join(told), href(*key) if text else None)
+
+
+def _capability(view: Overview, policy: PolicyView, suite: str, href: Href) -> Square:
+    level, tax = view.number(policy.digest, "level", suite), view.number(policy.digest, "tax", suite)
+    name = suite.split("/")[0]
+    told = f"{policy.name} on {name}: {_said(level)}"
+    if not policy.round:
+        return Square("" if level.value is None else "0", "", "base", told, None)
+    text = "" if tax.value is None else f"{100 * tax.value:+.1f}"
+    fallen = " fell" if tax.low is not None and tax.low > 0 else ""
+    told += f"; tax {_said(tax, signed=True)}"
+    shade = _shade(tax.scaled(-1), -0.05, 0.05)
+    return Square(text, shade, f"suite{fallen}", told, href(policy.digest, "tax", suite) if text else None)
+
+
+_ASIDE = {
+    "own": " (trained on it)",
+    "earlier": "",
+    "replaced": " (replaced since)",
+    "untrained": " (not trained on yet)",
+}
+
+
+def _said(value: Estimate, *, signed: bool = False) -> str:
+    if value.value is None and not value.n:
+        return "not measured"
+    return format_estimate(value, signed=signed)
+
+
+def _shade(value: Estimate, low: float, high: float) -> str:
+    if value.value is None:
+        return ""
+    share = (min(max(value.value, low), high) - low) / (high - low)
+    return f"s{round(share * SHADES)}"

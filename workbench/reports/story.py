@@ -1,0 +1,159 @@
+"""What a page and a file tell about a policy: what its round gained and cost, whether it may be promoted, what to do."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from workbench.drift.metrics import Turned, turned
+from workbench.drift.uncertainty import Estimate, format_estimate
+from workbench.reports.figures import Figure, Href, figures, kind_of
+from workbench.reports.matrix import Grid, grid
+from workbench.rounds.gate import FALSE_ALARMS
+from workbench.rounds.journal import RoundRecord
+from workbench.views.inspection import Inspection, Overview
+from workbench.views.records import NOT_MEASURED, Cell, Change, DriftReport
+from workbench.views.sentences import change_lines, next_steps
+
+NEWEST = 2
+"""Rounds whose changes are told in words."""
+
+
+class Criterion(NamedTuple):
+    """One line of the gate.
+
+    Attributes:
+        value: with its interval, in words; `mark`, `low` and `high` place it against the threshold.
+        sees: smallest loss this n shows four times in five, or empty.
+        alarms: how often a round that harmed nothing fails it, or empty.
+    """
+
+    name: str
+    passed: bool
+    threshold: float | None
+    value: str
+    rule: str
+    reason: str
+    sees: str
+    alarms: str
+
+
+class Story(NamedTuple):
+    """All that is told of a policy.
+
+    Attributes:
+        record: the round that made it; None for a base or what was adopted.
+        criteria: what the gate asked; empty where none judged it.
+        said: what the newest rounds did, in sentences.
+        steps: what to do next.
+        names: what people call versions and policies, by digest.
+    """
+
+    view: Overview
+    record: RoundRecord | None
+    criteria: tuple[Criterion, ...]
+    said: tuple[str, ...]
+    steps: tuple[str, ...]
+    grid: Grid
+    figures: tuple[Figure, ...]
+    names: Mapping[str, str]
+
+
+def story(inspection: Inspection, view: Overview, href: Href) -> Story:
+    """What there is to tell of the newest policy of a lineage.
+
+    Args:
+        inspection: the workspace.
+        view: the lineage.
+        href: where the rows behind a number are.
+    """
+    made = view.policies[-1].made_by
+    record = next((r for r in inspection.rounds() if r.digest == made), None)
+    names = inspection.names()
+    light = as_report(view)
+    verdict: Mapping[str, Any] | None = record.verdict if record else None
+    return Story(
+        view=view,
+        record=record,
+        criteria=criteria(verdict, names),
+        said=change_lines(light, since=max(1, view.rounds - NEWEST + 1)),
+        steps=next_steps(light, verdict),
+        grid=grid(view, href),
+        figures=tuple(figures(view, href)),
+        names=names,
+    )
+
+
+def criteria(verdict: Mapping[str, Any] | None, names: Mapping[str, str]) -> tuple[Criterion, ...]:
+    """The gate's lines, those that failed first."""
+    if verdict is None:
+        return ()
+    rows = verdict["criteria"]
+    losses = sum(
+        row.get("smallest_visible") is not None or row["name"].startswith(("retention/", "tax/")) for row in rows
+    )
+    return tuple(sorted((_criterion(row, names, max(losses, 1)) for row in rows), key=lambda one: one.passed))
+
+
+def as_report(view: Overview) -> DriftReport:
+    """The lineage as far as sentences are made of it."""
+    cells = tuple(
+        tuple(_cell(view, policy.digest, policy.round, i) for i in range(len(view.versions)))
+        for policy in view.policies
+    )
+    return DriftReport(view.policies, view.versions, view.condition, cells, changes(view), (), (), (), (), (), ())
+
+
+def changes(view: Overview) -> tuple[Change, ...]:
+    """What every round did to every version, each version once."""
+    places = {v.digest: i for i, v in reversed(list(enumerate(view.versions)))}
+    found: list[Change] = []
+    for policy in view.policies[1:]:
+        for i in sorted(places.values()):
+            version = view.versions[i]
+            suite = f"retention/{version.digest}"
+            lost, gained = (view.number(policy.digest, name, suite) for name in ("lost", "gained"))
+            found.append(
+                Change(
+                    round=policy.round,
+                    version=i,
+                    kind=kind_of(view, version, policy),
+                    from_parent=view.number(policy.digest, "from parent", suite),
+                    from_base=view.number(policy.digest, "from base", suite),
+                    flips=_flips(lost, gained),
+                )
+            )
+    return tuple(found)
+
+
+def _cell(view: Overview, policy: str, after: int, version: int) -> Cell:
+    digest = view.versions[version].digest
+    value = view.number(policy, "accuracy", f"retention/{digest}")
+    own = view.policies[after].version == digest
+    rest = NOT_MEASURED
+    return Cell(after, version, own, value, rest, rest, rest, chosen_change=rest, by_answer={})
+
+
+def _flips(lost: Estimate, gained: Estimate) -> Turned | None:
+    if lost.value is None or gained.value is None:
+        return None
+    return turned(round(lost.value * lost.n), round(gained.value * gained.n), lost.n)
+
+
+def _criterion(row: Mapping[str, Any], names: Mapping[str, str], losses: int) -> Criterion:
+    kind, _, about = str(row["name"]).partition("/")
+    called = names.get(about, about.split("/")[0])
+    found = row["value"]
+    value = Estimate(*(found[name] for name in Estimate._fields)) if found else None
+    sees = row.get("smallest_visible")
+    return Criterion(
+        name=f"{kind}: {called}" if about else kind,
+        passed=row["passed"],
+        threshold=row["threshold"],
+        value=format_estimate(value, digits=3) if value else "",
+        rule=row["rule"],
+        reason=row["reason"],
+        sees=f"{sees:.3f}" if sees is not None else "",
+        alarms=f"{100 * FALSE_ALARMS / losses:.1f} %" if kind in {"retention", "tax"} else _ALARMS.get(kind, ""),
+    )
+
+
+_ALARMS = {"kl": "0 %"}

@@ -1,0 +1,47 @@
+"""Numbers over all rounds of a lineage, for a page: read from as few rows as they need."""
+
+from collections.abc import Iterator
+
+from workbench.drift.ledger import Ledger
+from workbench.drift.retention import retention_matrix
+from workbench.views.inspection import Overview
+from workbench.views.preferences import averages
+from workbench.views.reading import Reader
+from workbench.views.records import Average
+
+WHOLE = 30
+"""Up to so many rounds the whole matrix is read; beyond, only what averages without AP need, and AP has no number."""
+
+
+def averages_of(view: Overview, ledger: Ledger) -> tuple[Average, ...]:
+    """BWT, forgetting, FWT, Last and AP of a lineage, each with its convention."""
+    read = Reader(ledger, view.condition)
+    margins = {policy.digest: dict[str, object]() for policy in view.policies}
+    for after, version in sorted(set(_needed(view))):
+        found = read.series(view.policies[after].digest, f"retention/{version}", "margin")
+        if found is not None:
+            margins[view.policies[after].digest][version] = found
+    matrix = retention_matrix(
+        margins,  # pyright: ignore[reportArgumentType] - filled with series above
+        policies=[p.digest for p in view.policies],
+        versions=[v.digest for v in view.versions],
+        replaced=view.replaced(),
+    )
+    return averages(matrix)
+
+
+def _needed(view: Overview) -> Iterator[tuple[int, str]]:
+    """Places of the matrix that averages look at: the last row, the diagonal, what was best and what was before."""
+    total = view.rounds
+    if total <= WHOLE:
+        yield from ((t, v.digest) for t in range(total + 1) for v in view.versions)
+        return
+    for i, version in enumerate(view.versions[:total], start=1):
+        yield from ((t, version.digest) for t in (total, i, i - 1, 0, _best(view, version.digest)))
+
+
+def _best(view: Overview, version: str) -> int:
+    """The round before the last after which a version was known best, the first of several, as `forgetting` takes it."""
+    suite = f"retention/{version}"
+    known = [view.number(p.digest, "accuracy", suite).value for p in view.policies[1:-1]]
+    return 1 + max(range(len(known)), key=lambda t: -1.0 if known[t] is None else known[t] or 0.0)

@@ -1,0 +1,165 @@
+"""What a drift page reads: a lineage with its rounds, numbers and rows, from a workspace that nobody has to load."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from workbench.drift.uncertainty import Estimate
+from workbench.places import Places
+from workbench.policies.champion import Move
+from workbench.policies.lineage import superseded
+from workbench.policies.records import PolicyRecord
+from workbench.rounds.journal import RoundRecord
+from workbench.rounds.plan import condition_of
+from workbench.views.kept import Key, Numbers
+from workbench.views.reading import choose_condition
+from workbench.views.records import NOT_MEASURED, NamedVersion, PolicyView, VersionView
+from workbench.views.report import columns_of, policy_view
+
+NAMES = (
+    "accuracy", "above base", "from parent", "from base", "lost", "gained", "overconfident", "level", "tax", "step tax",
+    "length", "distinct-2", "refused", "refused safe", "refused unsafe",
+    "margin quartile 1", "margin quartile 2", "margin quartile 3", "margin quartile 4",
+)  # fmt: skip
+"""Numbers that are drawn."""
+
+
+class Overview(NamedTuple):
+    """A lineage as it is drawn.
+
+    Attributes:
+        policies: the base first; the place is the round.
+        versions: round t trained on place t - 1; further ones were not trained on.
+        condition: how was measured; None where nothing was.
+        slice: as `language=de`; empty for all items.
+        numbers: by policy, name and suite.
+        slices: slices there are numbers of.
+    """
+
+    policies: tuple[PolicyView, ...]
+    versions: tuple[VersionView, ...]
+    condition: str | None
+    slice: str
+    numbers: Mapping[Key, Estimate]
+    slices: tuple[str, ...]
+
+    @property
+    def rounds(self) -> int:
+        """Rounds done."""
+        return len(self.policies) - 1
+
+    def number(self, policy: str, name: str, suite: str) -> Estimate:
+        """One number; not measured where there is none."""
+        return self.numbers.get((policy, name, suite), NOT_MEASURED)
+
+    def suites(self, name: str) -> tuple[str, ...]:
+        """Suites that a number was computed of for any policy, sorted."""
+        return tuple(sorted({suite for _, each, suite in self.numbers if each == name}))
+
+    def trained(self) -> tuple[VersionView, ...]:
+        """Versions the lineage was trained on, each once, the first time it was."""
+        found: dict[str, VersionView] = {}
+        for version in self.versions:
+            if version.trained_in is not None:
+                found.setdefault(version.digest, version)
+        return tuple(found.values())
+
+    def distinct(self) -> tuple[VersionView, ...]:
+        """All versions, each once."""
+        return tuple({version.digest: version for version in reversed(self.versions)}.values())[::-1]
+
+    def replaced(self) -> frozenset[str]:
+        """Versions whose preference a later round replaced."""
+        return superseded((p.version, p.update) for p in self.policies if p.version)
+
+
+class Branch(NamedTuple):
+    """A policy among all policies.
+
+    Attributes:
+        round: the round that made it; None for a base or what was adopted.
+        depth: rounds from its base.
+    """
+
+    policy: PolicyRecord
+    round: RoundRecord | None
+    depth: int
+    champion: bool
+
+
+class Inspection:
+    """Reads a workspace for people. Nothing is loaded; what is written are numbers that can be computed again."""
+
+    def __init__(self, places: Places) -> None:
+        """Read a workspace."""
+        self.places = places
+
+    def branches(self) -> tuple[Branch, ...]:
+        """All policies, oldest first."""
+        registry = self.places.registry
+        rounds = {r.digest: r for r in self.rounds()}
+        champion = registry.resolve("champion").digest
+        found: list[Branch] = []
+        depths: dict[str, int] = {}
+        for record in registry.policies():
+            depths[record.digest] = 0 if record.parent is None else depths.get(record.parent, 0) + 1
+            mine = rounds.get(record.round or "")
+            found.append(Branch(record, mine, depths[record.digest], record.digest == champion))
+        return tuple(found)
+
+    def rounds(self) -> tuple[RoundRecord, ...]:
+        """All rounds, oldest first, those without a child as well."""
+        return self.places.journal.rounds()
+
+    def moves(self) -> Sequence[Move]:
+        """Where the champion was, oldest first."""
+        return self.places.registry.history()
+
+    def newest(self) -> str:
+        """Digest of the child of the last round that has one; the champion where there is none."""
+        known = {b.policy.digest for b in self.branches()}
+        made = [r.child for r in self.rounds() if r.child in known]
+        return str(made[-1]) if made else self.places.registry.resolve("champion").digest
+
+    def overview(
+        self, policy: str, *, within: str = "", told: Callable[[int, int], None] = lambda *_: None
+    ) -> Overview:
+        """The lineage of a policy with its numbers; those not kept yet are computed.
+
+        Args:
+            policy: as `registry.resolve` takes it.
+            within: slice, such as `language=de`.
+            told: how many policies were computed, and of how many.
+
+        Raises:
+            PolicyError: nothing or several policies answer to the name.
+        """
+        registry = self.places.registry
+        lineage = registry.lineage(registry.resolve(policy).digest)
+        champion = registry.resolve("champion").digest
+        policies = tuple(policy_view(record, t, champion) for t, record in enumerate(lineage))
+        versions = columns_of(policies, [NamedVersion(e.name, e.digest) for e in self.places.versions.entries()])
+        condition = self.condition(lineage)
+        if condition is None:
+            return Overview(policies, versions, None, within, {}, ())
+        kept, digests = Numbers(self.places.engine, condition), [p.digest for p in policies]
+        kept.keep(digests, told)
+        found = kept.read(digests, NAMES, within=within, like="kl/")
+        return Overview(policies, versions, condition, within, found, kept.slices(digests[-1]))
+
+    def condition(self, lineage: Sequence[PolicyRecord]) -> str | None:
+        """How the newest round of a lineage measured; what its policies share where no round is known."""
+        rounds = {r.digest: r for r in self.rounds()}
+        for record in reversed(lineage):
+            if made := rounds.get(record.round or ""):
+                return condition_of(json.loads(made.plan))
+        return choose_condition(self.places.ledger, [record.digest for record in lineage])
+
+    def plan_of(self, record: RoundRecord) -> dict[str, Any]:
+        """What a round was asked to do."""
+        return json.loads(record.plan)
+
+    def names(self) -> dict[str, str]:
+        """What people call versions and policies, by digest."""
+        found = {e.digest: e.name for e in self.places.versions.entries()}
+        return found | {record.digest: record.name for record in self.places.registry.policies()}

@@ -1,0 +1,178 @@
+"""Every number of one policy, on all items and on those of each slice, from what was measured of it, its parent and base.
+
+| name | of | meaning |
+|---|---|---|
+| `accuracy`, `above base`, `margin`, `margin per token`, `chosen change` | retention | as in `records.Cell` |
+| `from parent`, `from base` | retention | accuracy after minus before, on the same pairs |
+| `lost`, `gained` | retention | share of pairs right before and wrong now, and the other way round, against the parent |
+| `overconfident` | retention | mean of sigma(abs(d)) - (d > 0), d the margin over the base's: positive, surer than right |
+| `margin quartile 1` to `4` | retention | change from the parent, of the quarter the parent was least to most sure of |
+| `level`, `tax`, `step tax` | capability | as in `records.Tax` |
+| `kl/<digest>` | samples | to another policy, nats per token |
+| `length`, `length change`, `distinct-2`, `finished`, `refused`, `compliance/<guideline>` | samples | of answers |
+| `refused safe`, `refused unsafe` | refusal | share of probes |
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from workbench.drift.metrics import (
+    Series,
+    accuracy,
+    accuracy_change,
+    accuracy_relative,
+    bits_per_byte,
+    bits_tax,
+    by_quartile,
+    change,
+    distinct_2,
+    hits,
+    kl_per_token,
+    length,
+    mean_margin,
+    series,
+    step_tax,
+    tax,
+)
+from workbench.drift.uncertainty import FEWEST_GROUPS, Estimate, mean, share
+from workbench.tasks import Item
+from workbench.views.reading import Reader, compare
+
+COMPLIANCE, KL = "compliance/", "kl/"
+MOST_SLICES = 20
+"""A slice with more values than this, such as an id, is none that is looked at."""
+KIN = ("base", "parent", "own")
+
+
+class Number(NamedTuple):
+    """One number of a policy.
+
+    Attributes:
+        slice: empty for all items, else such as `language=de`.
+    """
+
+    slice: str
+    name: str
+    suite: str
+    value: Estimate
+
+
+class Kin(NamedTuple):
+    """A policy with what it is compared to, by digest; of a base all three are the same."""
+
+    base: str
+    parent: str
+    own: str
+
+    @property
+    def is_base(self) -> bool:
+        """Whether there is nothing to compare it to."""
+        return self.own == self.base
+
+
+def numbers_of(read: Reader, kin: Kin) -> Iterator[Number]:
+    """Every number of a policy, suite by suite."""
+    found: dict[str, list[str]] = {}
+    for one in read.measured(kin.own):
+        found.setdefault(one.suite, []).append(one.metric)
+    for suite, metrics in found.items():
+        make = _KINDS.get(suite.split("/")[0]) or (_text if "bits" in metrics else _choice)
+        if make is _choice and "correct" not in metrics:
+            continue
+        yield from (Number("", name, suite, value) for name, value in make(read, kin, suite, metrics))
+        for each in _slices(read.items(kin.own, suite, _MAIN.get(make, metrics[0]))):
+            part = read.within(each)
+            yield from (Number(each, name, suite, value) for name, value in make(part, kin, suite, metrics))
+
+
+Named = Iterator[tuple[str, Estimate]]
+
+
+def _retention(read: Reader, kin: Kin, suite: str, _: Sequence[str]) -> Named:
+    base, parent, own = (read.series(policy, suite, "margin") for policy in kin)
+    if own is None:
+        return
+    yield "accuracy", accuracy(own)
+    yield "margin", mean_margin(own)
+    per_token = read.series(kin.own, suite, "margin_per_token")
+    if per_token is not None:
+        yield "margin per token", mean_margin(per_token)
+    if kin.is_base:
+        return
+    yield "above base", compare(accuracy_relative, own, base)
+    yield "chosen change", compare(change, *(read.series(p, suite, "logp_chosen") for p in (kin.own, kin.base)))
+    yield "from parent", compare(accuracy_change, own, parent)
+    yield "from base", compare(accuracy_change, own, base)
+    if parent is not None and parent.items == own.items:
+        yield "lost", share((hits(parent).values > hits(own).values).astype(float), own.groups)
+        yield "gained", share((hits(parent).values < hits(own).values).astype(float), own.groups)
+        for k, quarter in enumerate(by_quartile(parent, own), start=1):
+            yield f"margin quartile {k}", quarter.change
+    if base is not None and base.items == own.items:
+        moved = own.values - base.values
+        sure = 1 / (1 + np.exp(-np.abs(moved)))
+        yield "overconfident", mean(sure - (moved > 0), own.groups)
+
+
+def _choice(read: Reader, kin: Kin, suite: str, _: Sequence[str]) -> Named:
+    base, parent, own = (read.series(policy, suite, "correct") for policy in kin)
+    if own is None:
+        return
+    yield "level", share(own.values, own.groups)
+    if not kin.is_base:
+        yield "tax", compare(tax, base, own)
+        yield "step tax", compare(step_tax, parent, own)
+
+
+def _text(read: Reader, kin: Kin, suite: str, _: Sequence[str]) -> Named:
+    base, parent, own = (read.series(policy, suite, "bits") for policy in kin)
+    yield "level", compare(bits_per_byte, own, read.series(kin.own, suite, "bytes"))
+    if not kin.is_base:
+        yield "tax", compare(bits_tax, base, own)
+        yield "step tax", compare(bits_tax, parent, own)
+
+
+def _samples(read: Reader, kin: Kin, suite: str, metrics: Sequence[str]) -> Named:
+    tokens, before = (read.series(policy, suite, "tokens") for policy in (kin.own, kin.base))
+    if tokens is None:
+        return
+    yield "length", length(tokens)
+    if not kin.is_base:
+        yield "length change", compare(change, tokens, before)
+    answers = [row.detail["answer"] for row in read.items(kin.own, suite, "tokens") if "answer" in row.detail]
+    yield "distinct-2", distinct_2(answers)
+    for metric in metrics:
+        found = read.series(kin.own, suite, metric)
+        if found is None:
+            continue
+        if metric.startswith(KL):
+            yield metric, kl_per_token(found, tokens)
+        elif metric.startswith(COMPLIANCE):
+            yield metric, mean(found.values, found.groups)
+        elif metric in {"finished", "refused"}:
+            yield metric, share(found.values, found.groups)
+
+
+def _refusal(read: Reader, kin: Kin, suite: str, _: Sequence[str]) -> Named:
+    rows = read.items(kin.own, suite, "refused")
+    for label in sorted({row.slices.get("label", "") for row in rows}):
+        found: Series = series([row for row in rows if row.slices.get("label", "") == label])
+        yield f"refused {label}", share(found.values, found.groups)
+
+
+_KINDS = {"retention": _retention, "samples": _samples, "refusal": _refusal}
+_MAIN = {_retention: "margin", _choice: "correct", _text: "bits", _samples: "tokens", _refusal: "refused"}
+
+
+def _slices(rows: Sequence[Item]) -> Iterator[str]:
+    """What part of the items can be looked at alone: `name=value` where there are enough of it, and more than it."""
+    counts: Mapping[str, Counter[str]] = {}
+    for row in rows:
+        for name, value in row.slices.items():
+            counts.setdefault(name, Counter())[value] += 1
+    for name, values in sorted(counts.items()):
+        if len(values) <= MOST_SLICES:
+            yield from (f"{name}={value}" for value, n in sorted(values.items()) if FEWEST_GROUPS <= n < len(rows))

@@ -1,0 +1,160 @@
+"""The rows behind a number: every item with what it was before and is now, those that turned for the worse first."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from preference_data.errors import VersionError
+from preference_data.pair_table import read_pairs
+from preference_data.versions import PAIRS_FILE
+from workbench.drift.ledger import Ledger
+from workbench.places import Places
+from workbench.tasks import Item
+
+Turn = Literal["lost", "gained", "same", "new"]
+"""What became of an item: right before and wrong now, the other way round, neither, or not measured before."""
+ORDER: Mapping[Turn, int] = {"lost": 0, "gained": 1, "same": 2, "new": 3}
+
+_METRICS = {
+    "level": ("correct", "bits"), "tax": ("correct", "bits"), "step tax": ("correct", "bits"),
+    "length": ("tokens",), "length change": ("tokens",), "distinct-2": ("tokens",),
+    "finished": ("finished",), "refused": ("refused",), "refused safe": ("refused",), "refused unsafe": ("refused",),
+}  # fmt: skip
+"""Metrics a number is made of, where it is not of margins or named as its metric."""
+_LOWER_IS_BETTER = ("bits", "kl/", "refused")
+
+
+class Row(NamedTuple):
+    """One item.
+
+    Attributes:
+        before, now: the metric under both policies; before is None where it was not measured.
+        texts: what the item is, by what it is: `prompt`, `chosen`, `rejected`, `answer before`, `answer now`, …
+    """
+
+    item: str
+    turn: Turn
+    before: float | None
+    now: float
+    group: str
+    slices: Mapping[str, str]
+    texts: Mapping[str, str]
+
+
+class Wanted(NamedTuple):
+    """Rows somebody wants to see.
+
+    Attributes:
+        policy, against: digests.
+        name, suite: of the number, as in `views.numbers`.
+        within: slice, such as `language=de`.
+        turn: only these; all where empty.
+    """
+
+    policy: str
+    against: str
+    name: str
+    suite: str
+    condition: str
+    within: str = ""
+    turn: str = ""
+
+
+class Found(NamedTuple):
+    """What there is of it: how many of each turn, and the rows asked for."""
+
+    counts: Mapping[str, int]
+    total: int
+    rows: tuple[Row, ...]
+
+
+def find_rows(places: Places, wanted: Wanted, *, start: int = 0, count: int = 50) -> Found:
+    """Rows behind a number; those right before and wrong now come first, the furthest fallen before others.
+
+    Args:
+        places: the workspace.
+        wanted: which.
+        start: how many to leave out.
+        count: how many at most.
+    """
+    ledger = Ledger(places.engine)
+    metric = _metric_of(ledger, wanted)
+    # Texts of pairs lie in their version; those of answers and questions beside their numbers.
+    brief = wanted.suite.startswith("retention/")
+    now, before = (
+        _within(ledger.items(p, wanted.suite, metric, wanted.condition, brief=brief), wanted.within)
+        for p in (wanted.policy, wanted.against)
+    )
+    earlier = {row.item: row for row in before}
+    turned = [(row, earlier.get(row.item)) for row in now]
+    told: list[tuple[Turn, tuple[Item, Item | None]]] = [(_turn(metric, *each), each) for each in turned]
+    listed = sorted(told, key=lambda one: (ORDER[one[0]], _size(*one[1])))
+    counts = {turn: sum(one[0] == turn for one in listed) for turn in ORDER}
+    chosen = [one for one in listed if wanted.turn in {"", one[0]}]
+    part = chosen[start : start + count]
+    texts = _pair_texts(places, wanted.suite, [one[1][0].item for one in part]) if brief else {}
+    rows = tuple(_row(turn, own, old, texts.get(own.item)) for turn, (own, old) in part)
+    return Found(counts, len(chosen), rows)
+
+
+def _metric_of(ledger: Ledger, wanted: Wanted) -> str:
+    if wanted.name.startswith(("kl/", "compliance/")):
+        return wanted.name
+    there = {m.metric for m in ledger.suites(wanted.policy) if m.suite == wanted.suite}
+    return next((one for one in _METRICS.get(wanted.name, ()) if one in there), "margin")
+
+
+def _within(items: Sequence[Item], within: str) -> list[Item]:
+    name, _, value = within.partition("=")
+    return [row for row in items if not within or row.slices.get(name) == value]
+
+
+def _turn(metric: str, own: Item, old: Item | None) -> Turn:
+    if old is None:
+        return "new"
+    now, before = _score(metric, own.value), _score(metric, old.value)
+    return "lost" if now < before else "gained" if now > before else "same"
+
+
+def _score(metric: str, value: float) -> float:
+    """Higher is better; of a margin only its side counts."""
+    if metric == "margin":
+        return (value > 0) - (value < 0)
+    return -value if metric.startswith(_LOWER_IS_BETTER) else value
+
+
+def _size(own: Item, old: Item | None) -> float:
+    return -abs(own.value - old.value) if old else 0.0
+
+
+def _row(turn: Turn, own: Item, old: Item | None, texts: Mapping[str, str] | None) -> Row:
+    shown = dict(texts) if texts is not None else _own_texts(own, old)
+    return Row(own.item, turn, old.value if old else None, own.value, own.group, own.slices, shown)
+
+
+def _own_texts(own: Item, old: Item | None) -> dict[str, str]:
+    """What the ledger says of an item; answers of both policies beside each other."""
+    found = {name: _plain(value) for name, value in own.detail.items() if name != "answer"}
+    for when, item in (("answer before", old), ("answer now", own)):
+        if item is not None and "answer" in item.detail:
+            found[when] = _plain(item.detail["answer"])
+    return found
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "\n".join(str(each) for each in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return str(value)
+
+
+def _pair_texts(places: Places, suite: str, keys: Sequence[str]) -> dict[str, Mapping[str, str]]:
+    """Prompt and both answers of pairs; nothing where their version is gone."""
+    file = places.versions.directory / suite.partition("/")[2] / PAIRS_FILE
+    try:
+        pairs = read_pairs(file, keys=keys) if keys else []
+    except VersionError:
+        return {}
+    return {
+        pair.key: {"prompt": "\n".join(f"{m.role}: {m.content}" for m in pair.prompt.messages), "chosen": pair.chosen,
+                   "rejected": pair.rejected}
+        for pair in pairs
+    }  # fmt: skip
