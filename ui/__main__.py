@@ -18,6 +18,8 @@ from preference_data.errors import PreferenceDataError
 from preference_data.store import Store
 from ui.app import make_app
 from ui.arena import Arena
+from workbench.places import Places
+from workbench.views.inspection import Inspection
 
 if TYPE_CHECKING:
     from ui.openid import Provider
@@ -67,6 +69,7 @@ def serve(
             workspace=os.environ.get(WORKSPACE, ""),
             arena=_arena(store),
             provider=provider,
+            inspection=_inspection(os.environ.get(WORKSPACE, "")),
         )
         url = f"{scheme}://{hosts[0]}/"
         print(f"annotation page: {url} (Ctrl+C ends it)", flush=True)  # noqa: T201 - for whoever started it
@@ -112,6 +115,10 @@ def _provider(issuer: str, client: str, claim: str) -> "Provider":
 def _arena(store: Store) -> Arena | None:
     endpoint = os.environ.get(ENDPOINT, "")
     return Arena(store, endpoint, os.environ.get(ENDPOINT_KEY, "")) if endpoint else None
+
+
+def _inspection(workspace: str) -> Inspection | None:
+    return Inspection(Places(Path(workspace))) if workspace else None
 
 
 def _is_loopback(host: str) -> bool:

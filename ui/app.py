@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,13 +18,18 @@ from preference_data.store import Store
 from ui.arena import Arena, add_arena
 from ui.avoiding import add_avoiding
 from ui.chores import Chores
+from ui.compare import add_compare
+from ui.drift import add_drift
 from ui.guard import Guard
 from ui.judging import Said, own_facts, project_facts, receipt_facts, showing_facts
-from ui.leads import LEADS, PATH, add_leads, lead_page
+from ui.leads import PATH, add_leads, lead_page
 from ui.people import Local, LoggedIn, Person, add_login
+from ui.rounds import add_rounds
+from ui.shown import LEADS, add_styles
 
 if TYPE_CHECKING:
     from ui.openid import Provider
+    from workbench.views.inspection import Inspection
 
 STATIC = Path(__file__).parent / "static"
 AT_ONCE = 32
@@ -51,6 +56,7 @@ def make_app(
     workspace: str = "",
     arena: Arena | None = None,
     provider: "Provider | None" = None,
+    inspection: "Inspection | None" = None,
 ) -> FastAPI:
     """The application.
 
@@ -61,23 +67,12 @@ def make_app(
         scheme: what browsers reach it by.
         workspace: folder of the workspace, for imports, exports and freezes; empty for none.
         arena: where policies answer what people type; None for no arena.
+        inspection: reads rounds and measurements; None for no drift pages.
         provider: proves who people with accounts are, beside their passwords; they come back to the first host.
     """
-    hosts, secure = tuple(hosts), scheme == "https"
+    hosts = tuple(hosts)
     app = FastAPI(title="Annotation", openapi_url=None)
-    accounts = Accounts(store.engine)
-    if accounts.any():
-        people = LoggedIn(accounts)
-        add_login(app, accounts, people, secure=secure)
-        if provider is not None:
-            from ui.openid import add_openid  # noqa: PLC0415 - cryptography is not loaded where nobody asks for it
-
-            add_openid(app, accounts, provider, at=f"{scheme}://{hosts[0]}", secure=secure)
-        add_avoiding(app, store, accounts, people)
-    else:
-        people = Local(person)
-
-    app.state.people = people
+    people = _add_people(app, store, person, provider, at=f"{scheme}://{hosts[0]}")
 
     @app.get("/")
     def start() -> RedirectResponse:
@@ -98,11 +93,17 @@ def make_app(
             "leads": person.role in LEADS,
             "accounts": isinstance(people, LoggedIn),
             "arena": arena is not None,
+            "drift": inspection is not None and person.role in LEADS,
         }
 
     _add_judging(app, store)
     if arena is not None:
         add_arena(app, arena)
+    add_styles(app)
+    if inspection is not None:
+        add_drift(app, inspection)
+        add_rounds(app, inspection, store, Chores(workspace))
+        add_compare(app, inspection, store, arena)
     add_leads(app, lead_page(store, Chores(workspace), nobody=person), people.who)
     app.mount("/", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(Refused, _answer(409))
@@ -111,6 +112,23 @@ def make_app(
     app.add_exception_handler(401, _log_in_first)
     app.add_middleware(Guard, hosts=hosts, scheme=scheme, gradio=PATH)
     return app
+
+
+def _add_people(app: FastAPI, store: Store, person: str, provider: "Provider | None", *, at: str) -> LoggedIn | Local:
+    """Who may ask: whoever logs in where there are accounts, else the one person."""
+    accounts, secure = Accounts(store.engine), at.startswith("https")
+    if not accounts.any():
+        app.state.people = Local(person)
+        return app.state.people
+    people = LoggedIn(accounts)
+    add_login(app, accounts, people, secure=secure)
+    if provider is not None:
+        from ui.openid import add_openid  # noqa: PLC0415 - cryptography is not loaded where nobody asks for it
+
+        add_openid(app, accounts, provider, at=at, secure=secure)
+    add_avoiding(app, store, accounts, people)
+    app.state.people = people
+    return people
 
 
 def _add_judging(app: FastAPI, store: Store) -> None:
@@ -159,5 +177,7 @@ def _answer(status: int) -> Any:
     return handle
 
 
-def _log_in_first(_: Request, __: Exception) -> JSONResponse:
+def _log_in_first(request: Request, __: Exception) -> Response:
+    if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+        return RedirectResponse("/login.html")
     return JSONResponse({"message": "nobody is logged in; log in and try again"}, status_code=401)

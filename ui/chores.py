@@ -20,6 +20,10 @@ MOST_REFUSED = 200
 """Refused rows that are shown; the file has all."""
 
 
+class ChoreError(RuntimeError):
+    """A verb refused; says why."""
+
+
 class Chores:
     """Runs verbs of `workbench` on a workspace."""
 
@@ -55,30 +59,47 @@ class Chores:
         """Freeze a version."""
         return self._told("freeze", *([f"--name={name.strip()}"] if name.strip() else []))
 
+    def cost(self, settings: str) -> list[tuple[str, str]]:
+        """What a round of these settings (TOML) would cost and could show.
+
+        Raises:
+            ChoreError: the plan was refused; says why.
+        """
+        with tempfile.NamedTemporaryFile("w", suffix=".toml", encoding="utf-8") as file:
+            file.write(settings)
+            file.flush()
+            try:
+                found = self._run("plan", "--settings", file.name)["estimate"]
+            except subprocess.TimeoutExpired as error:
+                raise ChoreError(f"planning took longer than {LONGEST_S} s") from error
+        return [("seconds in all", f"{found['total_s']:.0f}"), ("memory at its peak", f"{found['memory_bytes'] / 1e9:.2f} GB"),
+                *((f"seconds to {name}", f"{seconds:.0f}") for name, seconds in found["seconds"].items()),
+                ("optimizer steps", str(found["steps"])), ("pairs to train on", str(found["workload"]["train_pairs"])),
+                *((f"smallest change of {sight['name']} it would see", "none" if sight["change"] is None else f"{sight['change']:.3f}")
+                  for sight in found["sights"])]  # fmt: skip
+
     def _imported(self, path: str | None, *words: str) -> tuple[str, list[list[str]]]:
         if not path:
             return "Choose a file first.", []
         try:
             found = self._run("import", path, *words)
-        except (RuntimeError, subprocess.TimeoutExpired) as error:
+        except (ChoreError, subprocess.TimeoutExpired) as error:
             return _not_done(error), []
         return _table(found), _refused(found.get("rejects"))
 
     def _told(self, *words: str) -> str:
         try:
             return _table(self._run(*words))
-        except (RuntimeError, subprocess.TimeoutExpired) as error:
+        except (ChoreError, subprocess.TimeoutExpired) as error:
             return _not_done(error)
 
     def _run(self, *words: str) -> Mapping[str, Any]:
         if not self._workspace:
-            raise RuntimeError("this page knows no workspace; start it with `workbench page`")
+            raise ChoreError("this page knows no workspace; start it with `workbench page`")
         command = [sys.executable, "-m", "workbench", words[0], *words[1:], "--workspace", self._workspace, "--json"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_S, check=False)
         if done.returncode:
-            raise RuntimeError(
-                done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "it ended without a word"
-            )
+            raise ChoreError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "it ended without a word")
         return json.loads(done.stdout)
 
 

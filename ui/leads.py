@@ -22,6 +22,7 @@ from preference_data.store import Store
 from preference_data.told import told
 from ui.chores import REFUSED, Chores, fresh_folder
 from ui.lead_words import WORDS, t
+from ui.shown import LEADS
 from ui.tables import AGREEMENT, DISPUTES, PEOPLE, agreement_rows, dispute_rows, minutes_csv, people_rows, progress_text
 
 KEEP, LESS, AGAIN = "keep", "less", "ask again"
@@ -32,7 +33,6 @@ OLD = {KEEP: None, LESS: 0.5, AGAIN: 0.0}
 PATH = "/lead"
 CLEAN_S = 3600
 """How long files that leads sent or fetched stay in Gradio's folder."""
-LEADS = frozenset(["lead", "admin"])
 
 
 def add_leads(app: FastAPI, page: gr.Blocks, who: Callable[[Request], Account | None]) -> None:

@@ -1,5 +1,6 @@
 """Moving a lineage to a new base: its rounds once more, on the same versions, under the same settings."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,12 @@ def check_movable(lineage: Sequence[PolicyRecord], base: PolicyRecord, plans: Ma
                 "base; choose a lineage of rounds with --policy"
             )
         moved_settings(plans[policy.round], {each.digest: base.digest for each in lineage})
+
+
+def settings_of(plan_json: str) -> RoundSettings:
+    """The settings of a recorded round: planned again they make the same round."""
+    plan = json.loads(plan_json)
+    return moved_settings(plan, {each: each for each in (plan["parent"], *(a["policy"] for a in plan["anchors"]))})
 
 
 def moved_settings(plan: Mapping[str, Any], moved: Mapping[str, str]) -> RoundSettings:

@@ -18,6 +18,7 @@ from preference_data.freeze import FreezeReport, FreezeRule, Frozen, freeze, pre
 from preference_data.importers import ImportReport, Nowhere, import_file
 from preference_data.projects import Mode, ProjectSettings
 from preference_data.records import Comparison
+from preference_data.requests import Requests
 from preference_data.simulated import Simulated, judge_open
 from preference_data.version_list import VersionEntry
 from preference_data.versions import Version
@@ -40,6 +41,8 @@ from workbench.rounds.run import Outcome, run_round
 from workbench.rounds.sweeping import Freed, sweep
 from workbench.scoring.cache import ScoreCache
 from workbench.tasks import Plan
+from workbench.views.asked import thresholds
+from workbench.views.kept import Numbers
 from workbench.worth import Strategy
 
 DAY_S = 86_400.0
@@ -70,7 +73,9 @@ class PlannedRound:
     def run(self, *, where: Where = "auto", watch: Watch = silent, promote: bool = True) -> Outcome:
         """Run the round to its end, or go on with it; see `workbench.rounds.run.run_round` for what it raises."""
         with self.workspace.held(f"running round {self.plan.number}"), assembly.tools(where) as tools:
-            return run_round(self.plan, tools, self.workspace.services(watch), promote=promote)
+            outcome = run_round(self.plan, tools, self.workspace.services(watch), promote=promote)
+        self.workspace.keep_numbers(outcome.child.digest, measuring_condition(self.plan))
+        return outcome
 
 
 class Workspace(Places):
@@ -238,10 +243,14 @@ class Workspace(Places):
     def plan(self, settings: RoundSettings) -> Plan:
         """Resolve every name of the settings; nothing is loaded or written.
 
+        A gate the settings do not speak of has the thresholds that leads set last.
+
         Raises:
             VersionError: the version, or the one it replaces, does not exist.
             PolicyError: the parent or an anchor does not exist.
         """
+        if "gate" not in settings.model_fields_set:
+            settings = settings.model_copy(update={"gate": thresholds(Requests(self.store.engine))[0].gate})
         if isinstance(settings.update, str):
             settings = settings.model_copy(update={"update": self.version(settings.update).digest})
         return resolve_plan(settings, self.registry, self.version(settings.version))
@@ -310,7 +319,12 @@ class Workspace(Places):
         against = {p.digest: self.registry.ref(p) for p in self.registry.lineage(record.digest)[:-1]}
         with assembly.tools(where) as tools:
             Alone(plan, tools, self.services(watch)).measure(refs, against)
+        self.keep_numbers(record.digest, measuring_condition(plan))
         return measurements(self.ledger, record.digest, measuring_condition(plan))
+
+    def keep_numbers(self, policy: str, condition: str) -> None:
+        """Compute what people will look at of a policy and those it came from, where it is not computed yet."""
+        Numbers(self.engine, condition).keep([record.digest for record in self.registry.lineage(policy)])
 
     def generate(
         self,

@@ -293,6 +293,7 @@ async function start() {
     accounts = me.accounts;
     $("logout").hidden = !accounts;
     $("lead").hidden = !me.leads;
+    $("drift").hidden = !me.drift;
     $("arena").hidden = !me.arena;
     const all = await ask("api/projects");
     const wanted = new URLSearchParams(location.search).get("project");

@@ -33,6 +33,7 @@ VERBS = {
     "ask": Verb("annotation", "Put comparisons on the annotation page."),
     "page": Verb("annotation", "Serve the annotation page."),
     "serve": Verb("serving", "Serve policies over an OpenAI-compatible endpoint."),
+    "runner": Verb("serving", "Do what people ask for on the page, until it is stopped."),
     "up": Verb("serving", "Start the page and the runner together."),
     "people": Verb("people", "List, add, change and pause the accounts of annotators."),
     "simulate": Verb("data", "Judge open comparisons as a simulated annotator."),

@@ -1,4 +1,4 @@
-"""Verbs about serving: `serve` and `up`."""
+"""Verbs about serving: `serve`, `runner` and `up`."""
 
 import os
 import secrets
@@ -53,6 +53,32 @@ def serve(
 
 
 @app.command()
+def runner(*, workers: Workers = "auto", workspace: WorkspaceDir = Path()) -> None:
+    """Do what people ask for on the page: rounds, promotions, thresholds; until it is stopped."""
+    from workbench.acting import act_on_requests  # noqa: PLC0415
+    from workbench.views.asked import sole_runner  # noqa: PLC0415
+
+    ws = Workspace(workspace)
+    asked = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: (asked.set(), _stop_rounds(ws)))
+    with sole_runner(ws.root):
+        typer.echo(f"acting on requests in {ws.root} (Ctrl+C ends it; a round goes on when a runner is started again)")
+        act_on_requests(ws, where=where_of(workers), tell=typer.echo, until=asked.is_set)
+
+
+def _stop_rounds(ws: Workspace) -> None:
+    """Have a round that runs end at its next safe point; in a thread, for the database may be held by what was interrupted."""
+
+    def ask() -> None:
+        for record in ws.journal.rounds():
+            if record.state in {"planned", "running"}:
+                ws.journal.request_stop(record.digest, by="runner")
+
+    threading.Thread(target=ask, daemon=True).start()
+
+
+@app.command()
 def up(
     *,
     policy: Policies = None,
@@ -60,18 +86,18 @@ def up(
     workers: Workers = "auto",
     workspace: WorkspaceDir = Path(),
 ) -> None:
-    """Start the page and the runner on this machine; Ctrl+C, or the end of either, stops both."""
+    """Start page, runner and endpoint on this machine; Ctrl+C, or the end of one, stops all."""
     environment = {**os.environ, ENDPOINT: f"http://127.0.0.1:{port + 1}/v1", KEY: secrets.token_urlsafe(32)}
     common = ["--workspace", str(workspace)]
-    runner = ["serve", "--port", str(port + 1), "--workers", workers]
-    runner += [word for each in policy or () for word in ("--policy", each)]
+    serving = ["serve", "--port", str(port + 1), "--workers", workers]
+    serving += [word for each in policy or () for word in ("--policy", each)]
     # An event, not KeyboardInterrupt: Python drops an exception that a signal raises inside a destructor.
     asked = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: asked.set())
     running: list[subprocess.Popen[bytes]] = []
     try:
-        for words in (runner, ["page", "--port", str(port)]):
+        for words in (serving, ["runner", "--workers", workers], ["page", "--port", str(port)]):
             command = [sys.executable, "-m", "workbench", *words, *common]
             running.append(subprocess.Popen(command, env=environment, start_new_session=True))
         while all(process.poll() is None for process in running) and not asked.wait(0.2):

@@ -15,7 +15,7 @@ from workbench.config.rounds import (
     RoundSettings,
     TrainingSettings,
 )
-from workbench.config.settings import Settings, read_settings, read_values, settings_from
+from workbench.config.settings import Settings, read_settings, read_values, settings_from, values_of
 
 __all__ = [
     "APPROXIMATE_LOSSES",
@@ -41,4 +41,5 @@ __all__ = [
     "read_settings",
     "read_values",
     "settings_from",
+    "values_of",
 ]

@@ -38,11 +38,23 @@ def read_values(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return values_of(path.read_text(encoding="utf-8"), where=str(path))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file; `workbench plan --write {path}` makes one to edit") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}; correct the line named") from error
+
+
+def values_of(text: str, *, where: str) -> dict[str, Any]:
+    """What TOML says, unchecked.
+
+    Raises:
+        ConfigError: it is no TOML.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not TOML: {error}; correct the line named") from error
 
 
 def settings_from(values: dict[str, object], kind: type[S], *, where: str) -> S:

@@ -31,10 +31,11 @@ class Square(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One version or suite, over all policies."""
+    """One version or suite, over all policies; `number` of `suite` is what its cells show."""
 
     name: str
-    kind: str
+    suite: str
+    number: str
     cells: tuple[Square, ...]
 
 
@@ -50,7 +51,7 @@ def grid(view: Overview, href: Href) -> Grid:
     """R and the tax of a lineage: accuracy on held-out pairs of each version, capability against the base."""
     narrow, measured = len(view.policies) > NARROW, set(view.suites("accuracy"))
     found = [
-        Row(version.name, "version", tuple(
+        Row(version.name, f"retention/{version.digest}", "accuracy", tuple(
             _retention(view, policy, f"retention/{version.digest}", (version.name, kind_of(view, version, policy)), href)
             for policy in view.policies
         ))
@@ -59,7 +60,9 @@ def grid(view: Overview, href: Href) -> Grid:
     ]  # fmt: skip
     suites = view.suites("level")
     found += [
-        Row(suite.split("/")[0], "suite", tuple(_capability(view, policy, suite, href) for policy in view.policies))
+        Row(
+            suite.split("/")[0], suite, "tax", tuple(_capability(view, policy, suite, href) for policy in view.policies)
+        )
         for suite in suites
     ]
     return Grid(view.policies, tuple(found), narrow)

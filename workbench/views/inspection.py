@@ -4,6 +4,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sqlalchemy import func, select
+
+from preference_data.database import reading
 from workbench.drift.uncertainty import Estimate
 from workbench.places import Places
 from workbench.policies.champion import Move
@@ -11,6 +14,7 @@ from workbench.policies.lineage import superseded
 from workbench.policies.records import PolicyRecord
 from workbench.rounds.journal import RoundRecord
 from workbench.rounds.plan import condition_of
+from workbench.schema import measured
 from workbench.views.kept import Key, Numbers
 from workbench.views.reading import choose_condition
 from workbench.views.records import NOT_MEASURED, NamedVersion, PolicyView, VersionView
@@ -114,6 +118,13 @@ class Inspection:
     def moves(self) -> Sequence[Move]:
         """Where the champion was, oldest first."""
         return self.places.registry.history()
+
+    def stamp(self) -> tuple[object, ...]:
+        """Changes whenever something was measured, begun, ended or promoted."""
+        with reading(self.places.engine) as connection:
+            measured_rows = connection.execute(select(func.count(), func.sum(measured.c.n)).select_from(measured)).one()
+        states = tuple((r.digest, r.state) for r in self.rounds())
+        return (*measured_rows, states, len(self.moves()), len(self.places.registry.policies()))
 
     def newest(self) -> str:
         """Digest of the child of the last round that has one; the champion where there is none."""

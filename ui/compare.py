@@ -1,0 +1,148 @@
+"""The compare page: two policies on the same prompts, what people preferred of them, and all policies ranked."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse
+
+from preference_data.battles import Battle, battles
+from preference_data.store import Store
+from ui.arena import Arena
+from ui.shown import Lead, page
+from workbench.drift.ranking import Decided, Ranking, rank
+from workbench.drift.uncertainty import Estimate, format_estimate, share
+from workbench.errors import PolicyError
+from workbench.policies.records import PolicyRecord
+from workbench.reports.charts import Bar, rows
+from workbench.views.inspection import Inspection
+from workbench.views.rows import Found, Row, Wanted, find_rows
+
+AT_ONCE = 20
+KEPT = ("first", "second", "suite", "sort", "start")
+
+
+def add_compare(app: FastAPI, inspection: Inspection, store: Store, arena: Arena | None) -> None:
+    """Add the compare page and the file it gives to LLM Comparator."""
+
+    @app.get("/compare")
+    def show(request: Request, _: Lead) -> HTMLResponse:
+        asked = {name: request.query_params.get(name, "")[:500] for name in KEPT}
+        first, second, suite, found = _pair(inspection, asked)
+        fought = list(battles(store))
+        names = inspection.names()
+        return page(
+            "compare.html", first=first, second=second, suite=suite, found=found, asked=asked, names=names,
+            policies=list(reversed(inspection.places.registry.policies())),
+            suites=_suites(inspection, first, second), step=AT_ONCE, start=_start(asked), arena=arena is not None,
+            rate=_said(win_rate(fought, first.digest, second.digest)) if first and second else "",
+            rankings=_rankings(fought, names), battles=len(fought),
+        )  # fmt: skip
+
+    @app.get("/compare/comparator.json")
+    def comparator(request: Request, _: Lead) -> Response:
+        asked = {name: request.query_params.get(name, "")[:500] for name in KEPT}
+        first, second, suite, found = _pair(inspection, asked, count=100_000)
+        if first is None or second is None or found is None:
+            raise HTTPException(404, "nothing to compare; choose two policies that answered the same prompts")
+        body = json.dumps(llm_comparator(found.rows, (first.name, second.name), suite), ensure_ascii=False)
+        headers = {"content-disposition": 'attachment; filename="comparator.json"'}
+        return Response(body, media_type="application/json", headers=headers)
+
+
+def win_rate(fought: Sequence[Battle], first: str, second: str) -> Estimate:
+    """How often people preferred the first policy to the second; a tie counts half."""
+    scores = [
+        (b.score if b.first == first else 1 - b.score, b.prompt)
+        for b in fought
+        if {b.first, b.second} == {first, second}
+    ]
+    return share([score for score, _ in scores], [prompt for _, prompt in scores])
+
+
+def llm_comparator(found: Sequence[Row], names: tuple[str, str], suite: str) -> dict[str, Any]:
+    """Answers of two policies in the format LLM Comparator reads (PAIR-code/llm-comparator, 2024)."""
+    return {
+        "metadata": {"source_path": suite, "custom_fields_schema": [{"name": "tokens", "type": "per_model_number"}]},
+        "models": [{"name": name} for name in names],
+        "examples": [
+            {
+                "input_text": row.texts.get("prompt", ""),
+                "tags": [f"{k}={v}" for k, v in row.slices.items()],
+                "output_text_a": row.texts.get("answer before", ""),
+                "output_text_b": row.texts.get("answer now", ""),
+                "score": 0,
+                "individual_rater_scores": [],
+                "custom_fields": {"tokens": [row.before, row.now]},
+            }
+            for row in found
+        ],
+    }
+
+
+def _pair(
+    inspection: Inspection, asked: Mapping[str, str], *, count: int = AT_ONCE
+) -> tuple[PolicyRecord | None, PolicyRecord | None, str, Found | None]:
+    """The two policies, and their answers to what both were asked."""
+    registry = inspection.places.registry
+    newest = registry.get(inspection.newest())
+    try:
+        second = registry.resolve(asked["second"]) if asked["second"] else newest
+        first = registry.resolve(asked["first"] or second.parent or second.digest)
+    except PolicyError as error:
+        raise HTTPException(404, str(error)) from error
+    suites = _suites(inspection, first, second)
+    suite = asked["suite"] if asked["suite"] in suites else next(iter(suites), "")
+    condition = inspection.condition(registry.lineage(second.digest))
+    if not suite or condition is None:
+        return first, second, suite, None
+    name = "length" if suite.startswith("samples/") else "accuracy" if suite.startswith("retention/") else "tax"
+    wanted = Wanted(second.digest, first.digest, name, suite, condition, turn=_turn(asked["sort"]))
+    return first, second, suite, find_rows(inspection.places, wanted, start=_start(asked), count=count)
+
+
+def _turn(sort: str) -> str:
+    return sort if sort in {"lost", "gained", "same"} else ""
+
+
+def _start(asked: Mapping[str, str]) -> int:
+    return int(asked["start"]) if asked["start"].isdecimal() else 0
+
+
+def _suites(inspection: Inspection, first: PolicyRecord | None, second: PolicyRecord | None) -> dict[str, str]:
+    """What both were measured on, answers first, by what people call it."""
+    if first is None or second is None:
+        return {}
+    names, ledger = inspection.names(), inspection.places.ledger
+    both = {m.suite for m in ledger.suites(first.digest)} & {m.suite for m in ledger.suites(second.digest)}
+    kinds = {"samples": "answers to", "retention": "pairs of"}
+    found = {
+        s: f"{kinds.get(s.split('/')[0], s.split('/')[0])} {names.get(s.partition('/')[2], '')}".strip() for s in both
+    }
+    return dict(sorted(found.items(), key=lambda each: (not each[0].startswith("samples/"), each[1])))
+
+
+def _rankings(fought: Sequence[Battle], names: Mapping[str, str]) -> list[tuple[str, Any, list[str]]]:
+    """The ranking as it is, and with length and mark-up held equal."""
+    if not fought:
+        return []
+    plain = rank([Decided(b.first, b.second, b.score, b.prompt) for b in fought])
+    held = rank([Decided(b.first, b.second, b.score, b.prompt, (b.longer, b.marked)) for b in fought])
+    effects = [
+        f"one standard deviation of {what}: {_said(e)}"
+        for what, e in zip(("length", "mark-up"), held.effects, strict=False)
+    ]
+    return [
+        ("What people preferred", _drawn(plain, names, "Strength of policies"), []),
+        ("The same, length and mark-up held equal", _drawn(held, names, "Strength, style held equal"), effects),
+    ]
+
+
+def _drawn(ranking: Ranking, names: Mapping[str, str], title: str) -> Any:
+    bars = [Bar(names.get(digest, digest[:12]), value) for digest, value in ranking.strengths]
+    return rows(bars, title=title, unit="logits around the mean")
+
+
+def _said(value: Estimate) -> str:
+    return format_estimate(value)

@@ -1,0 +1,250 @@
+"""The drift page: a lineage at a glance, every number open to its rows, for leads."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from threading import Lock
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+
+from ui.shown import Lead, page, part
+from workbench.drift.metrics import accuracy_change
+from workbench.drift.uncertainty import Estimate, format_estimate
+from workbench.errors import PolicyError
+from workbench.reports.document import html_report, plan_text
+from workbench.reports.graph import graph
+from workbench.reports.story import Story, story
+from workbench.views.averages import averages_of
+from workbench.views.inspection import Inspection, Overview
+from workbench.views.reading import Reader, compare
+from workbench.views.rows import Found, Wanted, find_rows
+
+AT_ONCE = 50
+"""Rows of a page."""
+REMEMBERED = 4
+"""Views whose parts are kept; a person looks at few at a time."""
+LEVELS = ("Last", "AP")
+
+
+class Drift:
+    """Makes the page's parts, and keeps them until something was measured, promoted or begun."""
+
+    def __init__(self, inspection: Inspection) -> None:
+        """Read a workspace."""
+        self.inspection = inspection
+        self._kept: dict[tuple[str, str, str], tuple[object, Story, dict[str, str]]] = {}
+        self._lock = Lock()
+
+    def view(self, policy: str, within: str, against: str) -> tuple[Story, dict[str, str]]:
+        """What is told of a policy, and the parts of the page as HTML by name.
+
+        Raises:
+            HTTPException: nothing, or several policies, answer to the name.
+        """
+        stamp, key = self.inspection.stamp(), (policy, within, against)
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is None or kept[0] != stamp:
+                told = self._told(policy, within)
+                kept = (stamp, told, dict(self._parts(told, against)))
+                self._kept[key] = kept
+                while len(self._kept) > REMEMBERED:
+                    del self._kept[next(iter(self._kept))]
+            return kept[1], kept[2]
+
+    def _told(self, policy: str, within: str) -> Story:
+        try:
+            view = self.inspection.overview(policy or self.inspection.newest(), within=within)
+        except PolicyError as error:
+            raise HTTPException(404, str(error)) from error
+        return story(self.inspection, view, lambda p, name, suite: cell_link(view, (p, name, suite)))
+
+    def _parts(self, told: Story, against: str) -> Iterator[tuple[str, str]]:
+        view = told.view
+        yield "said", part("drift_parts.html", "said")(told)
+        yield "lineage", graph(self.inspection.branches(), view.policies[-1].digest, lambda p: f"?policy={p[:16]}")
+        yield "matrix", part("parts.html", "matrix")(told.grid)
+        for one in told.figures:
+            yield one.key, part("parts.html", "figure")(one)
+        if against:
+            yield "against", part("drift_parts.html", "against")(self._against(view, against), view)
+        yield "gate", part("parts.html", "gate")(told.criteria) if told.criteria else ""
+        yield "plan", part("drift_parts.html", "plan")(plan_text(told), told.record)
+
+    def _against(self, view: Overview, against: str) -> list[tuple[str, str]]:
+        """The newest policy against one that was pinned, version by version."""
+        base, read = (
+            self.inspection.places.registry.resolve(against),
+            Reader(self.inspection.places.ledger, view.condition),
+        )
+        found: list[tuple[str, str]] = []
+        for version in view.trained():
+            now, before = (
+                read.series(p, f"retention/{version.digest}", "margin") for p in (view.policies[-1].digest, base.digest)
+            )
+            found.append((version.name, _said(compare(accuracy_change, now, before), signed=True)))
+        return found
+
+
+def add_drift(app: FastAPI, inspection: Inspection) -> None:
+    """Add the drift page and what it asks for."""
+    drift = Drift(inspection)
+
+    @app.get("/drift")
+    def show(request: Request, _lead: Lead) -> HTMLResponse:
+        asked = _asked(request)
+        told, parts = drift.view(asked["policy"], asked["within"], asked["against"])
+        return page(
+            "drift.html", told=told, parts=parts, asked=asked, hashes=_hashes(parts), branches=inspection.branches(),
+            rows=_rows(inspection, told.view, asked) if asked["cell"] else "",
+        )  # fmt: skip
+
+    @app.get("/drift/state")
+    def state(request: Request, _lead: Lead) -> JSONResponse:
+        asked = _asked(request)
+        _, parts = drift.view(asked["policy"], asked["within"], asked["against"])
+        running = any(r.state in {"planned", "running"} for r in inspection.rounds()[-5:])
+        return JSONResponse({"parts": _hashes(parts), "running": running})
+
+    @app.get("/drift/part/{name}")
+    def one(name: str, request: Request, _lead: Lead) -> HTMLResponse:
+        asked = _asked(request)
+        _, parts = drift.view(asked["policy"], asked["within"], asked["against"])
+        if name not in parts:
+            raise HTTPException(404, f"part {name!r}: there are {', '.join(parts)}")
+        return HTMLResponse(parts[name])
+
+    @app.get("/drift/rows")
+    def rows(request: Request, _lead: Lead) -> HTMLResponse:
+        asked = _asked(request)
+        told, _parts = drift.view(asked["policy"], asked["within"], asked["against"])
+        return HTMLResponse(_rows(inspection, told.view, asked))
+
+    _add_files(app, inspection, drift)
+
+
+def _add_files(app: FastAPI, inspection: Inspection, drift: Drift) -> None:
+    """Add what can be taken away: rows, numbers, the report."""
+
+    @app.get("/drift/rows.{form}")
+    def rows_file(form: str, request: Request, _: Lead) -> Response:
+        asked = _asked(request)
+        told, _parts = drift.view(asked["policy"], asked["within"], asked["against"])
+        wanted = _wanted(inspection, told.view, asked)
+        found = find_rows(inspection.places, wanted, count=1_000_000)
+        given = [{**row._asdict(), **row.texts, "slices": dict(row.slices), "texts": None} for row in found.rows]
+        return _file(form, [{k: v for k, v in row.items() if k != "texts"} for row in given], "rows")
+
+    @app.get("/drift/numbers.{form}")
+    def numbers(form: str, request: Request, _: Lead, figure: str = Query("")) -> Response:
+        asked = _asked(request)
+        told, _parts = drift.view(asked["policy"], asked["within"], asked["against"])
+        view = told.view
+        one = next((f for f in told.figures if f.key == figure), None)
+        keys = one.numbers if one else tuple(view.numbers)
+        rows = [
+            {"policy": told.names.get(p, p), "name": name, "suite": suite, **view.number(p, name, suite)._asdict()}
+            for p, name, suite in keys
+        ]
+        return _file(form, rows, figure or "numbers")
+
+    @app.get("/drift/averages")
+    def averages(request: Request, _lead: Lead) -> HTMLResponse:
+        asked = _asked(request)
+        told, _parts = drift.view(asked["policy"], asked["within"], asked["against"])
+        found = averages_of(told.view, inspection.places.ledger)
+        rows = [(a.name, _said(a.value, signed=a.name not in LEVELS), a.convention) for a in found]
+        return HTMLResponse(part("drift_parts.html", "averages")(rows))
+
+    @app.get("/drift/report.html")
+    def report(request: Request, _: Lead) -> Response:
+        policy = _asked(request)["policy"] or inspection.newest()
+        headers = {"content-disposition": 'attachment; filename="report.html"'}
+        return HTMLResponse(html_report(inspection.places, policy), headers=headers)
+
+
+def cell_link(view: Overview, key: tuple[str, str, str]) -> str:
+    """Where the rows behind a number of a lineage are."""
+    policy, name, suite = key
+    wanted = {"policy": view.policies[-1].digest[:16], "cell": f"{policy[:16]} {name} {suite}"}
+    if view.slice:
+        wanted["within"] = view.slice
+    return f"?{urlencode(wanted)}#rows"
+
+
+ASKED = ("policy", "within", "against", "cell", "turn", "start")
+
+
+def _asked(request: Request) -> dict[str, str]:
+    """What the address says: the newest policy, a slice, the pinned baseline, an open cell, its rows."""
+    return {name: request.query_params.get(name, "")[:500] for name in ASKED}
+
+
+def _wanted(inspection: Inspection, view: Overview, asked: Mapping[str, str]) -> Wanted:
+    """The rows an address asks for.
+
+    Raises:
+        HTTPException: it names no number.
+    """
+    policy, _, rest = asked["cell"].partition(" ")
+    name, _, suite = rest.rpartition(" ")
+    places = {p.digest: p.round for p in view.policies if policy and p.digest.startswith(policy)}
+    if len(places) != 1 or not name:
+        raise HTTPException(404, f"{asked['cell']!r}: no number of this lineage; open one from the page")
+    ((digest, after),) = places.items()
+    against = view.policies[max(after - 1, 0)].digest
+    if asked["against"]:
+        against = inspection.places.registry.resolve(asked["against"]).digest
+    elif name in {"tax", "from base", "overconfident", "above base"}:
+        against = view.policies[0].digest
+    return Wanted(digest, against, name, suite, view.condition or "", asked["within"], asked["turn"])
+
+
+def _rows(inspection: Inspection, view: Overview, asked: Mapping[str, str]) -> str:
+    wanted = _wanted(inspection, view, asked)
+    start = int(asked["start"]) if asked["start"].isdecimal() else 0
+    found: Found = find_rows(inspection.places, wanted, start=start, count=AT_ONCE)
+    names = inspection.names()
+    about = wanted.suite.partition("/")[2]
+    kind, _, other = wanted.name.partition("/")
+    return part("drift_parts.html", "rows")(
+        found, wanted,
+        {"policy": names.get(wanted.policy, ""), "against": names.get(wanted.against, ""), "number": f"{kind} {names.get(other, other)[:24]}".strip(),
+         "suite": names.get(about, wanted.suite.split("/")[0]), "value": _said(view.number(wanted.policy, wanted.name, wanted.suite))},
+        {"start": start, "count": AT_ONCE, "query": {k: v for k, v in asked.items() if v and k not in {"turn", "start"}}},
+        urlencode,
+    )  # fmt: skip
+
+
+def _hashes(parts: Mapping[str, str]) -> dict[str, str]:
+    return {name: sha256(text.encode()).hexdigest()[:12] for name, text in parts.items()}
+
+
+def _said(value: Estimate, *, signed: bool = False) -> str:
+    return "not measured" if value.value is None and not value.n else format_estimate(value, signed=signed, digits=3)
+
+
+def _file(form: str, rows: list[dict[str, Any]], name: str) -> Response:
+    headers = {"content-disposition": f'attachment; filename="{name}.{form}"'}
+    if form == "jsonl":
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        return StreamingResponse(lines, media_type="application/x-ndjson", headers=headers)
+    if form != "csv":
+        raise HTTPException(404, f"{form!r}: rows come as csv or jsonl")
+    written = io.StringIO()
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    writer = csv.DictWriter(written, columns)
+    writer.writeheader()
+    writer.writerows({k: _cell(v) for k, v in row.items()} for row in rows)
+    return Response(written.getvalue(), media_type="text/csv", headers=headers)
+
+
+def _cell(value: Any) -> Any:
+    """A value no spreadsheet takes for a formula."""
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
+    return f"'{text}" if isinstance(text, str) and text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text

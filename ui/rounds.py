@@ -1,0 +1,229 @@
+"""The rounds page: plan, start, watch, stop and go on with rounds; promote, roll back, set thresholds. For leads.
+
+The page writes requests and the stop flag; a runner does what they ask for.
+"""
+
+import json
+import secrets
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from preference_data.errors import PreferenceDataError
+from preference_data.requests import Kind, Requests
+from preference_data.store import Store
+from ui.chores import ChoreError, Chores
+from ui.shown import Lead, page, part
+from workbench.config import METHODS, GateSettings, RoundSettings, settings_from, values_of
+from workbench.config.written import as_toml
+from workbench.drift.uncertainty import Estimate
+from workbench.errors import WorkbenchError
+from workbench.rebasing import settings_of
+from workbench.reports.charts import Line, Point, lines
+from workbench.reports.story import criteria
+from workbench.rounds.journal import RoundRecord
+from workbench.views.asked import runner_alive, thresholds
+from workbench.views.inspection import Inspection
+from workbench.views.watched import Watched, state_of, watched
+
+SHOWN = 200
+"""Rounds of the list, newest first."""
+LAST = 10
+"""Requests shown."""
+FIELDS = {"objective.beta": float, "training.learning_rate": float, "training.epochs": int, "replay.share": float}
+"""Settings with a field of their own."""
+LONGEST_REASON = 2000
+
+
+class Rounds:
+    """What the rounds page reads and asks for."""
+
+    def __init__(self, inspection: Inspection, store: Store, chores: Chores) -> None:
+        """Read a workspace, and file requests in its store."""
+        self.inspection, self.requests, self.chores = inspection, Requests(store.engine), chores
+
+    def one(self, digest: str) -> RoundRecord:
+        """A round by its digest or the beginning of it.
+
+        Raises:
+            HTTPException: there is none, or several.
+        """
+        found = [r for r in self.inspection.rounds() if r.digest.startswith(digest)]
+        if len(found) != 1:
+            raise HTTPException(404, f"round {digest[:16]!r}: {len(found)} rounds begin so; choose one of the list")
+        return found[0]
+
+    def listed(self) -> list[dict[str, Any]]:
+        """All rounds, newest first."""
+        names, journal = self.inspection.names(), self.inspection.places.journal
+        found: list[dict[str, Any]] = []
+        for record in list(reversed(self.inspection.rounds()))[:SHOWN]:
+            plan = json.loads(record.plan)
+            gain = next((c.value for c in criteria(record.verdict, names) if c.name == "gain"), "")
+            state, _ = state_of(journal, record)
+            found.append({"record": record, "state": state, "version": names.get(plan["version"], plan["version"][:12]),
+                          "parent": names.get(plan["parent"], plan["parent"][:12]), "gain": gain,
+                          "child": names.get(record.child or "", "")})  # fmt: skip
+        return found
+
+    def file(self, kind: Kind, payload: Mapping[str, Any], form: Mapping[str, str], by: str) -> None:
+        """Ask the runner for something; the same form sent twice asks once."""
+        key = f"page-{form.get('once') or secrets.token_hex(8)}"
+        self.requests.file(key, kind, payload, by=by)
+
+    def act(self, record: RoundRecord, what: str, form: Mapping[str, str], by: str) -> None:
+        """Stop a round, go on with it, promote its policy or go back to the champion before.
+
+        Raises:
+            HTTPException: a reason is missing, or nothing such can be done.
+        """
+        reason = form.get("reason", "").strip()[:LONGEST_REASON]
+        if what in {"promote", "rollback"} and not reason:
+            raise HTTPException(409, f"{what}: a reason is missing; say why, it goes into the audit log")
+        match what:
+            case "stop":
+                self.inspection.places.journal.request_stop(record.digest, by=by)
+            case "again":
+                self.file("round", {"round": record.digest}, form, by)
+            case "promote" if record.child:
+                self.file("promote", {"policy": record.child, "reason": reason}, form, by)
+            case "rollback":
+                self.file("rollback", {"reason": reason}, form, by)
+            case _:
+                raise HTTPException(404, f"{what!r}: a round can be stopped, gone on with, promoted or rolled back")
+
+    def shown(
+        self, *, error: str = "", told: Sequence[tuple[str, str]] = (), given: Mapping[str, str] | None = None
+    ) -> HTMLResponse:
+        """The page with the list."""
+        places = self.inspection.places
+        state = 409 if error else 200
+        answer = page(
+            "rounds.html", rounds=self.listed(), versions=list(reversed(places.versions.entries())), methods=METHODS,
+            policies=[r.name for r in reversed(places.registry.policies())], error=error, told=told, given=defaultdict(str, given or {}),
+            default=RoundSettings(), once=secrets.token_hex(8), alive=runner_alive(places.root),
+            requests=list(reversed(self.requests.all()))[:LAST], thresholds=thresholds(self.requests),
+        )  # fmt: skip
+        answer.status_code = state
+        return answer
+
+
+def add_rounds(app: FastAPI, inspection: Inspection, store: Store, chores: Chores) -> None:
+    """Add the rounds pages and what their forms do."""
+    rounds = Rounds(inspection, store, chores)
+
+    @app.get("/rounds")
+    def show(_: Lead) -> HTMLResponse:
+        return rounds.shown()
+
+    @app.get("/rounds/{digest}")
+    def show_one(digest: str, _: Lead) -> HTMLResponse:
+        record = rounds.one(digest)
+        seen = watched(inspection, record)
+        return page(
+            "round.html", seen=seen, parts=_parts(seen), criteria=criteria(record.verdict, inspection.names()),
+            plan=as_toml(settings_of(record.plan)), once=secrets.token_hex(8), alive=runner_alive(inspection.places.root),
+            child=inspection.names().get(record.child or "", ""), champion=_champion(inspection) == record.child,
+        )  # fmt: skip
+
+    @app.get("/rounds/{digest}/part/{name}")
+    def one_part(digest: str, name: str, _: Lead) -> HTMLResponse:
+        parts = _parts(watched(inspection, rounds.one(digest)))
+        if name not in parts:
+            raise HTTPException(404, f"part {name!r}: there are {', '.join(parts)}")
+        return HTMLResponse(parts[name])
+
+    _add_actions(app, rounds)
+
+
+def _add_actions(app: FastAPI, rounds: Rounds) -> None:
+    """Add what forms ask for; all of it is written down with who asked and why."""
+
+    @app.post("/rounds")
+    async def start(request: Request, person: Lead) -> Response:
+        form = await _form(request)
+        try:
+            values = _settings(form)
+            settings = settings_from(values, RoundSettings, where="the form")
+            if form.get("do") == "cost":
+                return rounds.shown(told=rounds.chores.cost(as_toml(settings)), given=form)
+            rounds.file("round", {"settings": values}, form, person.handle)
+        except (WorkbenchError, PreferenceDataError, ChoreError) as error:
+            return rounds.shown(error=str(error), given=form)
+        return RedirectResponse("/rounds", status_code=303)
+
+    @app.post("/rounds/{digest}/{what}")
+    async def act(digest: str, what: str, request: Request, person: Lead) -> Response:
+        form, record = await _form(request), rounds.one(digest)
+        rounds.act(record, what, form, person.handle)
+        return RedirectResponse(f"/rounds/{record.digest}", status_code=303)
+
+    @app.post("/thresholds")
+    async def set_thresholds(request: Request, person: Lead) -> Response:
+        form = await _form(request)
+        try:
+            values: dict[str, object] = {
+                name: float(form[name]) for name in GateSettings.model_fields if form.get(name)
+            }
+            gate = settings_from(values, GateSettings, where="thresholds")
+            payload = {"gate": gate.model_dump(), "reason": form.get("reason", "")[:LONGEST_REASON]}
+            rounds.file("threshold", payload, form, person.handle)
+        except (WorkbenchError, PreferenceDataError, ValueError) as error:
+            return rounds.shown(error=str(error))
+        return RedirectResponse("/rounds", status_code=303)
+
+
+def _settings(form: Mapping[str, str]) -> dict[str, Any]:
+    """What a form states, with what stands in its text over it.
+
+    Raises:
+        ConfigError: the text is no TOML.
+    """
+    values: dict[str, Any] = {name: form[name] for name in ("version", "parent", "method") if form.get(name)}
+    for name, kind in FIELDS.items():
+        if form.get(name):
+            section, _, key = name.partition(".")
+            try:
+                values.setdefault(section, {})[key] = kind(form[name])
+            except ValueError:
+                values.setdefault(section, {})[key] = form[name]  # the settings say what was expected
+    if form.get("update"):
+        values["update"] = True
+    for section, given in values_of(form.get("more", ""), where="further settings").items():
+        both = isinstance(given, dict) and isinstance(values.get(section), dict)
+        values[section] = {**values[section], **given} if both else given
+    return values
+
+
+def _parts(seen: Watched) -> dict[str, str]:
+    """What changes while a round runs, as HTML by name."""
+    return {
+        "bars": part("round_parts.html", "bars")(seen),
+        "loss": _curve(seen, "loss", "Loss", "nats"),
+        "accuracy": _curve(seen, "accuracy", "Pairs of the batch it gets right", "share"),
+        "kl": _curve(seen, "kl_parent", "Estimated KL to the parent, on training answers", "nats"),
+        "speed": _curve(seen, "pairs_per_s", "Speed", "pairs per second"),
+        "log": part("round_parts.html", "log")(seen),
+    }
+
+
+def _curve(seen: Watched, name: str, title: str, unit: str) -> str:
+    points = tuple(
+        Point(step, Estimate(v, v, v, 1, "of one batch"), f"step {step}")
+        for step, facts in seen.curve
+        if (v := facts.get(name)) is not None
+    )
+    drawn = lines([Line(title, points)], title=title, unit=unit, xs="optimizer step") if len(points) > 1 else None
+    return f"<h3>{title}</h3>{drawn}" if drawn else ""
+
+
+def _champion(inspection: Inspection) -> str:
+    return inspection.places.registry.resolve("champion").digest
+
+
+async def _form(request: Request) -> dict[str, str]:
+    return dict(parse_qsl((await request.body()).decode("utf-8", "replace"), keep_blank_values=True))

@@ -1,0 +1,197 @@
+// The drift page: cells open their rows, what is unchanged is never drawn again, the address says what is shown.
+
+import { markDifferences } from "./texts.js";
+
+const here = () => new URLSearchParams(location.search);
+const $ = (id) => document.getElementById(id);
+const matrix = $("matrix"), rows = $("rows"), live = $("live"), readout = $("readout");
+let hashes = JSON.parse($("hashes").textContent);
+
+async function text(address) {
+  const answer = await fetch(address, { headers: { accept: "text/html" } });
+  if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).message ?? `the server answered ${answer.status}`);
+  return answer.text();
+}
+
+// Rows.
+
+async function showRows(query, { move = true } = {}) {
+  try {
+    rows.innerHTML = await text(`/drift/rows?${query}`);   // made by the server from templates that escape
+  } catch (error) {
+    rows.textContent = `These rows cannot be shown: ${error.message}`;
+  }
+  markDifferences(rows);
+  markOpen();
+  if (move) { rows.scrollIntoView({ block: "start" }); rows.focus({ preventScroll: true }); }
+}
+
+function open(query) {
+  history.pushState(null, "", `?${query}#rows`);
+  showRows(query);
+}
+
+function close() {
+  const query = here();
+  for (const name of ["cell", "turn", "start"]) query.delete(name);
+  history.pushState(null, "", `?${query}`);
+  rows.replaceChildren();
+  markOpen();
+  matrix.querySelector("td[tabindex='0']")?.focus();
+}
+
+window.addEventListener("popstate", () => {
+  if (here().get("cell")) showRows(here(), { move: false });
+  else { rows.replaceChildren(); markOpen(); }
+});
+
+document.addEventListener("click", (event) => {
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+  const link = event.target.closest("a");
+  const address = link?.getAttribute("href") ?? link?.href?.baseVal;
+  if (link?.hasAttribute("data-close")) { event.preventDefault(); close(); return; }
+  if (!address?.startsWith("?")) return;
+  const query = new URLSearchParams(address.slice(1).split("#")[0]);
+  if (!query.get("cell")) return;
+  event.preventDefault();
+  if (here().get("against")) query.set("against", here().get("against"));
+  open(query);
+});
+
+// The matrix: one stop for Tab, arrows inside.
+
+const cells = () => [...matrix.querySelectorAll("tbody tr")].map((row) => [...row.querySelectorAll("td")]);
+
+function told(cell) {
+  return cell.title || cell.dataset.told || "";
+}
+
+function enter() {
+  const all = cells();
+  const wanted = matrix.dataset.at?.split(",").map(Number) ?? [0, (all[0]?.length ?? 1) - 1];
+  const cell = all[wanted[0]]?.[wanted[1]] ?? all[0]?.[0];
+  matrix.querySelectorAll("td[tabindex]").forEach((one) => one.removeAttribute("tabindex"));
+  cell?.setAttribute("tabindex", "0");
+  for (const head of matrix.querySelectorAll("thead th[data-policy]")) {
+    if (head.querySelector("button")) continue;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    button.setAttribute("aria-label", `pin ${head.title} as baseline`);
+    head.append(button);
+  }
+  markOpen();
+}
+
+function markOpen() {
+  matrix.querySelectorAll(".open").forEach((one) => one.classList.remove("open"));
+  const wanted = here().get("cell");
+  if (!wanted) return;
+  for (const row of matrix.querySelectorAll("tbody tr")) {
+    for (const cell of row.querySelectorAll("td")) if (addressOf(cell)?.get("cell") === wanted) cell.classList.add("open");
+  }
+}
+
+function addressOf(cell) {
+  if (!cell.textContent.trim() && !cell.dataset.has) return null;
+  const row = cell.parentElement, head = matrix.querySelectorAll("thead th")[cell.cellIndex];
+  if (!row.dataset.suite || !head?.dataset.policy) return null;
+  const query = new URLSearchParams({ policy: matrix.dataset.policy, cell: `${head.dataset.policy} ${row.dataset.number} ${row.dataset.suite}` });
+  for (const name of ["within", "against"]) if (here().get(name)) query.set(name, here().get(name));
+  return query;
+}
+
+matrix.addEventListener("click", (event) => {
+  const button = event.target.closest("thead button");
+  if (button) {
+    const query = here();
+    query.set("policy", matrix.dataset.policy);
+    query.set("against", button.closest("th").dataset.policy);
+    location.search = query;
+    return;
+  }
+  const cell = event.target.closest("td");
+  if (!cell || event.target.closest("a")) return;
+  const query = addressOf(cell);
+  if (query) open(query);
+});
+
+matrix.addEventListener("keydown", (event) => {
+  const cell = event.target.closest("td");
+  if (!cell) return;
+  const all = cells(), down = all.findIndex((row) => row.includes(cell)), across = all[down].indexOf(cell);
+  const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Home: [0, -across], End: [0, all[down].length - 1 - across] };
+  if (event.key === "Enter" || event.key === " ") {
+    const query = addressOf(cell);
+    event.preventDefault();
+    if (query) open(query);
+    return;
+  }
+  const by = moves[event.key];
+  if (!by) return;
+  event.preventDefault();
+  const next = all[down + by[0]]?.[across + by[1]];
+  if (!next) return;
+  cell.removeAttribute("tabindex");
+  next.setAttribute("tabindex", "0");
+  matrix.dataset.at = `${down + by[0]},${across + by[1]}`;
+  next.focus();
+});
+
+for (const name of ["focusin", "mouseover"]) {
+  matrix.addEventListener(name, (event) => {
+    const cell = event.target.closest("td");
+    if (cell) readout.textContent = told(cell);
+  });
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.target.closest("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "Escape" && rows.hasChildNodes()) close();
+  if (event.key === "j" || event.key === "k") {
+    const items = [...rows.querySelectorAll(".rows > li")];
+    if (!items.length) return;
+    const at = items.indexOf(document.activeElement);
+    const next = items[Math.min(Math.max(at + (event.key === "j" ? 1 : -1), 0), items.length - 1)];
+    next.tabIndex = -1;
+    next.focus();
+  }
+});
+
+// What changed is fetched; what did not is left alone.
+
+const QUICK_MS = 3000, SLOW_MS = 15000;
+
+async function refresh() {
+  let wait = SLOW_MS;
+  try {
+    const answer = await fetch(`/drift/state?${here()}`);
+    if (answer.ok) {
+      const now = await answer.json();
+      wait = now.running ? QUICK_MS : SLOW_MS;
+      live.textContent = now.running ? "a round is running" : "";
+      for (const [name, hash] of Object.entries(now.parts)) {
+        if (hashes[name] === hash) continue;
+        const place = document.querySelector(`[data-part="${name}"]`);
+        if (place) place.innerHTML = await text(`/drift/part/${name}?${here()}`);
+        if (name === "matrix") enter();
+      }
+      hashes = now.parts;
+    } else live.textContent = answer.status === 401 ? "logged out" : "the server does not answer; trying again";
+  } catch {
+    live.textContent = "the server does not answer; trying again";
+  }
+  if (!document.hidden) setTimeout(refresh, wait);
+}
+document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+
+async function averages() {
+  const place = $("averages");
+  try { place.innerHTML = await text(place.dataset.source); } catch (error) { place.textContent = error.message; }
+}
+
+for (const select of document.querySelectorAll(".choose select")) select.addEventListener("change", () => select.form.requestSubmit());
+enter();
+markDifferences(rows);
+averages();
+setTimeout(refresh, QUICK_MS);
