@@ -16,6 +16,7 @@ from workbench.reports.svg import (
     element,
     linked,
     scale,
+    ticks,
     upwards,
     words,
 )
@@ -71,7 +72,8 @@ def lines(given: Sequence[Line], *, title: str, unit: str, zero: bool = False, x
         return None
     values = [v for line in shown for p in line.points for v in _ends(p.value)]
     up = scale(values, TALL - BOTTOM, TOP, zero=zero)
-    at = scale([p.x for line in shown for p in line.points], LEFT, WIDTH - RIGHT)
+    least, most_x = min(p.x for line in shown for p in line.points), max(p.x for line in shown for p in line.points)
+    at = Scale(least - 0.3, max(most_x, least + 1) + 0.3, LEFT, WIDTH - RIGHT)
     ends = apart([up(_middle(line.points[-1].value)) for line in shown], 13.0)
     most = max(len(line.points) for line in shown)
     inside = [upwards(up, LEFT, WIDTH - RIGHT, title=unit), _whole(at, TALL - BOTTOM, xs)]
@@ -198,11 +200,10 @@ def _span(along: Scale, value: Estimate, place: float, *, flat: bool, colour: st
 
 
 def _whole(at: Scale, bottom: float, title: str) -> Markup:
-    """A horizontal axis of rounds: whole numbers."""
-    low, high = round(at.low + 0.49), round(at.high - 0.49)
-    step = max(1, -(-(high - low) // 12))
-    marks = [words(at(x), bottom + 15, str(x), anchor="middle") for x in range(low, high + 1, step)]
-    return Markup("").join([*marks, words((at.start + at.end) / 2, bottom + 32, title, anchor="middle", kind="axis")])
+    """A horizontal axis of rounds or steps: whole numbers."""
+    marks = [x for x in ticks(at.low, at.high, most=12) if x == int(x) and x >= 0]
+    named = [words(at(x), bottom + 15, f"{x:g}", anchor="middle") for x in marks]
+    return Markup("").join([*named, words((at.start + at.end) / 2, bottom + 32, title, anchor="middle", kind="axis")])
 
 
 def _known(value: Estimate) -> bool:
