@@ -89,10 +89,15 @@ class Visitor:
 
     def violations(self) -> list[str]:
         """What axe-core finds to be serious or critical."""
-        from axe_playwright_python.sync_playwright import Axe  # noqa: PLC0415 - of the development tools
+        return axe(self.tab)
 
-        found = Axe().run(self.tab).response["violations"]
-        return [each["id"] for each in found if each["impact"] in {"serious", "critical"}]
+
+def axe(tab: Any) -> list[str]:
+    """What axe-core finds to be serious or critical on a page."""
+    from axe_playwright_python.sync_playwright import Axe  # noqa: PLC0415 - of the development tools
+
+    found = Axe().run(tab).response["violations"]
+    return [each["id"] for each in found if each["impact"] in {"serious", "critical"}]
 
 
 def _one_at_a_time() -> Callable[[Any], None]:

@@ -32,7 +32,7 @@ class World:
     def __init__(self, folder: Path, *, items: int, overlap: int, people: int) -> None:
         """Fill a new store."""
         self.url = f"sqlite:///{folder / 'preferences.db'}"
-        self.port = _free_port()
+        self.port = free_port()
         with Store.open(self.url) as store:
             store.add(Entry(_comparison(number), ()) for number in range(items))
             ask(store, PROJECT, "pairwise", guideline="Prefer what *helps*.", settings=ProjectSettings(overlap=overlap),
@@ -98,6 +98,7 @@ def _comparison(number: int) -> Comparison:
     return Comparison(Prompt.of(f"Question {number}: what holds, and why?"), made, "bench")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port nobody listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return listening.getsockname()[1]

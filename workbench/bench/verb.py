@@ -22,6 +22,11 @@ STORE = ("SQLAlchemy", "datasketch", "pyarrow")
 TRAINING = ("torch", "transformers", "trl", "peft")
 BENCHES = {
     "page": Bench("page", "the annotation page: painting, saving, load, kills", ("fastapi", "uvicorn", "SQLAlchemy")),
+    "dashboard": Bench(
+        "dashboard",
+        "the drift page over a large ledger, live; how often the gate errs",
+        ("fastapi", "uvicorn", "SQLAlchemy"),
+    ),
     "freeze": Bench("freeze", "100,000 and 1,000,000 pairs imported and frozen", STORE),
     "speed": Bench("speed", "training against TRL and LLaMA-Factory: pairs/s, memory", TRAINING),
     "tricks": Bench("tricks", "what each of the things that make training fast buys", TRAINING),

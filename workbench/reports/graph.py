@@ -37,7 +37,7 @@ def graph(branches: Sequence[Branch], shown: str, href: Callable[[str], str]) ->
     width, height = 80 + deepest * step + 60, 26 + (max(lanes.values(), default=0) + 1) * LANE
     return element(
         "svg", *inside, viewBox=f"0 0 {width:.0f} {height:.0f}", width=f"{width:.0f}", height=f"{height:.0f}",
-        class_="graph", role="img", aria_label=f"{len(branches)} policies and what they descend from",
+        class_="graph", role="group", aria_label=f"{len(branches)} policies and what they descend from",
     )  # fmt: skip
 
 

@@ -22,8 +22,9 @@ def element(tag: str, *inside: Markup | str, **attributes: str | float | None) -
 
 
 def drawing(height: float, *inside: Markup, title: str) -> Markup:
-    """A figure of the usual width; the title is what screen readers say."""
-    return element("svg", *inside, viewBox=f"0 0 {WIDTH} {height:g}", role="img", aria_label=title, class_="figure")
+    """A figure of the usual width; the title is what screen readers say. What holds links is no image to them."""
+    role = "group" if any("<a " in one for one in inside) else "img"
+    return element("svg", *inside, viewBox=f"0 0 {WIDTH} {height:g}", role=role, aria_label=title, class_="figure")
 
 
 def linked(href: str | None, *inside: Markup) -> Markup:
