@@ -1,0 +1,318 @@
+"""Drift, rounds and compare pages without a browser: who may see them, what they say, what they ask a runner for."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+
+from preference_data.accounts import Accounts
+from preference_data.records import Comparison, Completion, Judgement, Pairwise, Prompt, Sampled, Verdict, now
+from preference_data.requests import Requests
+from preference_data.store import Entry
+from tests.drift_kit import PLAIN, POLITE, World, capability, retention, two_rounds_in
+from tests.page_kit import client, running
+from tests.tiny_model import build_tiny_model
+from ui.app import make_app
+from workbench.acting import act_on_requests
+from workbench.config import GateSettings, RoundSettings
+from workbench.rounds.plan import measuring_condition
+from workbench.views.asked import runner_alive, sole_runner
+from workbench.views.inspection import Inspection
+from workbench.workspace import Workspace
+
+
+@pytest.fixture
+def world(tmp_path):
+    return two_rounds_in(World(tmp_path))
+
+
+def drift_served(ws, **options):
+    """The page with its drift pages, over a workspace."""
+    return running(
+        lambda host: make_app(
+            ws.store, person="ann", hosts=[host], workspace=str(ws.root), inspection=Inspection(ws), **options
+        )
+    )
+
+
+@pytest.fixture
+def web(world):
+    with drift_served(world.ws) as url, client(url) as found:
+        yield found
+
+
+def asked(ws):
+    return [(r.kind, r.payload, r.by, r.state) for r in Requests(ws.store.engine).all()]
+
+
+def test_policies_have_names_here_so_that_only_leads_come_in(world):
+    accounts = Accounts(world.ws.store.engine)
+    for name, role in (("lea", "lead"), ("ann", "annotator")):
+        accounts.create(name, None, by="root", role=role)
+    with drift_served(world.ws) as url, client(url) as web:
+        for path in ("/drift", "/rounds", "/compare", "/drift/numbers.csv"):
+            assert web.get(path).status_code == 401
+            html = web.get(path, headers={"accept": "text/html"})
+            assert (html.status_code, html.headers["location"]) == (307, "/login.html")
+            for name, status in (("ann", 403), ("lea", 200)):
+                assert web.get(path, headers={"cookie": f"session={accounts.begin(name)}"}).status_code == status
+
+
+def test_a_page_of_another_site_cannot_ask_for_anything(web, world):
+    answer = web.post("/rounds", content="version=plain&do=start", headers={"origin": "https://elsewhere.example"})
+    assert answer.status_code == 403
+    assert asked(world.ws) == []
+
+
+def test_cells_hold_the_numbers_of_the_ledger_and_lead_to_their_rows(web, world):
+    page = web.get("/drift").text
+    titles = re.findall(r'<td class="[^"]*" title="([^"]*)"', page)
+    assert any(t.startswith("round-2 on plain: accuracy 0.70 [") and "from parent -0.10 [" in t for t in titles)
+    link = re.search(rf'href="(\?policy=[^"]*{PLAIN}#rows)"', page)[1].replace("&amp;", "&")
+    rows = web.get("/drift/rows" + link.split("#")[0]).text
+    assert "accuracy of" in rows
+    assert re.search(r"worse now \d+", rows)
+
+
+def test_rows_of_a_fallen_cell_are_counted_sorted_and_taken_away(web, world):
+    cell = {"policy": world.second.digest[:16], "cell": f"{world.second.digest[:16]} accuracy retention/{PLAIN}"}
+    page = web.get("/drift/rows", params=cell).text
+    assert "worse now 2" in page
+    assert page.index("<b>worse</b>") < page.index("<b>same</b>")
+    lost = web.get("/drift/rows.csv", params={**cell, "turn": "lost"}).text
+    assert [row["item"] for row in csv.DictReader(io.StringIO(lost))] == ["'014", "'015"] or "014" in lost
+    lines = [json.loads(line) for line in web.get("/drift/rows.jsonl", params=cell).text.splitlines()]
+    assert [line["turn"] for line in lines].count("lost") == 2
+    against_base = web.get("/drift/rows", params={**cell, "against": "base"}).text
+    assert "Compared with tiny" in against_base
+    assert "better now 4" in against_base  # 10 right before, 14 now
+
+
+@pytest.mark.parametrize("cell", ["", "x", "0000 accuracy retention", "nothing at all here"])
+def test_an_address_that_names_no_number_says_so(web, cell):
+    assert web.get("/drift/rows", params={"cell": cell}).status_code == 404
+
+
+def test_numbers_of_a_figure_come_as_csv_that_no_spreadsheet_runs(web, world):
+    rows = list(csv.DictReader(io.StringIO(web.get("/drift/numbers.csv", params={"figure": "newest"}).text)))
+    assert {row["suite"] for row in rows} == {f"retention/{PLAIN}", f"retention/{POLITE}"}
+    assert all(row["name"] == "from parent" and row["n"] == "20" for row in rows)
+    world.ws.versions.add("=cmd|' /C calc'!A0", "e" * 64)
+    everything = web.get("/drift/numbers.csv").text
+    assert "\n=" not in everything
+    assert web.get("/drift/numbers.exe").status_code == 404
+
+
+def test_only_what_changed_gets_another_hash(web, world):
+    before = web.get("/drift/state").json()["parts"]
+    assert web.get("/drift/state").json()["parts"] == before
+    world.record(world.second, capability(19, 810)[:1])  # known already: nothing changes
+    assert web.get("/drift/state").json()["parts"] == before
+    world.record(world.second, retention("c" * 64, 12))
+    after = web.get("/drift/state").json()["parts"]
+    assert {name for name in before if before[name] != after[name]} == {"matrix"}
+    assert "later" in web.get("/drift/part/matrix").text
+
+
+def test_a_pinned_baseline_is_compared_on_every_version(web):
+    page = web.get("/drift", params={"against": "base"}).text
+    assert "against the pinned baseline" in page
+    assert "+0.200 [" in page  # plain: 14 right now, 10 of the base
+
+
+def test_an_unknown_policy_and_an_unknown_round_are_told(web):
+    assert "unknown; there are: tiny" in web.get("/drift", params={"policy": "nobody"}).json()["detail"]
+    assert web.get("/rounds/ffff").status_code == 404
+    assert web.get("/compare", params={"first": "nobody"}).status_code == 404
+
+
+def test_an_empty_workspace_says_what_to_do(tmp_path):
+    world = World(tmp_path)
+    with drift_served(world.ws) as url, client(url) as web:
+        page = web.get("/drift").text
+        assert "Nothing was measured yet" in page
+        assert "workbench plan" in page
+        assert "No round yet" in web.get("/rounds").text
+        assert "Nobody has judged answers of two policies yet" in web.get("/compare").text
+
+
+def test_hostile_names_and_answers_stay_text(tmp_path):
+    world = World(tmp_path)
+    hostile = "</script><img src=x onerror=alert(1)>"
+    world.ws.versions.add(hostile, "d" * 64)
+    plan = world.plan(world.base, "d" * 64)
+    child = world.child(plan, 1.0)
+    world.condition = measuring_condition(plan)
+    for policy, count in ((world.base, 10), (child, 16)):
+        world.record(policy, retention("d" * 64, count))
+    world.finish(plan, child)
+    with drift_served(world.ws) as url, client(url) as web:
+        for path in ("/drift", "/rounds", "/compare", f"/rounds/{world.ws.journal.rounds()[0].digest}"):
+            page = web.get(path)
+            assert page.status_code == 200, path
+            assert "<img" not in page.text
+            assert "script-src 'self'" in page.headers["content-security-policy"]
+
+
+def test_a_round_is_planned_on_the_page_and_asked_for_once(web, world):
+    form = {"version": "polite", "method": "mix", "objective.beta": "0.3", "more": "[training]\nepochs = 2", "once": "k",
+            "do": "start"}  # fmt: skip
+    for _ in range(2):
+        assert web.post("/rounds", data=form).status_code == 303
+    wanted = {"version": "polite", "method": "mix", "objective": {"beta": 0.3}, "training": {"epochs": 2}}
+    assert asked(world.ws) == [("round", {"settings": wanted}, "ann", "filed")]
+    assert "filed" in web.get("/rounds").text
+
+
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        ({"objective.beta": "much"}, "objective.beta"),
+        ({"more": "epochs ="}, "not TOML"),
+        ({"more": "[nonsense]\nx = 1"}, "unknown key"),
+        ({"method": "magic"}, "magic"),
+    ],
+)
+def test_settings_that_are_wrong_are_told_before_anything_is_asked(web, world, form, told):
+    answer = web.post("/rounds", data={"do": "start", **form})
+    assert answer.status_code == 409
+    assert told in answer.text
+    assert asked(world.ws) == []
+
+
+def test_promoting_and_going_back_need_a_reason_and_a_runner(web, world):
+    first, second = world.ws.journal.rounds()
+    assert web.post(f"/rounds/{first.digest}/promote", data={"reason": " "}).status_code == 409
+    assert web.post(f"/rounds/{first.digest}/sell", data={}).status_code == 404
+    assert web.post(f"/rounds/{first.digest}/promote", data={"reason": "2 forgets"}).status_code == 303
+    assert web.post(f"/rounds/{second.digest}/rollback", data={"reason": "it does not"}).status_code == 303
+    done(world.ws)
+    assert [state for *_, state in asked(world.ws)] == ["done", "done"]
+    moves = world.ws.registry.history()[-2:]
+    assert [(m.new, m.reason, m.by) for m in moves] == [
+        (world.first.digest, "2 forgets", "ann"), (world.second.digest, "it does not", "ann")
+    ]  # fmt: skip
+
+
+def test_a_running_round_can_be_stopped(web, world):
+    record = world.ws.journal.rounds()[-1]
+    assert web.post(f"/rounds/{record.digest}/stop").status_code == 303
+    assert world.ws.journal.status(record.digest).stop_requested
+
+
+def test_thresholds_are_set_with_a_history_and_hold_for_rounds_that_state_none(web, world):
+    form = {name: str(value) for name, value in GateSettings()} | {"max_tax": "0.07", "reason": "texts are noisy"}
+    assert web.post("/thresholds", data=form).status_code == 303
+    assert web.post("/thresholds", data=form | {"max_tax": "lots"}).status_code == 409
+    assert web.post("/thresholds", data=form | {"max_tax": "-1", "once": "x"}).status_code == 409
+    done(world.ws)
+    assert "texts are noisy" in web.get("/rounds").text
+    settings = RoundSettings(version="latest")
+    world.ws.versions.add("frozen", frozen_version(world.ws))
+    assert world.ws.plan(settings.model_copy(update={"version": "frozen"})).gate.max_tax == 0.07
+    own = RoundSettings.model_validate({"version": "frozen", "gate": {"min_gain": 0.1}})
+    assert world.ws.plan(own).gate.max_tax == GateSettings().max_tax
+
+
+def frozen_version(ws):
+    from preference_data.records import Pair
+    from preference_data.versions import write_version
+
+    pair = Pair(Prompt.of("q"), "a", "b", 1.0, None, (), {}, "train")
+    return write_version([pair], ws.versions.directory, rule={}, watermark=0, head="").digest
+
+
+def done(ws, count=100):
+    """Let a runner do what was asked for."""
+    left = [count]
+
+    def enough():
+        left[0] -= 1
+        return left[0] < 0 or all(r.state in {"done", "failed"} for r in Requests(ws.store.engine).all())
+
+    with sole_runner(ws.root):
+        assert runner_alive(ws.root)
+        act_on_requests(ws, where="here", tell=lambda _: None, until=enough)
+    assert not runner_alive(ws.root)
+
+
+def test_a_runner_says_why_something_was_not_done_and_goes_on(world):
+    requests = Requests(world.ws.store.engine)
+    requests.file("a", "promote", {"policy": "nobody", "reason": "why not"}, by="ann")
+    requests.file("b", "round", {"settings": {"version": "no such"}}, by="ann")
+    requests.file("c", "round", {"round": "0" * 64}, by="ann")
+    requests.file("d", "promote", {"policy": world.first.digest, "reason": "it is better"}, by="ann")
+    done(world.ws)
+    found = requests.all()
+    assert [r.state for r in found] == ["failed", "failed", "failed", "done"]
+    assert "nobody" in found[0].message
+    assert "no such" in found[1].message
+    assert "unknown" in found[2].message
+
+
+def test_what_a_killed_runner_had_begun_is_done_by_the_next(world):
+    requests = Requests(world.ws.store.engine)
+    requests.file("a", "promote", {"policy": world.first.digest, "reason": "back"}, by="ann")
+    assert requests.claim("runner-of-old") is not None
+    done(world.ws)
+    assert requests.get("a").state == "done"
+
+
+def test_two_runners_are_one_too_many(world):
+    from workbench.errors import JournalError
+
+    with (
+        sole_runner(world.ws.root),
+        pytest.raises(JournalError, match="acts on requests here"),
+        sole_runner(world.ws.root),
+    ):
+        pass
+
+
+@pytest.mark.slow
+def test_a_round_asked_for_on_the_page_is_run_watched_and_planned_again_alike(tmp_path):
+    from tests.test_cli import write_votes
+
+    ws = Workspace.init(tmp_path / "ws", base=build_tiny_model(tmp_path / "base"), name="tiny")
+    ws.import_file(write_votes(tmp_path / "votes.jsonl", "yes", "no"))
+    ws.freeze(name="first")
+    more = ('[evaluation]\nsuites = ["refusal"]\nsamples = 6\nmax_new_tokens = 4\n'
+            "[training]\nmax_length = 96\nrank = 4\nbatch_size = 8\nlearning_rate = 0.01")  # fmt: skip
+    with drift_served(ws) as url, client(url) as web:
+        cost = web.post("/rounds", data={"version": "first", "more": more, "do": "cost"}, timeout=120)
+        assert "optimizer steps" in cost.text
+        assert web.post("/rounds", data={"version": "first", "more": more, "do": "start"}).status_code == 303
+        done(ws)
+        (record,) = ws.journal.rounds()
+        page = web.get(f"/rounds/{record.digest}").text
+        assert "optimise" in page
+        assert "Gate:" in page
+        assert f"/drift?policy={record.child[:16]}" in page
+        assert web.get("/drift").status_code == 200
+        assert web.post(f"/rounds/{record.digest}/again").status_code == 303
+        done(ws)
+        # The settings shown make the same round, so that going on with it makes no other.
+        assert [r.digest for r in ws.journal.rounds()] == [record.digest]
+        assert [state for *_, state in asked(ws)] == ["done", "done"]
+
+
+def test_policies_are_ranked_by_what_people_preferred(web, world):
+    entries = []
+    for i in range(20):
+        made = tuple(Completion(f"answer {k} to {i}", Sampled(p, 1.0, 1.0, 8, i))
+                     for k, p in enumerate((world.first.digest, world.second.digest)))  # fmt: skip
+        comparison = Comparison(Prompt.of(f"question {i}"), made, "made", {})
+        verdict = Pairwise(Verdict.FIRST if i < 15 else Verdict.SECOND, 2)
+        said = Judgement(comparison.key, "ann", verdict, at=now())
+        entries.append(Entry(comparison, (said,)))
+    world.ws.store.add(entries)
+    page = web.get("/compare", params={"first": world.first.digest, "second": world.second.digest}).text
+    assert "0.75 [" in page
+    assert "Bradley-Terry over 20 judgements" in page
+    file = web.get(
+        "/compare/comparator.json", params={"first": world.first.digest, "second": world.second.digest}
+    ).json()
+    assert [model["name"] for model in file["models"]] == ["round-1", "round-2"]
+    assert file["examples"][0]["output_text_a"] != file["examples"][0]["output_text_b"]
