@@ -1,0 +1,175 @@
+"""The drift, rounds and compare pages in a real browser: cells open, links restore, nothing flickers, everybody can use it."""
+
+import re
+
+import pytest
+
+from tests.drift_kit import LATER, PLAIN, World, capability, retention, two_rounds_in
+from tests.page_kit import browser
+from tests.test_drift_page import drift_served
+from tests.test_page_browser import Person, violations
+from workbench.rounds.plan import measuring_condition
+
+QUICK = "setTimeout = ((real) => (what, ms) => real(what, Math.min(ms, 50)))(setTimeout)"
+"""The page looks for news every twentieth of a second instead of every few seconds."""
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as running:
+        yield running
+
+
+@pytest.fixture
+def world(tmp_path):
+    return two_rounds_in(World(tmp_path))
+
+
+@pytest.fixture
+def visit(world, chromium):
+    """Opens a page of the workspace: `visit("/drift")`."""
+    opened = []
+
+    def go(path, **options):
+        serving = drift_served(world.ws)
+        person = Person(chromium, serving.__enter__() + path, **options)
+        opened.append((person, serving))
+        return person
+
+    yield go
+    for person, serving in opened:
+        person.context.close()
+        serving.__exit__(None, None, None)
+
+
+def cell(person, row, column):
+    return person.tab.locator("#matrix tbody tr").nth(row).locator("td").nth(column)
+
+
+def test_a_cell_opens_its_rows_and_the_address_restores_them(visit):
+    lea = visit("/drift")
+    cell(lea, 0, 2).click()
+    lea.sees("worse now 2")
+    assert lea.tab.locator(".rows > li").first.get_attribute("class") == "lost"
+    address = lea.tab.url
+    lea.tab.locator("[data-rows]", has_text="worse now").click()
+    lea.until("document.querySelectorAll('.rows > li').length === 2")
+    lea.tab.go_back()
+    lea.until("document.querySelectorAll('.rows > li').length === 20")
+    assert lea.tab.url == address
+    lea.tab.goto(address)
+    lea.sees("worse now 2")
+    assert lea.tab.locator("#matrix td.open").count() == 1
+    lea.press("Escape")
+    lea.until("!document.querySelector('#rows').hasChildNodes()")
+    assert "cell=" not in lea.tab.url
+
+
+def test_arrows_move_through_the_matrix_and_enter_opens(visit):
+    lea = visit("/drift")
+    lea.tab.locator("#matrix td[tabindex='0']").focus()
+    lea.press("ArrowLeft", "ArrowDown")
+    told = lea.tab.evaluate("document.activeElement.title")
+    assert told.startswith("round-1 on polite")
+    assert lea.tab.locator("#readout").text_content() == told
+    assert lea.tab.locator("#matrix td[tabindex='0']").count() == 1  # one stop for Tab
+    lea.press("Enter")
+    lea.sees("accuracy of round-1 on polite")
+    lea.press("j")
+    assert lea.tab.evaluate("document.activeElement.matches('.rows > li:first-child')")
+
+
+def test_a_click_above_a_column_pins_the_baseline(visit):
+    lea = visit("/drift")
+    lea.tab.locator("#matrix thead button").first.click()
+    lea.sees("against the pinned baseline")
+    assert "against=" in lea.tab.url
+    cell(lea, 0, 2).click()
+    lea.sees("Compared with tiny")
+
+
+def test_choosing_a_policy_shows_its_lineage(visit, world):
+    lea = visit("/drift")
+    lea.tab.select_option("select[name=policy]", world.first.digest[:16])
+    lea.tab.locator("h1", has_text="round-1").wait_for()
+    assert lea.tab.locator("#matrix thead th").count() == 3  # a name, the base, one round
+
+
+def test_news_is_drawn_where_it_changed_and_nowhere_else(visit, world):
+    lea = visit("/drift")
+    lea.tab.add_init_script(QUICK)
+    lea.tab.reload()
+    cell(lea, 0, 2).click()
+    lea.sees("worse now 2")
+    lea.tab.evaluate("""() => {
+      window.mounted = [];
+      for (const place of document.querySelectorAll('[data-part]'))
+        new MutationObserver(() => window.mounted.push(place.dataset.part)).observe(place, { childList: true });
+      getSelection().selectAllChildren(document.querySelector('.rows > li'));
+    }""")
+    world.record(world.second, retention(LATER, 12))
+    lea.sees("later")
+    lea.tab.wait_for_timeout(500)
+    assert set(lea.tab.evaluate("window.mounted")) == {"matrix"}
+    assert lea.tab.evaluate("getSelection().toString().length") > 0
+    assert lea.tab.locator(".rows > li").count() == 20
+    assert lea.tab.locator("#matrix td.open").count() == 1
+    assert lea.tab.locator("#matrix td[tabindex='0']").count() == 1
+
+
+def test_a_server_that_is_gone_is_said(visit):
+    lea = visit("/drift")
+    lea.tab.add_init_script(QUICK)
+    lea.tab.reload()
+    lea.sees("Averages over all rounds")
+    lea.context.set_offline(True)
+    lea.sees("the server does not answer")
+    lea.context.set_offline(False)
+    lea.until("document.querySelector('#live').textContent === ''")
+
+
+PATHS = ("/drift", "/rounds", "/compare", "round", "rows")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", PATHS)
+def test_nothing_stands_in_the_way_of_a_screen_reader(visit, world, path, scheme):
+    addresses = {
+        "round": f"/rounds/{world.ws.journal.rounds()[-1].digest}",
+        "rows": f"/drift?against=base&cell={world.second.digest[:16]}+accuracy+retention/{PLAIN}",
+    }
+    lea = visit(addresses.get(path, path), color_scheme=scheme)
+    lea.tab.wait_for_load_state("networkidle")
+    assert violations(lea) == []
+    assert lea.said == []
+    assert {re.match(r"https?://[^/]+", url)[0] for url in lea.asked} == {lea.tab.evaluate("location.origin")}
+
+
+@pytest.mark.parametrize("path", ["/drift", "/rounds", "/compare"])
+def test_a_narrow_screen_needs_no_sideways_scrolling(visit, path):
+    lea = visit(path, viewport={"width": 320, "height": 640})
+    lea.tab.wait_for_load_state("networkidle")
+    assert lea.tab.evaluate("document.documentElement.scrollWidth") == 320
+
+
+def test_hostile_answers_run_nothing(tmp_path, chromium):
+    world = World(tmp_path)
+    hostile = "<img src=x onerror='window.harmed=1'><script>window.harmed=1</script>"
+    world.ws.versions.add(hostile, "d" * 64)
+    plan = world.plan(world.base, "d" * 64)
+    child = world.child(plan, 1.0)
+    world.condition = measuring_condition(plan)
+    for policy, count in ((world.base, 10), (child, 16)):
+        world.record(policy, retention("d" * 64, count), capability(20, 800))
+    for policy, answer in ((world.base, "meek"), (child, hostile)):
+        from tests.drift_kit import samples
+
+        world.record(policy, samples("d" * 64, tokens=[5] * 6, texts=[answer] * 6))
+    world.finish(plan, child)
+    with drift_served(world.ws) as url:
+        for path in ("/compare", f"/drift?cell={child.digest[:16]}+length+samples/{'d' * 64}"):
+            lea = Person(chromium, url + path)
+            lea.tab.wait_for_load_state("networkidle")
+            lea.tab.locator("pre", has_text="onerror").first.wait_for()
+            assert not lea.tab.evaluate("window.harmed ?? false")
+            lea.context.close()
