@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
+from pydantic import Field
 from sqlalchemy import Engine
 
 from preference_data.accounts import Accounts
@@ -32,6 +34,19 @@ def silent(_: Progress) -> None:
     """Nobody watches."""
 
 
+class AlertSettings(Settings):
+    """Who is told when a round ends."""
+
+    on: Literal["problems", "always"] = "problems"
+    """Rejected, failed and stopped rounds alone, or promoted ones as well."""
+    file: str = ""
+    """Lines of JSON are added to this file, in the workspace unless its path is absolute."""
+    webhook: str = Field(default="", pattern=r"^(https?://.*)?$")
+    """Address that the same JSON is posted to."""
+    near: float = Field(default=0.8, gt=0, le=1)
+    """A loss or KL within its threshold is told of, too, from this share of it on."""
+
+
 class WorkspaceSettings(Settings):
     """`workbench.toml` of a workspace."""
 
@@ -41,6 +56,9 @@ class WorkspaceSettings(Settings):
     """Database URL of the preferences; empty for a SQLite file in the workspace."""
     ledger: str = ""
     """Database URL of rounds, policies, measurements and scores; empty for a SQLite file in the workspace."""
+    report_to: tuple[Literal["trackio", "mlflow", "wandb", "tensorboard"], ...] = ()
+    """Trackers that training reports to, each to be installed; empty for none, which sends nothing anywhere."""
+    alerts: AlertSettings = AlertSettings()
 
 
 class Places:
@@ -132,6 +150,7 @@ class Places:
             cache=self.ledger_url,
             scratch=self.root / "scratch",
             watch=watch,
+            report_to=self.settings.report_to,
         )
 
     def rejects_of(self, path: Path) -> Path:

@@ -150,6 +150,7 @@ class TrainJob:
         lineage: the base and what came of it, the parent last; for what compares updates of several rounds.
         history: versions of the lineage's earlier rounds; for what looks at old pairs.
         versions: whose select pairs decide where something is chosen.
+        report_to: trackers that are told of every step, as transformers names them; they change nothing of the child.
     """
 
     parent: PolicyRef
@@ -169,6 +170,7 @@ class TrainJob:
     moving: MovingSettings = field(default_factory=MovingSettings)
     penalties: PenaltySettings = field(default_factory=PenaltySettings)
     after: AfterSettings = field(default_factory=AfterSettings)
+    report_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from preference_data.simulated import Simulated, judge_open
 from preference_data.version_list import VersionEntry
 from preference_data.versions import Version
 from workbench import assembly, worth
+from workbench.alerts import require_trackers, telling
 from workbench.answering import Generated, Request, answer, reporting
 from workbench.assembly import Where
 from workbench.config import AnchorSettings, GenerateSettings, RoundSettings
@@ -72,9 +73,11 @@ class PlannedRound:
 
     def run(self, *, where: Where = "auto", watch: Watch = silent, promote: bool = True) -> Outcome:
         """Run the round to its end, or go on with it; see `workbench.rounds.run.run_round` for what it raises."""
-        with self.workspace.held(f"running round {self.plan.number}"), assembly.tools(where) as tools:
-            outcome = run_round(self.plan, tools, self.workspace.services(watch), promote=promote)
-        self.workspace.keep_numbers(outcome.child.digest, measuring_condition(self.plan))
+        ws = self.workspace
+        require_trackers(ws.settings.report_to)
+        with ws.held(f"running round {self.plan.number}"), telling(ws, self.digest), assembly.tools(where) as tools:
+            outcome = run_round(self.plan, tools, ws.services(watch), promote=promote)
+            ws.keep_numbers(outcome.child.digest, measuring_condition(self.plan))
         return outcome
 
 

@@ -54,6 +54,7 @@ class Services:
     Attributes:
         cache: database URL of the score cache.
         scratch: folder for checkpoints.
+        report_to: trackers told of training.
         watch: called with every progress besides the journal; for bars on a screen.
     """
 
@@ -64,6 +65,7 @@ class Services:
     cache: str
     scratch: Path
     watch: Callable[[Progress], None]
+    report_to: tuple[str, ...] = ()
 
 
 ANSWERS, LONGEST_ANSWER = "answers", 256
@@ -215,6 +217,7 @@ class _Steps:
                     moving=plan.moving,
                     penalties=plan.penalties,
                     after=plan.after,
+                    report_to=self._services.report_to,
                 ),
                 report,
             )

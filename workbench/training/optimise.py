@@ -138,7 +138,8 @@ def _trainer(
         save_total_limit=2,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to="none",
+        report_to=list(job.report_to) or "none",
+        run_name=f"round-{job.plan[:12]}",
         disable_tqdm=True,
     )
     model = trainable(job.parent, t, job.numerics)
