@@ -88,3 +88,15 @@ def read_pairs(source: Path, split: Split | None = None, *, keys: Sequence[str] 
         return [pair_of(row) for row in pq.read_table(source, schema=_SCHEMA, filters=wanted or None).to_pylist()]
     except (OSError, pa.ArrowException) as error:
         raise VersionError(f"{source}: cannot be read ({error}); restore it from a copy or freeze again") from error
+
+
+def read_judgements(source: Path) -> list[list[str]]:
+    """Keys of the judgements behind every pair, in the order of the file.
+
+    Raises:
+        VersionError: the file is gone or is no such table.
+    """
+    try:
+        return pq.read_table(source, columns=["judgements"])["judgements"].to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise VersionError(f"{source}: cannot be read ({error}); restore it from a copy or freeze again") from error

@@ -16,11 +16,13 @@ from ui.shown import Lead, page, part
 from workbench.drift.metrics import accuracy_change
 from workbench.drift.uncertainty import Estimate, format_estimate
 from workbench.errors import PolicyError
+from workbench.reports.charts import Line, Point, lines
 from workbench.reports.document import html_report, plan_text
 from workbench.reports.graph import graph
 from workbench.reports.story import Story, story
 from workbench.views.averages import averages_of
 from workbench.views.inspection import Inspection, Overview
+from workbench.views.people import people_of
 from workbench.views.reading import Reader, compare
 from workbench.views.rows import Found, Wanted, find_rows
 
@@ -98,7 +100,7 @@ def add_drift(app: FastAPI, inspection: Inspection) -> None:
     @app.get("/drift")
     def show(request: Request, _lead: Lead) -> HTMLResponse:
         asked = _asked(request)
-        told, parts = drift.view(asked["policy"], asked["within"], asked["against"])
+        told, parts = drift.view(*_place(asked))
         return page(
             "drift.html", told=told, parts=parts, asked=asked, hashes=_hashes(parts), branches=inspection.branches(),
             rows=_rows(inspection, told.view, asked) if asked["cell"] else "",
@@ -107,14 +109,14 @@ def add_drift(app: FastAPI, inspection: Inspection) -> None:
     @app.get("/drift/state")
     def state(request: Request, _lead: Lead) -> JSONResponse:
         asked = _asked(request)
-        _, parts = drift.view(asked["policy"], asked["within"], asked["against"])
+        _, parts = drift.view(*_place(asked))
         running = any(r.state in {"planned", "running"} for r in inspection.rounds()[-5:])
         return JSONResponse({"parts": _hashes(parts), "running": running})
 
     @app.get("/drift/part/{name}")
     def one(name: str, request: Request, _lead: Lead) -> HTMLResponse:
         asked = _asked(request)
-        _, parts = drift.view(asked["policy"], asked["within"], asked["against"])
+        _, parts = drift.view(*_place(asked))
         if name not in parts:
             raise HTTPException(404, f"part {name!r}: there are {', '.join(parts)}")
         return HTMLResponse(parts[name])
@@ -122,7 +124,7 @@ def add_drift(app: FastAPI, inspection: Inspection) -> None:
     @app.get("/drift/rows")
     def rows(request: Request, _lead: Lead) -> HTMLResponse:
         asked = _asked(request)
-        told, _parts = drift.view(asked["policy"], asked["within"], asked["against"])
+        told, _parts = drift.view(*_place(asked))
         return HTMLResponse(_rows(inspection, told.view, asked))
 
     _add_files(app, inspection, drift)
@@ -134,7 +136,7 @@ def _add_files(app: FastAPI, inspection: Inspection, drift: Drift) -> None:
     @app.get("/drift/rows.{form}")
     def rows_file(form: str, request: Request, _: Lead) -> Response:
         asked = _asked(request)
-        told, _parts = drift.view(asked["policy"], asked["within"], asked["against"])
+        told, _parts = drift.view(*_place(asked))
         wanted = _wanted(inspection, told.view, asked)
         found = find_rows(inspection.places, wanted, count=1_000_000)
         given = [{**row._asdict(), **row.texts, "slices": dict(row.slices), "texts": None} for row in found.rows]
@@ -143,7 +145,7 @@ def _add_files(app: FastAPI, inspection: Inspection, drift: Drift) -> None:
     @app.get("/drift/numbers.{form}")
     def numbers(form: str, request: Request, _: Lead, figure: str = Query("")) -> Response:
         asked = _asked(request)
-        told, _parts = drift.view(asked["policy"], asked["within"], asked["against"])
+        told, _parts = drift.view(*_place(asked))
         view = told.view
         one = next((f for f in told.figures if f.key == figure), None)
         keys = one.numbers if one else tuple(view.numbers)
@@ -156,10 +158,20 @@ def _add_files(app: FastAPI, inspection: Inspection, drift: Drift) -> None:
     @app.get("/drift/averages")
     def averages(request: Request, _lead: Lead) -> HTMLResponse:
         asked = _asked(request)
-        told, _parts = drift.view(asked["policy"], asked["within"], asked["against"])
+        told, _parts = drift.view(*_place(asked))
         found = averages_of(told.view, inspection.places.ledger)
         rows = [(a.name, _said(a.value, signed=a.name not in LEVELS), a.convention) for a in found]
         return HTMLResponse(part("drift_parts.html", "averages")(rows))
+
+    @app.get("/drift/people")
+    def people(request: Request, _: Lead) -> HTMLResponse:
+        told, _parts = drift.view(*_place(_asked(request)))
+        found = people_of(inspection.places, [(v.name, v.digest) for v in told.view.trained()])
+        points = tuple(Point(k, one.agreement, one.version) for k, one in enumerate(found, start=1))
+        drawn = lines(
+            [Line("agreement", points)], title="Agreement of people", unit="share that says the same", xs="version"
+        )
+        return HTMLResponse(part("drift_parts.html", "people")(found, drawn))
 
     @app.get("/drift/report.html")
     def report(request: Request, _: Lead) -> Response:
@@ -183,6 +195,11 @@ ASKED = ("policy", "within", "against", "cell", "turn", "start")
 def _asked(request: Request) -> dict[str, str]:
     """What the address says: the newest policy, a slice, the pinned baseline, an open cell, its rows."""
     return {name: request.query_params.get(name, "")[:500] for name in ASKED}
+
+
+def _place(asked: Mapping[str, str]) -> tuple[str, str, str]:
+    """Which view an address asks for."""
+    return asked["policy"], asked["within"], asked["against"]
 
 
 def _wanted(inspection: Inspection, view: Overview, asked: Mapping[str, str]) -> Wanted:

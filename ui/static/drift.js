@@ -185,13 +185,14 @@ async function refresh() {
 }
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 
-async function averages() {
-  const place = $("averages");
+async function later(id) {
+  const place = $(id);
   try { place.innerHTML = await text(place.dataset.source); } catch (error) { place.textContent = error.message; }
 }
 
 for (const select of document.querySelectorAll(".choose select")) select.addEventListener("change", () => select.form.requestSubmit());
 enter();
 markDifferences(rows);
-averages();
+later("averages");
+later("people");
 setTimeout(refresh, QUICK_MS);
