@@ -5,6 +5,7 @@ import ipaddress
 import os
 import socket
 import sys
+import threading
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -71,6 +72,7 @@ def serve(
             provider=provider,
             inspection=_inspection(os.environ.get(WORKSPACE, "")),
         )
+        threading.Thread(target=app.state.prepare, daemon=True).start()
         url = f"{scheme}://{hosts[0]}/"
         print(f"annotation page: {url} (Ctrl+C ends it)", flush=True)  # noqa: T201 - for whoever started it
         if browser:

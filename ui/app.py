@@ -100,8 +100,9 @@ def make_app(
     if arena is not None:
         add_arena(app, arena)
     add_styles(app)
+    app.state.prepare = lambda: None
     if inspection is not None:
-        add_drift(app, inspection)
+        app.state.prepare = add_drift(app, inspection)
         add_rounds(app, inspection, store, Chores(workspace))
         add_compare(app, inspection, store, arena)
     add_leads(app, lead_page(store, Chores(workspace), nobody=person), people.who)

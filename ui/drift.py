@@ -3,7 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from threading import Lock
 from typing import Any
@@ -12,10 +13,11 @@ from urllib.parse import urlencode
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 
+from preference_data.errors import PreferenceDataError
 from ui.shown import Lead, page, part
 from workbench.drift.metrics import accuracy_change
 from workbench.drift.uncertainty import Estimate, format_estimate
-from workbench.errors import PolicyError
+from workbench.errors import PolicyError, WorkbenchError
 from workbench.reports.charts import Line, Point, lines
 from workbench.reports.document import html_report, plan_text
 from workbench.reports.graph import graph
@@ -26,6 +28,7 @@ from workbench.views.people import people_of
 from workbench.views.reading import Reader, compare
 from workbench.views.rows import Found, Wanted, find_rows
 
+_LOG = logging.getLogger(__name__)
 AT_ONCE = 50
 """Rows of a page."""
 REMEMBERED = 4
@@ -41,6 +44,13 @@ class Drift:
         self.inspection = inspection
         self._kept: dict[tuple[str, str, str], tuple[object, Story, dict[str, str]]] = {}
         self._lock = Lock()
+
+    def prepare(self) -> None:
+        """Make ready what is looked at first; whoever looks meanwhile waits for it."""
+        try:
+            self.view("", "", "")
+        except (WorkbenchError, PreferenceDataError, HTTPException):
+            _LOG.info("the drift page is not prepared; whoever opens it is told why")
 
     def view(self, policy: str, within: str, against: str) -> tuple[Story, dict[str, str]]:
         """What is told of a policy, and the parts of the page as HTML by name.
@@ -85,7 +95,7 @@ class Drift:
             Reader(self.inspection.places.ledger, view.condition),
         )
         found: list[tuple[str, str]] = []
-        for version in view.trained():
+        for version in view.trained:
             now, before = (
                 read.series(p, f"retention/{version.digest}", "margin") for p in (view.policies[-1].digest, base.digest)
             )
@@ -93,8 +103,12 @@ class Drift:
         return found
 
 
-def add_drift(app: FastAPI, inspection: Inspection) -> None:
-    """Add the drift page and what it asks for."""
+def add_drift(app: FastAPI, inspection: Inspection) -> Callable[[], None]:
+    """Add the drift page and what it asks for.
+
+    Returns:
+        Makes ready what is looked at first; for a thread beside the server.
+    """
     drift = Drift(inspection)
 
     @app.get("/drift")
@@ -128,6 +142,7 @@ def add_drift(app: FastAPI, inspection: Inspection) -> None:
         return HTMLResponse(_rows(inspection, told.view, asked))
 
     _add_files(app, inspection, drift)
+    return drift.prepare
 
 
 def _add_files(app: FastAPI, inspection: Inspection, drift: Drift) -> None:
@@ -166,7 +181,7 @@ def _add_files(app: FastAPI, inspection: Inspection, drift: Drift) -> None:
     @app.get("/drift/people")
     def people(request: Request, _: Lead) -> HTMLResponse:
         told, _parts = drift.view(*_place(_asked(request)))
-        found = people_of(inspection.places, [(v.name, v.digest) for v in told.view.trained()])
+        found = people_of(inspection.places, [(v.name, v.digest) for v in told.view.trained])
         points = tuple(Point(k, one.agreement, one.version) for k, one in enumerate(found, start=1))
         drawn = lines(
             [Line("agreement", points)], title="Agreement of people", unit="share that says the same", xs="version"

@@ -191,6 +191,7 @@ async function later(id) {
 }
 
 for (const select of document.querySelectorAll(".choose select")) select.addEventListener("change", () => select.form.requestSubmit());
+for (const place of document.querySelectorAll('[data-part="lineage"]')) place.scrollLeft = place.scrollWidth;
 enter();
 markDifferences(rows);
 later("averages");

@@ -75,6 +75,8 @@ def lines(given: Sequence[Line], *, title: str, unit: str, zero: bool = False, x
     least, most_x = min(p.x for line in shown for p in line.points), max(p.x for line in shown for p in line.points)
     at = Scale(least - 0.3, max(most_x, least + 1) + 0.3, LEFT, WIDTH - RIGHT)
     ends = apart([up(_middle(line.points[-1].value)) for line in shown], 13.0)
+    lower = max(0.0, TOP - 4 - min(ends))  # names of many lines above each other begin below the title
+    ends = [end + lower for end in ends]
     most = max(len(line.points) for line in shown)
     inside = [upwards(up, LEFT, WIDTH - RIGHT, title=unit), _whole(at, TALL - BOTTOM, xs)]
     inside += [_line(line, (at, up), k, many=most > FEW) for k, line in enumerate(shown)]
@@ -153,7 +155,9 @@ def _line(line: Line, scales: tuple[Scale, Scale], k: int, *, many: bool) -> Mar
     parts = [_path(places, f"path {colour} {dashed}".strip())]
     if many:
         parts.insert(0, _band(line, at, up, colour))
-    for point, (x, y) in zip(line.points, places, strict=True):
+    # Of hundreds of points some can be pointed at; all are in the line, its band and the file of numbers.
+    step = -(-len(places) // FEW)
+    for point, (x, y) in [*zip(line.points, places, strict=True)][::step]:
         told = element("title", f"{line.name}, {point.name}: {format_estimate(point.value, digits=3)}")
         dot = element("circle", told, cx=x, cy=y, r=2 if many else 3.5, class_=f"dot {colour}")
         bar = () if many else (_span(up, point.value, x, flat=False, colour=colour),)

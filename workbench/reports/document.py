@@ -106,7 +106,7 @@ def _value(one: Average) -> str:
 def _flipped(places: Places, view: Overview) -> list[dict[str, str]]:
     """Pairs of earlier versions that the newest round made wrong, the furthest fallen of each."""
     newest, parent = view.policies[-1], view.policies[-2]
-    earlier = [v for v in view.trained() if v.digest != newest.version]
+    earlier = [v for v in view.trained if v.digest != newest.version]
     found: list[dict[str, str]] = []
     for version in earlier:
         wanted = Wanted(newest.digest, parent.digest, "from parent", f"retention/{version.digest}",

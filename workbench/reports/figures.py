@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from markupsafe import Markup
 
 from workbench.drift.uncertainty import Estimate, average
-from workbench.reports.charts import Bar, Line, Point, Spot, lines, rows, spots
+from workbench.reports.charts import FEW, Bar, Line, Point, Spot, lines, rows, spots
 from workbench.views.inspection import Overview
 from workbench.views.records import PolicyView, VersionView
 
@@ -15,8 +15,10 @@ Kind = Literal["own", "earlier", "replaced", "untrained"]
 Href = Callable[[str, str, str], str | None]
 """Where the rows behind a number are: by policy, name and suite; None where nothing can be opened."""
 
-RECENT = 12
-"""Lines of a figure at most; of more suites the ones that moved furthest."""
+RECENT, RECENT_OF_MANY = 12, 6
+"""Lines of a figure at most, over few rounds and over many; of more suites the ones that moved furthest."""
+MOST_ROWS = 20
+"""Rows of a figure at most: its own version and the ones that moved furthest."""
 
 
 class Figure(NamedTuple):
@@ -55,12 +57,16 @@ def newest(view: Overview, href: Href) -> Figure:
     """What the last round did to every version."""
     policy, keys = view.policies[-1], list[tuple[str, str, str]]()
     bars: list[Bar] = []
-    for version in view.trained() if view.rounds else ():
+    for version in view.trained if view.rounds else ():
         key = (policy.digest, "from parent", f"retention/{version.digest}")
         bars.append(Bar(version.name, view.number(*key), kind_of(view, version, policy), href(*key)))
         keys.append(key)
     title = f"What {called(policy)} gained and forgot" if view.rounds else "What the first round will gain"
-    note = "Change of accuracy on held-out pairs against its parent. The filled row is what it was trained on."
+    note = "Change of accuracy on held-out pairs against its parent; the ringed dot is what it was trained on, open ones were replaced."
+    if len(bars) > MOST_ROWS:
+        note += f" The {MOST_ROWS} of {len(bars)} versions that moved furthest."
+        furthest = sorted(bars, key=lambda bar: (bar.kind != "own", -abs(bar.value.value or 0)))[:MOST_ROWS]
+        bars = [bar for bar in bars if bar in furthest]
     return _figure("newest", title, note, rows(bars, title=title, unit="change of accuracy"), keys)
 
 
@@ -70,8 +76,8 @@ def kept(view: Overview) -> Figure:
     new: list[Point] = []
     keys: list[tuple[str, str, str]] = []
     for policy in view.policies[1:]:
-        gone = view.replaced()
-        before = [v for v in view.trained() if (v.trained_in or 0) < policy.round and v.digest not in gone
+        gone = view.replaced
+        before = [v for v in view.trained if (v.trained_in or 0) < policy.round and v.digest not in gone
                   and v.digest != policy.version]  # fmt: skip
         found = [(policy.digest, "accuracy", f"retention/{v.digest}") for v in before]
         if before:
@@ -102,7 +108,7 @@ def divergences(view: Overview, href: Href) -> Figure:
             points: list[Point] = []
             for policy in view.policies[1:]:
                 found = [
-                    (policy.digest, f"kl/{other(policy).digest}", f"samples/{v.digest}") for v in view.trained()
+                    (policy.digest, f"kl/{other(policy).digest}", f"samples/{v.digest}") for v in view.trained
                     if (v.digest == policy.version) is wanted and (v.trained_in or 0) <= policy.round
                 ]  # fmt: skip
                 values = [v for key in found if (v := view.number(*key)).value is not None]
@@ -134,7 +140,7 @@ def pareto(view: Overview) -> Figure:
     given: list[Spot] = []
     suites = view.suites("tax")
     for policy in view.policies[1:]:
-        done = [v for v in view.trained() if (v.trained_in or 0) <= policy.round and v.digest not in view.replaced()]
+        done = [v for v in view.trained if (v.trained_in or 0) <= policy.round and v.digest not in view.replaced]
         known = [view.number(policy.digest, "accuracy", f"retention/{v.digest}") for v in done]
         cost = [view.number(policy.digest, "tax", suite) for suite in suites]
         if known and cost:
@@ -149,7 +155,7 @@ def margins(view: Overview, href: Href) -> Figure:
     """Who pays: by how sure the parent was."""
     policy, keys = view.policies[-1], list[tuple[str, str, str]]()
     bars: list[Bar] = []
-    for version in view.trained()[-6:] if view.rounds else ():
+    for version in view.trained[-6:] if view.rounds else ():
         for k, which in ((1, "least sure"), (4, "surest")):
             key = (policy.digest, f"margin quartile {k}", f"retention/{version.digest}")
             bars.append(Bar(f"{which} of {version.name}", view.number(*key), "", href(*key)))
@@ -161,7 +167,7 @@ def margins(view: Overview, href: Href) -> Figure:
 
 def confidence(view: Overview, href: Href) -> Figure:
     """Calibration of the implicit reward."""
-    suites = [(f"retention/{v.digest}", v.name) for v in view.trained()]
+    suites = [(f"retention/{v.digest}", v.name) for v in view.trained]
     given, keys = _over_rounds(view, "overconfident", suites, href)
     title = "Surer than right: calibration of what was learned"
     note = "Mean probability given to the side it prefers against the base, minus how often that side is right; 0 is calibrated."
@@ -178,7 +184,7 @@ ANSWERS = (
 
 def answers(view: Overview, href: Href, key: str, name: str, title: str, note: str, unit: str) -> Figure:  # noqa: PLR0917
     """One number of answers over the rounds, the base included."""
-    suites = [(f"samples/{v.digest}", v.name) for v in view.trained()]
+    suites = [(f"samples/{v.digest}", v.name) for v in view.trained]
     given, keys = _over_rounds(view, name, suites, href, first=0)
     return _figure(key, title, note, lines(given, title=title, unit=unit), keys)
 
@@ -194,7 +200,7 @@ def kind_of(view: Overview, version: VersionView, policy: PolicyView) -> Kind:
         return "own"
     if version.trained_in is None or version.trained_in > policy.round:
         return "untrained"
-    return "replaced" if version.digest in view.replaced() else "earlier"
+    return "replaced" if version.digest in view.replaced else "earlier"
 
 
 def _anchors(view: Overview, keys: list[tuple[str, str, str]]) -> Iterator[Line]:
@@ -218,16 +224,22 @@ def _over_rounds(
     given: list[tuple[Line, list[tuple[str, str, str]]]] = []
     for suite, title in suites:
         keys = [(policy.digest, name, suite) for policy in view.policies[first:]]
+        # A point of two hundred is too small to be aimed at; the matrix leads to all of them.
+        there = href if len(keys) <= FEW else _nowhere
         points = tuple(
-            Point(policy.round, value.scaled(times), called(policy), href(*key))
+            Point(policy.round, value.scaled(times), called(policy), there(*key))
             for policy, key in zip(view.policies[first:], keys, strict=True)
             if (value := view.number(*key)).value is not None
         )
         if points:
             given.append((Line(title, points), keys))
     given.sort(key=lambda each: -max(abs(p.value.value or 0) for p in each[0].points))
-    chosen = given[:RECENT]
+    chosen = given[: RECENT if len(view.policies) <= FEW else RECENT_OF_MANY]
     return [line for line, _ in chosen], [key for _, keys in chosen for key in keys]
+
+
+def _nowhere(*_: str) -> None:
+    """No rows."""
 
 
 def _root(kl: Estimate) -> Estimate:

@@ -49,13 +49,15 @@ class Grid(NamedTuple):
 
 def grid(view: Overview, href: Href) -> Grid:
     """R and the tax of a lineage: accuracy on held-out pairs of each version, capability against the base."""
+    if len(view.policies) > NARROW:
+        href = _nowhere  # where cells are, not links in them, says what to open
     narrow, measured = len(view.policies) > NARROW, set(view.suites("accuracy"))
     found = [
         Row(version.name, f"retention/{version.digest}", "accuracy", tuple(
             _retention(view, policy, f"retention/{version.digest}", (version.name, kind_of(view, version, policy)), href)
             for policy in view.policies
         ))
-        for version in view.distinct()
+        for version in view.distinct
         if version.trained_in is not None or f"retention/{version.digest}" in measured
     ]  # fmt: skip
     suites = view.suites("level")
@@ -66,6 +68,10 @@ def grid(view: Overview, href: Href) -> Grid:
         for suite in suites
     ]
     return Grid(view.policies, tuple(found), narrow)
+
+
+def _nowhere(*_: str) -> None:
+    """No rows."""
 
 
 def _retention(view: Overview, policy: PolicyView, suite: str, about: tuple[str, str], href: Href) -> Square:  # noqa: PLR0917

@@ -11,10 +11,7 @@ from workbench.rounds.gate import FALSE_ALARMS
 from workbench.rounds.journal import RoundRecord
 from workbench.views.inspection import Inspection, Overview
 from workbench.views.records import NOT_MEASURED, Cell, Change, DriftReport
-from workbench.views.sentences import change_lines, next_steps
-
-NEWEST = 2
-"""Rounds whose changes are told in words."""
+from workbench.views.sentences import headlines, next_steps
 
 
 class Criterion(NamedTuple):
@@ -42,7 +39,7 @@ class Story(NamedTuple):
     Attributes:
         record: the round that made it; None for a base or what was adopted.
         criteria: what the gate asked; empty where none judged it.
-        said: what the newest rounds did, in sentences.
+        said: what the newest round did, in sentences.
         steps: what to do next.
         names: what people call versions and policies, by digest.
     """
@@ -68,13 +65,13 @@ def story(inspection: Inspection, view: Overview, href: Href) -> Story:
     made = view.policies[-1].made_by
     record = next((r for r in inspection.rounds() if r.digest == made), None)
     names = inspection.names()
-    light = as_report(view)
+    light = as_report(view, since=max(1, view.rounds))
     verdict: Mapping[str, Any] | None = record.verdict if record else None
     return Story(
         view=view,
         record=record,
         criteria=criteria(verdict, names),
-        said=change_lines(light, since=max(1, view.rounds - NEWEST + 1)),
+        said=headlines(light),
         steps=next_steps(light, verdict),
         grid=grid(view, href),
         figures=tuple(figures(view, href)),
@@ -93,20 +90,23 @@ def criteria(verdict: Mapping[str, Any] | None, names: Mapping[str, str]) -> tup
     return tuple(sorted((_criterion(row, names, max(losses, 1)) for row in rows), key=lambda one: one.passed))
 
 
-def as_report(view: Overview) -> DriftReport:
-    """The lineage as far as sentences are made of it."""
-    cells = tuple(
-        tuple(_cell(view, policy.digest, policy.round, i) for i in range(len(view.versions)))
-        for policy in view.policies
+def as_report(view: Overview, since: int = 1) -> DriftReport:
+    """The lineage as far as sentences are made of it, with the changes of its rounds from one on."""
+    first = {v.digest: i for i, v in reversed(list(enumerate(view.versions)))}
+    cells: list[tuple[Cell, ...]] = []
+    for policy in view.policies:
+        own = {digest: _cell(view, policy.digest, policy.round, i) for digest, i in first.items()}
+        cells.append(tuple(own[v.digest] for v in view.versions))
+    return DriftReport(
+        view.policies, view.versions, view.condition, tuple(cells), changes(view, since), (), (), (), (), (), ()
     )
-    return DriftReport(view.policies, view.versions, view.condition, cells, changes(view), (), (), (), (), (), ())
 
 
-def changes(view: Overview) -> tuple[Change, ...]:
-    """What every round did to every version, each version once."""
+def changes(view: Overview, since: int = 1) -> tuple[Change, ...]:
+    """What every round from one on did to every version, each version once."""
     places = {v.digest: i for i, v in reversed(list(enumerate(view.versions)))}
     found: list[Change] = []
-    for policy in view.policies[1:]:
+    for policy in view.policies[since:]:
         for i in sorted(places.values()):
             version = view.versions[i]
             suite = f"retention/{version.digest}"

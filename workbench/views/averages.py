@@ -25,7 +25,7 @@ def averages_of(view: Overview, ledger: Ledger) -> tuple[Average, ...]:
         margins,  # pyright: ignore[reportArgumentType] - filled with series above
         policies=[p.digest for p in view.policies],
         versions=[v.digest for v in view.versions],
-        replaced=view.replaced(),
+        replaced=view.replaced,
     )
     return averages(matrix)
 

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
@@ -20,15 +22,15 @@ from workbench.views.reading import choose_condition
 from workbench.views.records import NOT_MEASURED, NamedVersion, PolicyView, VersionView
 from workbench.views.report import columns_of, policy_view
 
-NAMES = (
-    "accuracy", "above base", "from parent", "from base", "lost", "gained", "overconfident", "level", "tax", "step tax",
-    "length", "distinct-2", "refused", "refused safe", "refused unsafe",
-    "margin quartile 1", "margin quartile 2", "margin quartile 3", "margin quartile 4",
-)  # fmt: skip
-"""Numbers that are drawn."""
+NAMES = ("accuracy", "from parent", "from base", "overconfident", "level", "tax", "length", "distinct-2", "refused")
+"""Numbers that are drawn over all rounds, and KL."""
+NEW_NAMES = ("lost", "gained", "step tax", *(f"margin quartile {k}" for k in (1, 2, 3, 4)))
+"""Numbers that are drawn of the newest rounds."""
+NEWEST = 2
 
 
-class Overview(NamedTuple):
+@dataclass(frozen=True)
+class Overview:
     """A lineage as it is drawn.
 
     Attributes:
@@ -56,10 +58,18 @@ class Overview(NamedTuple):
         """One number; not measured where there is none."""
         return self.numbers.get((policy, name, suite), NOT_MEASURED)
 
+    @cached_property
+    def _suites(self) -> Mapping[str, tuple[str, ...]]:
+        found: dict[str, set[str]] = {}
+        for _, name, suite in self.numbers:
+            found.setdefault(name, set()).add(suite)
+        return {name: tuple(sorted(suites)) for name, suites in found.items()}
+
     def suites(self, name: str) -> tuple[str, ...]:
         """Suites that a number was computed of for any policy, sorted."""
-        return tuple(sorted({suite for _, each, suite in self.numbers if each == name}))
+        return self._suites.get(name, ())
 
+    @cached_property
     def trained(self) -> tuple[VersionView, ...]:
         """Versions the lineage was trained on, each once, the first time it was."""
         found: dict[str, VersionView] = {}
@@ -68,10 +78,12 @@ class Overview(NamedTuple):
                 found.setdefault(version.digest, version)
         return tuple(found.values())
 
+    @cached_property
     def distinct(self) -> tuple[VersionView, ...]:
         """All versions, each once."""
         return tuple({version.digest: version for version in reversed(self.versions)}.values())[::-1]
 
+    @cached_property
     def replaced(self) -> frozenset[str]:
         """Versions whose preference a later round replaced."""
         return superseded((p.version, p.update) for p in self.policies if p.version)
@@ -156,6 +168,7 @@ class Inspection:
         kept, digests = Numbers(self.places.engine, condition), [p.digest for p in policies]
         kept.keep(digests, told)
         found = kept.read(digests, NAMES, within=within, like="kl/")
+        found |= kept.read(digests[-NEWEST:], NEW_NAMES, within=within)
         return Overview(policies, versions, condition, within, found, kept.slices(digests[-1]))
 
     def condition(self, lineage: Sequence[PolicyRecord]) -> str | None:

@@ -8,6 +8,8 @@ from workbench.drift.power import DISCORDANT, smallest_share_change
 from workbench.drift.uncertainty import Estimate
 from workbench.views.records import Change, DriftReport, PolicyView
 
+MOST_TOLD = 6
+"""Sentences about one round."""
 MOST_PAIRS = 100_000
 """Beyond this many test pairs a change is too small to be worth looking for."""
 
@@ -24,6 +26,23 @@ def change_lines(report: DriftReport, *, since: int = 1) -> tuple[str, ...]:
         for one in report.changes
         if one.kind != "untrained" and one.round >= since
     )
+
+
+def headlines(report: DriftReport) -> tuple[str, ...]:
+    """What the newest round did for certain, its own version first, then by size; the rest is counted."""
+    mine = [one for one in report.changes if one.round == report.rounds and one.kind != "untrained"]
+    certain = [one for one in mine if one.kind == "own" or _is_certain(one)]
+    certain.sort(key=lambda one: (one.kind != "own", -abs(one.from_parent.value or 0)))
+    told = [
+        f"round {one.round} {_did(one)} on '{report.versions[one.version].name}'{_aside(one)}"
+        for one in certain[:MOST_TOLD]
+    ]
+    more, rest = len(certain) - len(told), len(mine) - len(certain)
+    if more > 0:
+        told.append(f"{more} further versions changed for certain, each by less")
+    if rest:
+        told.append(f"{rest} earlier version{'' if rest == 1 else 's'} changed by no more than may be chance")
+    return tuple(told)
 
 
 def pairs_needed(change: float, discordant: float = DISCORDANT) -> int | None:
@@ -93,6 +112,11 @@ class _Criterion(NamedTuple):
         kind, _, about = str(row["name"]).partition("/")
         value: Mapping[str, Any] = row["value"] or {"value": None, "n": 0}
         return cls(kind, about, float(row["threshold"] or 0), value["value"], int(value["n"]))
+
+
+def _is_certain(change: Change) -> bool:
+    low, high = change.from_parent.low, change.from_parent.high
+    return low is not None and high is not None and (low > 0 or high < 0)
 
 
 def _did(change: Change) -> str:
