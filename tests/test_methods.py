@@ -285,6 +285,12 @@ def test_settings_that_mean_nothing_are_refused(values, says):
         settings_from(values, RoundSettings, where="test")
 
 
+@pytest.mark.parametrize("method", ["recommended", "slice", "learner"])
+def test_where_every_pair_has_one_anchor_any_loss_is_exact(method):
+    settings = RoundSettings.model_validate({"method": method, "objective": {"loss": "ipo"}})
+    assert settings.schedule.kind in {"apart", "slice", "learner"}
+
+
 def test_what_is_said_of_the_reference_replaces_the_methods_reference():
     by_rule = RoundSettings.model_validate({"schedule": {"kind": "age"}})
     assert (by_rule.method, by_rule.anchors) == (

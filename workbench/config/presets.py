@@ -37,9 +37,10 @@ GEOMETRIC = "arXiv 2502.01203"
 
 METHODS: Mapping[str, Method] = {
     "recommended": Method(
-        "a quarter of every earlier round replayed, drawn anew in every epoch, and not let fall; base as reference",
+        "a quarter of every earlier round replayed, drawn anew in every epoch, held by the parent and not let fall; new pairs "
+        "held by the base",
         "docs/methods.md",
-        {"anchors": [BASE], "objective": SHARPER, "replay": QUARTER, "penalties": {"hold": 1.0}},
+        {"schedule": {"kind": "apart"}, "objective": SHARPER, "replay": QUARTER, "penalties": {"hold": 1.0}},
     ),
     "equal-replay": Method(
         "replay alone, as much of it as `recommended` has", "experience replay, arXiv 1811.11682",

@@ -23,6 +23,8 @@ class AnchorSettings(Settings):
     weight: float = Field(gt=0, le=1)
 
 
+ONE_EACH = frozenset({"given", "slice", "learner", "apart"})
+"""Schedules under which every pair has one anchor, so that its reference is a policy; of listed ones there may be several."""
 PARENT_ALONE = (AnchorSettings(policy="parent", weight=1.0),)
 
 
@@ -167,7 +169,7 @@ class RoundSettings(Settings):
         if abs(total - 1) > WEIGHT_TOLERANCE:
             weights = " + ".join(f"{a.weight:g}" for a in self.anchors)
             raise ValueError(f"anchors: weights must sum to 1, got {weights} = {total:g}")
-        several = len(names) > 1 or self.schedule.kind != "given" or 0 < self.moving.share < 1
+        several = len(names) > 1 or self.schedule.kind not in ONE_EACH or 0 < self.moving.share < 1
         if several and not self.objective.allow_approximate and not self.objective.exact:
             loss = self.objective.loss
             why = "needs each side apart" if loss in APPROXIMATE_LOSSES else "does not say `exact = True`"
