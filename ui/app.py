@@ -19,7 +19,7 @@ from ui.arena import Arena, add_arena
 from ui.avoiding import add_avoiding
 from ui.chores import Chores
 from ui.compare import add_compare
-from ui.drift import add_drift
+from ui.drift import add_asking, add_drift
 from ui.guard import Guard
 from ui.judging import Said, own_facts, project_facts, receipt_facts, showing_facts
 from ui.leads import PATH, add_leads, lead_page
@@ -103,6 +103,7 @@ def make_app(
     app.state.prepare = lambda: None
     if inspection is not None:
         app.state.prepare = add_drift(app, inspection)
+        add_asking(app, inspection, Chores(workspace))
         add_rounds(app, inspection, store, Chores(workspace))
         add_compare(app, inspection, store, arena)
     add_leads(app, lead_page(store, Chores(workspace), nobody=person), people.who)

@@ -6,14 +6,17 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
+from subprocess import TimeoutExpired
 from threading import Lock
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
+from anyio import to_thread
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 
 from preference_data.errors import PreferenceDataError
+from ui.chores import ChoreError, Chores
 from ui.shown import Lead, page, part
 from workbench.drift.metrics import accuracy_change
 from workbench.drift.uncertainty import Estimate, format_estimate
@@ -31,6 +34,8 @@ from workbench.views.rows import Found, Wanted, find_rows
 _LOG = logging.getLogger(__name__)
 AT_ONCE = 50
 """Rows of a page."""
+ASKED_AGAIN = 50
+"""Comparisons that one click asks again."""
 REMEMBERED = 4
 """Views whose parts are kept; a person looks at few at a time."""
 LEVELS = ("Last", "AP")
@@ -193,6 +198,23 @@ def _add_files(app: FastAPI, inspection: Inspection, drift: Drift) -> None:
         policy = _asked(request)["policy"] or inspection.newest()
         headers = {"content-disposition": 'attachment; filename="report.html"'}
         return HTMLResponse(html_report(inspection.places, policy), headers=headers)
+
+
+def add_asking(app: FastAPI, inspection: Inspection, chores: Chores) -> None:
+    """Add the one click that has people judge what was forgotten once more."""
+
+    @app.post("/drift/ask")
+    async def again(request: Request, _: Lead) -> HTMLResponse:
+        form = dict(parse_qsl((await request.body()).decode("utf-8", "replace")))
+        entry = next((e for e in inspection.places.versions.entries() if e.digest == form.get("version")), None)
+        if entry is None:
+            raise HTTPException(404, "no such version; open a cell of the page")
+        sources = inspection.places.versions.find(entry.digest).manifest.slices.get("source", {})
+        try:
+            told = await to_thread.run_sync(chores.ask_again, f"again-{entry.name}", list(sources), ASKED_AGAIN)
+        except (ChoreError, TimeoutExpired) as error:
+            raise HTTPException(409, f"nothing was asked: {error}") from error
+        return page("told.html", told=told)
 
 
 def cell_link(view: Overview, key: tuple[str, str, str]) -> str:
