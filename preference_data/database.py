@@ -8,7 +8,7 @@ that rows become visible in the order of their numbers.
 import os
 import sqlite3
 import uuid
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +25,7 @@ from preference_data.commits import WRITES, writers_of
 from preference_data.errors import StoreError
 
 BUSY_TIMEOUT_S = 30.0
-_CACHE_KIB = 65536
+CACHE_MIB = 64
 _WRITER_LOCK = 0x50524546
 _AGAIN = "nothing of this batch was stored"
 _ADVICE = {
@@ -52,12 +52,13 @@ def wal_is_safe(version: tuple[int, int, int]) -> bool:
     return version >= (3, 51, 3) and version != (3, 52, 0)
 
 
-def open_engine(url: str) -> Engine:
+def open_engine(url: str, *, cache_mib: int = CACHE_MIB) -> Engine:
     """An engine whose transactions are explicit and whose commits are durable. Nothing is opened yet.
 
     Args:
         url: `sqlite:////absolute/path.db` (`?timeout=` sets how many seconds to wait for a lock, 30 by default) or
             `postgresql+pg8000://user:password@host/name`.
+        cache_mib: memory SQLite may keep pages in, per connection.
 
     Raises:
         StoreError: the URL is no database URL, or names another database system.
@@ -74,6 +75,7 @@ def open_engine(url: str) -> Engine:
     waits = {} if "timeout" in parsed.query else {"timeout": BUSY_TIMEOUT_S}
     engine = create_engine(parsed, connect_args=waits)
     event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "connect", _cache_of(cache_mib))
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
@@ -195,7 +197,13 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # What is erased is overwritten, not left in free pages.
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("PRAGMA trusted_schema = OFF")
-    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+
+
+def _cache_of(mib: int) -> Callable[[sqlite3.Connection, object], None]:
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute(f"PRAGMA cache_size = -{1024 * mib}")
+
+    return prepare
 
 
 def _begin_sqlite(connection: Connection) -> None:

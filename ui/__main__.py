@@ -25,6 +25,8 @@ from workbench.views.inspection import Inspection
 if TYPE_CHECKING:
     from ui.openid import Provider
 
+LEDGER_CACHE_MIB = 4
+"""A page reads rows that lie together, once, over several connections."""
 SWITCH_S = 0.0002
 DATABASE = "WORKBENCH_DATABASE"
 WORKSPACE = "WORKBENCH_WORKSPACE"
@@ -120,7 +122,7 @@ def _arena(store: Store) -> Arena | None:
 
 
 def _inspection(workspace: str) -> Inspection | None:
-    return Inspection(Places(Path(workspace))) if workspace else None
+    return Inspection(Places(Path(workspace), cache_mib=LEDGER_CACHE_MIB)) if workspace else None
 
 
 def _is_loopback(host: str) -> bool:

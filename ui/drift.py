@@ -48,7 +48,8 @@ class Drift:
         """Read a workspace."""
         self.inspection = inspection
         self._kept: dict[tuple[str, str, str], tuple[object, Story, dict[str, str]]] = {}
-        self._lock = Lock()
+        self._late: dict[tuple[str, str], tuple[object, str]] = {}
+        self._lock, self._late_lock = Lock(), Lock()
 
     def prepare(self) -> None:
         """Make ready what is looked at first; whoever looks meanwhile waits for it."""
@@ -63,22 +64,36 @@ class Drift:
         Raises:
             HTTPException: nothing, or several policies, answer to the name.
         """
-        stamp, key = self.inspection.stamp(), (policy, within, against)
+        stamp, key = self.inspection.stamp(), (self._digest(policy), within, against)
         with self._lock:
             kept = self._kept.get(key)
             if kept is None or kept[0] != stamp:
-                told = self._told(policy, within)
+                told = self._told(key[0], within)
                 kept = (stamp, told, dict(self._parts(told, against)))
                 self._kept[key] = kept
                 while len(self._kept) > REMEMBERED:
                     del self._kept[next(iter(self._kept))]
             return kept[1], kept[2]
 
-    def _told(self, policy: str, within: str) -> Story:
+    def late(self, policy: str, name: str, make: Callable[[Overview], str]) -> str:
+        """A part that takes longer, made when it is first asked for."""
+        told, _ = self.view(policy, "", "")
+        stamp, key = self.inspection.stamp(), (told.view.policies[-1].digest, name)
+        with self._late_lock:
+            if key not in self._late or self._late[key][0] != stamp:
+                self._late[key] = (stamp, make(told.view))
+                while len(self._late) > 2 * REMEMBERED:
+                    del self._late[next(iter(self._late))]
+            return self._late[key][1]
+
+    def _digest(self, policy: str) -> str:
         try:
-            view = self.inspection.overview(policy or self.inspection.newest(), within=within)
+            return self.inspection.places.registry.resolve(policy).digest if policy else self.inspection.newest()
         except PolicyError as error:
             raise HTTPException(404, str(error)) from error
+
+    def _told(self, policy: str, within: str) -> Story:
+        view = self.inspection.overview(policy, within=within)
         return story(self.inspection, view, lambda p, name, suite: cell_link(view, (p, name, suite)))
 
     def _parts(self, told: Story, against: str) -> Iterator[tuple[str, str]]:
@@ -176,22 +191,25 @@ def _add_files(app: FastAPI, inspection: Inspection, drift: Drift) -> None:
         return _file(form, rows, figure or "numbers")
 
     @app.get("/drift/averages")
-    def averages(request: Request, _lead: Lead) -> HTMLResponse:
-        asked = _asked(request)
-        told, _parts = drift.view(*_place(asked))
-        found = averages_of(told.view, inspection.places.ledger)
-        rows = [(a.name, _said(a.value, signed=a.name not in LEVELS), a.convention) for a in found]
-        return HTMLResponse(part("drift_parts.html", "averages")(rows))
+    def averages(request: Request, _: Lead) -> HTMLResponse:
+        def make(view: Overview) -> str:
+            found = averages_of(view, inspection.places.ledger)
+            rows = [(a.name, _said(a.value, signed=a.name not in LEVELS), a.convention) for a in found]
+            return part("drift_parts.html", "averages")(rows)
+
+        return HTMLResponse(drift.late(_asked(request)["policy"], "averages", make))
 
     @app.get("/drift/people")
     def people(request: Request, _: Lead) -> HTMLResponse:
-        told, _parts = drift.view(*_place(_asked(request)))
-        found = people_of(inspection.places, [(v.name, v.digest) for v in told.view.trained])
-        points = tuple(Point(k, one.agreement, one.version) for k, one in enumerate(found, start=1))
-        drawn = lines(
-            [Line("agreement", points)], title="Agreement of people", unit="share that says the same", xs="version"
-        )
-        return HTMLResponse(part("drift_parts.html", "people")(found, drawn))
+        def make(view: Overview) -> str:
+            found = people_of(inspection.places, [(v.name, v.digest) for v in view.trained])
+            points = tuple(Point(k, one.agreement, one.version) for k, one in enumerate(found, start=1))
+            drawn = lines(
+                [Line("agreement", points)], title="Agreement of people", unit="share that says the same", xs="version"
+            )
+            return part("drift_parts.html", "people")(found, drawn)
+
+        return HTMLResponse(drift.late(_asked(request)["policy"], "people", make))
 
     @app.get("/drift/report.html")
     def report(request: Request, _: Lead) -> Response:

@@ -12,6 +12,7 @@ from pydantic import Field
 from sqlalchemy import Engine
 
 from preference_data.accounts import Accounts
+from preference_data.database import CACHE_MIB
 from preference_data.store import Store
 from preference_data.version_list import VersionList
 from workbench.config import Settings, read_settings
@@ -64,13 +65,17 @@ class WorkspaceSettings(Settings):
 class Places:
     """A workspace folder and what is in it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, cache_mib: int = CACHE_MIB) -> None:
         """Open a workspace.
+
+        Args:
+            root: its folder.
+            cache_mib: memory the ledger's database may keep pages in, per connection.
 
         Raises:
             ConfigError: the folder is none, or its settings are wrong.
         """
-        self.root = root.absolute()
+        self.root, self._cache_mib = root.absolute(), cache_mib
         if not (self.root / CONFIG).exists():
             raise ConfigError(f"{root}: no workspace here ({CONFIG} is missing); `workbench init {root}` makes one")
         self.settings = read_settings(self.root / CONFIG, WorkspaceSettings)
@@ -118,7 +123,7 @@ class Places:
     @cached_property
     def engine(self) -> Engine:
         """The ledger database."""
-        return open_ledger(self.ledger_url)
+        return open_ledger(self.ledger_url, cache_mib=self._cache_mib)
 
     @cached_property
     def objects(self) -> Objects:

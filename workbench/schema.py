@@ -23,7 +23,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from preference_data.database import open_engine, upgrade
+from preference_data.database import CACHE_MIB, open_engine, upgrade
 from preference_data.schema import Json
 
 MIGRATIONS = Path(__file__).with_name("migrations")
@@ -228,16 +228,17 @@ score = Table(
 )
 
 
-def open_ledger(url: str) -> Engine:
+def open_ledger(url: str, *, cache_mib: int = CACHE_MIB) -> Engine:
     """Open a ledger database and bring its tables up to date.
 
     Args:
         url: SQLAlchemy URL, such as `sqlite:////home/ada/project/ledger.db`.
+        cache_mib: memory SQLite may keep pages in, per connection.
 
     Raises:
         StoreError: the database cannot be opened or was written by a newer release.
     """
-    engine = open_engine(url)
+    engine = open_engine(url, cache_mib=cache_mib)
     upgrade(engine, MIGRATIONS)
     return engine
 

@@ -87,8 +87,10 @@ function markOpen() {
   matrix.querySelectorAll(".open").forEach((one) => one.classList.remove("open"));
   const wanted = here().get("cell");
   if (!wanted) return;
+  const [policy, ...rest] = wanted.split(" "), suite = rest.pop(), number = rest.join(" ");
+  const heads = [...matrix.querySelectorAll("thead th")].findIndex((head) => head.dataset.policy === policy);
   for (const row of matrix.querySelectorAll("tbody tr")) {
-    for (const cell of row.querySelectorAll("td")) if (addressOf(cell)?.get("cell") === wanted) cell.classList.add("open");
+    if (heads > 0 && row.dataset.suite === suite && row.dataset.number === number) row.cells[heads]?.classList.add("open");
   }
 }
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from sys import intern
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, and_, delete, func, insert, select
@@ -62,6 +63,15 @@ class Ledger:
         with reading(self._engine) as connection:
             rows = connection.execute(query.order_by(table.c.item)).all()
         return [Item(*row, detail={}) for row in rows] if brief else [Item(*row) for row in rows]
+
+    def columns(self, policy: str, suite: str, metric: str, numerics: str) -> tuple[list[str], list[float], list[str]]:
+        """Ids, values and groups of the measurements behind one number, by item id; the same words are kept once."""
+        query = select(table.c.item, table.c.value, table.c.group).where(
+            table.c.policy == policy, table.c.suite == suite, table.c.metric == metric, table.c.numerics == numerics
+        )
+        with reading(self._engine) as connection:
+            rows = connection.execute(query.order_by(table.c.item)).all()
+        return [intern(row[0]) for row in rows], [row[1] for row in rows], [intern(row[2]) for row in rows]
 
     def values(self, policies: Sequence[str], suite: str, metric: str, numerics: str) -> dict[str, dict[str, float]]:
         """One metric of several policies, for comparing them item by item.

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from workbench.drift.ledger import Ledger
+from workbench.drift.metrics import Series
 from workbench.drift.retention import retention_matrix
 from workbench.views.inspection import Overview
 from workbench.views.preferences import averages
-from workbench.views.reading import Reader
 from workbench.views.records import Average
 
 WHOLE = 30
@@ -15,14 +17,14 @@ WHOLE = 30
 
 def averages_of(view: Overview, ledger: Ledger) -> tuple[Average, ...]:
     """BWT, forgetting, FWT, Last and AP of a lineage, each with its convention."""
-    read = Reader(ledger, view.condition)
-    margins = {policy.digest: dict[str, object]() for policy in view.policies}
+    margins = {policy.digest: dict[str, Series]() for policy in view.policies}
     for after, version in sorted(set(_needed(view))):
-        found = read.series(view.policies[after].digest, f"retention/{version}", "margin")
-        if found is not None:
-            margins[view.policies[after].digest][version] = found
+        policy = view.policies[after].digest
+        items, values, groups = ledger.columns(policy, f"retention/{version}", "margin", view.condition or "")
+        if items:
+            margins[policy][version] = Series(tuple(items), np.array(values, dtype=np.float64), tuple(groups))
     matrix = retention_matrix(
-        margins,  # pyright: ignore[reportArgumentType] - filled with series above
+        margins,
         policies=[p.digest for p in view.policies],
         versions=[v.digest for v in view.versions],
         replaced=view.replaced,

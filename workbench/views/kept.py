@@ -1,6 +1,7 @@
 """Numbers of policies, kept in the ledger: computed once after a measurement, read whenever somebody looks."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from sys import intern
 from typing import Any
 
 from sqlalchemy import Engine, and_, delete, insert, select
@@ -77,8 +78,10 @@ class Numbers:
                 where = and_(number.c.policy.in_(part), number.c.numerics == self._condition,
                              number.c.slice == within, wanted)  # fmt: skip
                 for row in connection.execute(select(*columns).where(where)):
-                    policy, name, suite, *values = tuple(row)
-                    found[policy, name, suite] = Estimate(*values)
+                    policy, name, suite, *values, method = tuple(row)
+                    # The same few words, tens of thousands of times.
+                    key = (intern(policy), intern(name), intern(suite))
+                    found[key] = Estimate(*values, method=intern(method))
         return found
 
     def slices(self, policy: str) -> tuple[str, ...]:
