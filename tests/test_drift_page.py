@@ -196,6 +196,20 @@ def test_promoting_and_going_back_need_a_reason_and_a_runner(web, world):
     ]  # fmt: skip
 
 
+def test_a_round_that_failed_hangs_below_its_parent_and_is_tried_again(web, world):
+    plan = world.plan(world.second, "c" * 64)
+    from preference_data.records import canonical_json
+    from workbench.rounds.plan import plan_as_json, plan_digest
+
+    digest = plan_digest(plan)
+    world.ws.journal.begin(digest, plan.number, canonical_json(plan_as_json(plan)))
+    world.ws.journal.finish(digest, "failed", message="the loss is not finite")
+    assert "the loss is not finite" in web.get("/drift").text
+    page = web.get(f"/rounds/{digest}").text
+    assert "Try again" in page
+    assert web.get("/rounds").text.count("failed") >= 1
+
+
 def test_a_running_round_can_be_stopped(web, world):
     record = world.ws.journal.rounds()[-1]
     assert web.post(f"/rounds/{record.digest}/stop").status_code == 303
@@ -288,6 +302,9 @@ def test_a_round_asked_for_on_the_page_is_run_watched_and_planned_again_alike(tm
         (record,) = ws.journal.rounds()
         page = web.get(f"/rounds/{record.digest}").text
         assert "optimise" in page
+        taught = web.get(f"/rounds/{record.digest}/pairs").text
+        assert ">yes</pre>" in taught
+        assert "1 judgement:" in taught
         assert "Gate:" in page
         assert f"/drift?policy={record.child[:16]}" in page
         assert web.get("/drift").status_code == 200

@@ -99,7 +99,15 @@ class Drift:
     def _parts(self, told: Story, against: str) -> Iterator[tuple[str, str]]:
         view = told.view
         yield "said", part("drift_parts.html", "said")(told)
-        yield "lineage", graph(self.inspection.branches(), view.policies[-1].digest, lambda p: f"?policy={p[:16]}")
+        yield (
+            "lineage",
+            graph(
+                self.inspection.branches(),
+                view.policies[-1].digest,
+                lambda p: f"?policy={p[:16]}",
+                self.inspection.childless(),
+            ),
+        )
         yield "matrix", part("parts.html", "matrix")(told.grid)
         for one in told.figures:
             yield one.key, part("parts.html", "figure")(one)

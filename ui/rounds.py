@@ -32,6 +32,8 @@ from workbench.views.watched import Watched, state_of, watched
 
 SHOWN = 200
 """Rounds of the list, newest first."""
+AT_ONCE = 50
+"""Pairs of a page."""
 LAST = 10
 """Requests shown."""
 FIELDS = {"objective.beta": float, "training.learning_rate": float, "training.epochs": int, "replay.share": float}
@@ -129,6 +131,20 @@ def add_rounds(app: FastAPI, inspection: Inspection, store: Store, chores: Chore
             plan=as_toml(settings_of(record.plan)), once=secrets.token_hex(8), alive=runner_alive(inspection.places.root),
             child=inspection.names().get(record.child or "", ""), champion=_champion(inspection) == record.child,
         )  # fmt: skip
+
+    @app.get("/rounds/{digest}/pairs")
+    def pairs(digest: str, _: Lead, start: int = 0) -> HTMLResponse:
+        record = rounds.one(digest)
+        version = inspection.places.versions.find(json.loads(record.plan)["version"])
+        taught = version.pairs("train")
+        return page(
+            "pairs.html",
+            record=record,
+            pairs=taught[start : start + AT_ONCE],
+            start=start,
+            step=AT_ONCE,
+            total=len(taught),
+        )
 
     @app.get("/rounds/{digest}/part/{name}")
     def one_part(digest: str, name: str, _: Lead) -> HTMLResponse:

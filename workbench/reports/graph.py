@@ -1,11 +1,13 @@
-"""The lineage as a graph: a column per round from the base, a lane per branch, rounds that failed beside their parent."""
+"""The lineage as a graph: a column per round from the base, a lane per branch, rounds that failed below their parent."""
 
+import json
 from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
 from workbench.reports.charts import cut
 from workbench.reports.svg import element, linked, words
+from workbench.rounds.journal import RoundRecord
 from workbench.views.inspection import Branch
 
 STEP, LANE = 92.0, 46.0
@@ -13,13 +15,16 @@ DENSE = 20
 """Beyond so many rounds in a line, columns are narrow and only some are named."""
 
 
-def graph(branches: Sequence[Branch], shown: str, href: Callable[[str], str]) -> Markup:
+def graph(
+    branches: Sequence[Branch], shown: str, href: Callable[[str], str], childless: Sequence[RoundRecord] = ()
+) -> Markup:
     """The graph.
 
     Args:
         branches: all policies, oldest first.
         shown: digest of the policy whose lineage is looked at.
         href: where a policy is looked at.
+        childless: rounds that made no policy (yet); they hang below the policy they started from.
     """
     lanes = _lanes(branches)
     deepest = max((b.depth for b in branches), default=0)
@@ -34,6 +39,7 @@ def graph(branches: Sequence[Branch], shown: str, href: Callable[[str], str]) ->
         at = parents.get(at)
     inside = [_edge(places, b, line) for b in branches if b.policy.parent in places]
     inside += [_node(b, places[b.policy.digest], line, shown, href, named=not dense) for b in branches]
+    inside += _stumps(places, childless)
     width, height = 80 + deepest * step + 60, 26 + (max(lanes.values(), default=0) + 1) * LANE
     return element(
         "svg", *inside, viewBox=f"0 0 {width:.0f} {height:.0f}", width=f"{width:.0f}", height=f"{height:.0f}",
@@ -83,6 +89,23 @@ def _node(  # noqa: PLR0917
     if named or policy.digest == shown:
         parts.append(words(x, y + 22, cut(_short(branch), 13), anchor="middle"))
     return linked(href(policy.digest), *parts)
+
+
+def _stumps(places: dict[str, tuple[float, float]], childless: Sequence[RoundRecord]) -> list[Markup]:
+    """A cross below a policy for all rounds from it that failed or go on; it leads to the newest of them."""
+    newest: dict[str, RoundRecord] = {}
+    counts: dict[str, int] = {}
+    for record in childless:
+        parent = str(json.loads(record.plan)["parent"])
+        newest[parent], counts[parent] = record, counts.get(parent, 0) + 1
+    found: list[Markup] = []
+    for parent, record in newest.items():
+        if parent in places:
+            x, y = places[parent]
+            told = f"{counts[parent]} round(s) from here made no policy; the newest is {record.state}: {record.message}"
+            cross = element("text", element("title", told), "✕", x=x + 12, y=y + 14, class_="stump")
+            found.append(linked(f"/rounds/{record.digest}", cross))
+    return found
 
 
 def _short(branch: Branch) -> str:

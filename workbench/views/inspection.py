@@ -127,6 +127,10 @@ class Inspection:
         """All rounds, oldest first, those without a child as well."""
         return self.places.journal.rounds()
 
+    def childless(self) -> tuple[RoundRecord, ...]:
+        """Rounds that have no policy to show: failed, stopped, or still running; oldest first."""
+        return tuple(r for r in self.rounds() if r.child is None)
+
     def moves(self) -> Sequence[Move]:
         """Where the champion was, oldest first."""
         return self.places.registry.history()
