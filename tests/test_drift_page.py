@@ -315,6 +315,32 @@ def test_a_round_asked_for_on_the_page_is_run_watched_and_planned_again_alike(tm
         assert [state for *_, state in asked(ws)] == ["done", "done"]
 
 
+def test_both_answer_a_prompt_where_the_endpoint_serves_them(world):
+    from tests.test_arena import NUMERICS, ref, speak
+    from ui.arena import Arena
+    from workbench.runner import endpoint
+
+    first, second = world.first.digest, world.second.digest
+    serving = {"one": ref(first), "two": ref(second)}
+    with (
+        running(lambda _: endpoint(speak, serving, NUMERICS, key="k")) as url,
+        drift_served(world.ws, arena=Arena(world.ws.store, f"{url}/v1", "k")) as page,
+        client(page) as web,
+    ):
+        assert "Ask both" in web.get("/compare").text
+        asked = {"prompt": "hello", "first": first, "second": second}
+        said = web.post("/compare/say", json=asked).json()
+        assert said == {
+            "first": f"I am {first[-1]} and heard hello.",
+            "second": f"I am {second[-1]} and heard hello.",
+        }
+        missing = web.post("/compare/say", json=asked | {"first": world.base.digest})
+        assert (missing.status_code, "does not serve" in missing.json()["detail"]) == (409, True)
+        assert web.post("/compare/say", json=asked | {"prompt": "break"}).status_code == 503
+    with drift_served(world.ws) as page, client(page) as web:
+        assert "Ask both" not in web.get("/compare").text
+
+
 def test_policies_are_ranked_by_what_people_preferred(web, world):
     entries = []
     for i in range(20):

@@ -4,6 +4,7 @@ The answers come from any OpenAI-compatible endpoint that streams. Which policy 
 known to this process alone until the vote is stored.
 """
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator
@@ -84,6 +85,31 @@ class Arena:
         while len(self._battles) > MOST_BATTLES:
             del self._battles[next(iter(self._battles))]
         return name
+
+    async def say(self, policies: tuple[str, str], prompt: str) -> tuple[str, str]:
+        """What two policies, by digest, answer to a prompt under one seed, named and not blind.
+
+        Raises:
+            HTTPException: the endpoint cannot be reached, does not serve one of them, or breaks off.
+        """
+        served = {policy: name for name, policy in (await self._models()).items()}
+        if missing := [policy for policy in policies if policy not in served]:
+            raise HTTPException(409, f"the endpoint does not serve {missing[0][:12]}; start it with "
+                                     "`workbench serve --policy ONE --policy TWO`")  # fmt: skip
+        seed = secrets.randbelow(2**31)
+        try:
+            async with httpx.AsyncClient(timeout=_TIMEOUT, headers=self._headers) as client:
+                first, second = await asyncio.gather(*(self._whole(client, served[p], prompt, seed) for p in policies))
+        except httpx.HTTPError as error:
+            raise HTTPException(503, f"{self._endpoint}: no answer ({type(error).__name__}); try again") from error
+        return first, second
+
+    async def _whole(self, client: httpx.AsyncClient, model: str, prompt: str, seed: int) -> str:
+        body = {"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": TEMPERATURE,
+                "top_p": TOP_P, "max_tokens": MAX_TOKENS, "seed": seed}  # fmt: skip
+        answer = await client.post(f"{self._endpoint}/chat/completions", json=body)
+        answer.raise_for_status()
+        return str(answer.json()["choices"][0]["message"]["content"])
 
     async def answer(self, name: str, person: str, side: int) -> AsyncIterator[str]:
         """The text of one side as it comes, in pieces."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, ConfigDict, Field
 
 from preference_data.battles import Battle, battles
 from preference_data.store import Store
@@ -21,6 +22,16 @@ from workbench.views.rows import Found, Row, Wanted, find_rows
 
 AT_ONCE = 20
 KEPT = ("first", "second", "suite", "sort", "start")
+
+
+class Say(BaseModel):
+    """A prompt for two policies."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: str = Field(min_length=1, max_length=20_000)
+    first: str = Field(max_length=64)
+    second: str = Field(max_length=64)
 
 
 def add_compare(app: FastAPI, inspection: Inspection, store: Store, arena: Arena | None) -> None:
@@ -39,6 +50,13 @@ def add_compare(app: FastAPI, inspection: Inspection, store: Store, arena: Arena
             rate=_said(win_rate(fought, first.digest, second.digest)) if first and second else "",
             rankings=_rankings(fought, names), battles=len(fought),
         )  # fmt: skip
+
+    if arena is not None:
+
+        @app.post("/compare/say")
+        async def say(asked: Say, _: Lead) -> dict[str, str]:
+            first, second = await arena.say((asked.first, asked.second), asked.prompt)
+            return {"first": first, "second": second}
 
     @app.get("/compare/comparator.json")
     def comparator(request: Request, _: Lead) -> Response:
