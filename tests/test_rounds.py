@@ -15,6 +15,7 @@ from workbench import assembly
 from workbench.config import AnchorSettings
 from workbench.errors import ArtifactError, JournalError, PolicyError, StopRequested, WiringError
 from workbench.failpoints import VARIABLE
+from workbench.rounds.run import run_round
 from workbench.workspace import Workspace
 
 PRELOAD = ["workbench.scoring.score", "workbench.training.optimise", "workbench.evaluation.evaluate"]
@@ -64,6 +65,38 @@ def test_a_round_run_again_is_the_same_round(workspace, expected):
     assert first_round(workspace).run(where="here").child.digest == expected
     assert first_round(Workspace(workspace.root)).run(where="here").child.digest == expected
     assert len(workspace.journal.rounds()) == 1
+
+
+def test_the_gate_judges_what_ships(workspace, expected):
+    planned = first_round(workspace, judged="merged")
+    outcome = planned.run(where="here")
+    assert (outcome.child.digest, outcome.state) == (expected, "promoted")
+    (merged,) = {step.output for step in workspace.journal.status(outcome.round).steps if step.name == "merge"}
+    own, shipped = (
+        {m.suite: len(workspace.ledger.items(p, m.suite, m.metric, m.numerics)) for m in workspace.ledger.suites(p)}
+        for p in (expected, merged)
+    )
+    assert own == shipped
+    # Folded weights round otherwise, and say nearly the same.
+    suite = f"retention/{workspace.version('polite').digest}"
+    condition = workspace.ledger.suites(expected)[0].numerics
+    for a, b in zip(*(workspace.ledger.items(p, suite, "margin", condition) for p in (expected, merged)), strict=True):
+        assert a.value == pytest.approx(b.value, abs=1e-3)
+
+
+def test_an_artifact_that_was_damaged_on_the_way_is_refused(workspace):
+    from safetensors.torch import load_file, save_file
+
+    def damaging(job, report):
+        assembly.merge(job, report)
+        for file in Path(job.output).glob("*.safetensors"):
+            save_file({name: 3 * one for name, one in load_file(file).items()}, file, metadata={"format": "pt"})
+
+    gate = {"max_kl_base": 0.1, "max_kl_parent": 0.1}
+    assert first_round(workspace, gate=gate).run(where="here", promote=False).verdict.passed
+    planned = first_round(workspace, gate=gate, judged="merged")
+    outcome = run_round(planned.plan, replace(assembly.IN_PROCESS, merge=damaging), workspace.services())
+    assert (outcome.state, [c.name for c in outcome.verdict.failures]) == ("rejected", ["kl/parent", "kl/base"])
 
 
 def test_anchors_that_are_one_policy_count_together(workspace):

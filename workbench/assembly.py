@@ -15,8 +15,10 @@ from workbench.config import NumericsSettings
 from workbench.tasks import (
     EvaluateJob,
     GenerateJob,
+    MergeJob,
     Plan,
     PolicyRef,
+    Progress,
     Report,
     ScoreJob,
     Speak,
@@ -64,6 +66,12 @@ def generate(job: GenerateJob, report: Report) -> None:
     run(job, report)
 
 
+def merge(job: MergeJob, report: Report) -> None:
+    """`workbench.models.export.export`, folded into the base."""
+    export_policy(job.policy, Path(job.output), merged=True)
+    report(Progress("merge", 1, 1, {}))
+
+
 def workload(plan: Plan) -> Workload:
     """`workbench.models.cost.workload`: loads the tokenizer, no weights."""
     _quiet()
@@ -107,7 +115,7 @@ def scores_of(folder: Path) -> "dict[str, PairScore]":
     return run(folder)
 
 
-IN_PROCESS = Tools(score=score, optimise=optimise, evaluate=evaluate, generate=generate)
+IN_PROCESS = Tools(score=score, optimise=optimise, evaluate=evaluate, generate=generate, merge=merge)
 
 
 @contextmanager

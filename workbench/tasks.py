@@ -174,6 +174,15 @@ class TrainJob:
 
 
 @dataclass(frozen=True, slots=True)
+class MergeJob:
+    """A policy's adapter folded into its base, written to `output` as a full model."""
+
+    policy: PolicyRef
+    output: str
+    numerics: NumericsSettings
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluateJob:
     """Measurements of one policy.
 
@@ -305,6 +314,7 @@ class Plan:
         lineage: the base and what came of it, the parent last.
         start_from: whose weights training starts from.
         update: True if the version replaces the one before it, or the digest of the one it replaces.
+        judged: what the gate judges, the child or its weights folded into the base.
     """
 
     number: int
@@ -326,6 +336,7 @@ class Plan:
     moving: MovingSettings = field(default_factory=MovingSettings)
     penalties: PenaltySettings = field(default_factory=PenaltySettings)
     after: AfterSettings = field(default_factory=AfterSettings)
+    judged: Literal["child", "merged"] = "child"
 
     @property
     def start(self) -> PolicyRef:
@@ -344,3 +355,4 @@ class Tools:
     optimise: Callable[[TrainJob, Report], None]
     evaluate: Callable[[EvaluateJob, Report], None]
     generate: Callable[[GenerateJob, Report], None]
+    merge: Callable[[MergeJob, Report], None]

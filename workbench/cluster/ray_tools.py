@@ -18,9 +18,9 @@ from ray.exceptions import RayTaskError, WorkerCrashedError
 
 from preference_data.versions import load_version
 from workbench.errors import WorkerError
-from workbench.tasks import EvaluateJob, GenerateJob, Part, Progress, Report, ScoreJob, Tools, TrainJob
+from workbench.tasks import EvaluateJob, GenerateJob, MergeJob, Part, Progress, Report, ScoreJob, Tools, TrainJob
 
-Job = ScoreJob | TrainJob | EvaluateJob | GenerateJob
+Job = ScoreJob | TrainJob | EvaluateJob | GenerateJob | MergeJob
 POLL_S = 0.2
 
 
@@ -65,6 +65,7 @@ def ray_tools(local: Tools, options: RayOptions) -> Tools:
         optimise=_as_task(local.optimise, options),
         evaluate=_as_task(local.evaluate, options),
         generate=_as_task(local.generate, options),
+        merge=_as_task(local.merge, options),
     )
 
 

@@ -145,6 +145,8 @@ class RoundSettings(Settings):
     numerics: NumericsSettings = NumericsSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     gate: GateSettings = GateSettings()
+    judged: Literal["child", "merged"] = "child"
+    """What the gate judges: the child as it was trained, or its adapter folded into the base, as it is exported to ship."""
 
     @model_validator(mode="before")
     @classmethod

@@ -45,7 +45,8 @@ def _beyond_the_plain(plan: Plan) -> dict[str, Any]:
     changed = {
         name: found for name, part in parts.items() if (found := part.model_dump(mode="json", exclude_defaults=True))
     }
-    return changed | ({"start": plan.start_from} if plan.start_from != "parent" else {})
+    words = {"start": (plan.start_from, "parent"), "judged": (plan.judged, "child")}
+    return changed | {name: given for name, (given, default) in words.items() if given != default}
 
 
 def plan_digest(plan: Plan) -> str:

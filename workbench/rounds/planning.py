@@ -75,6 +75,7 @@ def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) 
         moving=settings.moving,
         penalties=settings.penalties,
         after=settings.after,
+        judged=settings.judged if settings.training.method == "lora" else "child",
     )
     return _without_what_has_no_effect(plan)
 

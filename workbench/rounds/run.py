@@ -35,6 +35,7 @@ from workbench.rounds.plan import (
 from workbench.tasks import (
     EvaluateJob,
     GenerateJob,
+    MergeJob,
     Plan,
     PolicyRef,
     Progress,
@@ -109,7 +110,10 @@ def run_round(plan: Plan, tools: Tools, services: Services, *, promote: bool = T
         for policy in earlier.values():
             steps.evaluate(policy, against={})
         steps.evaluate(services.registry.ref(child), against=earlier)
-        verdict = judge(plan.gate, measured(plan, child.digest, services.ledger))
+        judged = steps.judged(child)
+        if judged.digest != child.digest:
+            steps.evaluate(judged, against=earlier)
+        verdict = judge(plan.gate, measured(plan, judged.digest, services.ledger))
         return steps.end(child, verdict, promote=promote)
     except StopRequested as stop:
         services.journal.finish(steps.round, "stopped", message=str(stop))
@@ -232,6 +236,18 @@ class _Steps:
             name=f"round-{plan.number}-{self.round[:8]}",
             facts={"anchors": {a.policy.digest: a.weight for a in held.anchors}, "update": plan.update},
         )
+
+    def judged(self, child: PolicyRecord) -> PolicyRef:
+        """What the gate judges: the child, or its weights folded into the base, which round otherwise."""
+        own = self._services.registry.ref(child)
+        if self._plan.judged == "child":
+            return own
+
+        def work(output: Path, report: Report) -> None:
+            self._tools.merge(MergeJob(own, str(output), self._plan.numerics), report)
+
+        folder = self._step("merge", work)
+        return own._replace(digest=Path(folder).name, kind="full", path=folder)
 
     def evaluate(self, policy: PolicyRef, against: dict[str, PolicyRef]) -> None:
         """Measure what is not measured yet of one policy, and add it to the ledger."""
