@@ -151,7 +151,13 @@ def test_nobody_gets_anything_without_logging_in(web):
 def test_whoever_logs_in_judges_under_their_name_until_they_log_out(web):
     answer = log_in(web)
     assert {"httponly", "samesite=strict"} <= {part.strip().lower() for part in answer.headers["set-cookie"].split(";")}
-    assert web.http.get("/api/me").json() == {"person": "ann", "leads": False, "accounts": True, "arena": False}
+    assert web.http.get("/api/me").json() == {
+        "person": "ann",
+        "leads": False,
+        "accounts": True,
+        "arena": False,
+        "drift": False,
+    }
     (shown,) = web.http.post("/api/take", json={"project": "p", "count": 1}).json()["showings"]
     tie = {"kind": "pairwise", "verdict": "tie"}
     assert web.http.post("/api/judge", json={"lease": shown["lease"], "opinion": tie}).status_code == 200

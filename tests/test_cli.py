@@ -176,9 +176,11 @@ def test_settings_that_plan_writes_are_read_back_the_same(tmp_path, two_rounds):
     read = read_settings(file, RoundSettings)
     assert read.training.epochs == 3
     assert [a.policy for a in read.anchors] == ["base"]
-    assert read.model_copy(update={"training": RoundSettings().training, "anchors": RoundSettings().anchors}) == (
-        RoundSettings()
-    )
+    # Anchors that are named take the place of the method's whole reference, its schedule with it.
+    default = RoundSettings()
+    assert read.schedule.kind == "given"
+    again = {"training": default.training, "anchors": default.anchors, "schedule": default.schedule}
+    assert read.model_copy(update=again) == default
     assert "# Inverse temperature, per nat" in file.read_text()
     assert run("plan", "--write", file, code=1).startswith(f"error: {file}: exists")
 
