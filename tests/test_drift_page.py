@@ -99,6 +99,10 @@ def test_numbers_of_a_figure_come_as_csv_that_no_spreadsheet_runs(web, world):
     rows = list(csv.DictReader(io.StringIO(web.get("/drift/numbers.csv", params={"figure": "newest"}).text)))
     assert {row["suite"] for row in rows} == {f"retention/{PLAIN}", f"retention/{POLITE}"}
     assert all(row["name"] == "from parent" and row["n"] == "20" for row in rows)
+    page = web.get("/drift").text
+    for figure in re.findall(r"figure=(\w+)\">CSV", page):
+        assert len(web.get("/drift/numbers.csv", params={"figure": figure}).text.splitlines()) > 1, figure
+    assert {"frontier", "pareto", "kl", "tax"} <= set(re.findall(r"figure=(\w+)\">CSV", page))
     world.ws.versions.add("=cmd|' /C calc'!A0", "e" * 64)
     everything = web.get("/drift/numbers.csv").text
     assert "\n=" not in everything

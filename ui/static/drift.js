@@ -15,10 +15,16 @@ async function text(address) {
 
 // Rows.
 
+let latest = 0;   // an answer that comes after rows were closed, or others asked for, is dropped
+
 async function showRows(query, { move = true } = {}) {
+  const mine = ++latest;
   try {
-    rows.innerHTML = await text(`/drift/rows?${query}`);   // made by the server from templates that escape
+    const found = await text(`/drift/rows?${query}`);
+    if (mine !== latest) return;
+    rows.innerHTML = found;   // made by the server from templates that escape
   } catch (error) {
+    if (mine !== latest) return;
     rows.textContent = `These rows cannot be shown: ${error.message}`;
   }
   markDifferences(rows);
@@ -35,6 +41,7 @@ function close() {
   const query = here();
   for (const name of ["cell", "turn", "start"]) query.delete(name);
   history.pushState(null, "", `?${query}`);
+  latest++;
   rows.replaceChildren();
   markOpen();
   matrix.querySelector("td[tabindex='0']")?.focus();
@@ -42,7 +49,7 @@ function close() {
 
 window.addEventListener("popstate", () => {
   if (here().get("cell")) showRows(here(), { move: false });
-  else { rows.replaceChildren(); markOpen(); }
+  else { latest++; rows.replaceChildren(); markOpen(); }
 });
 
 document.addEventListener("click", (event) => {

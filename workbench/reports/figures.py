@@ -125,30 +125,35 @@ def divergences(view: Overview, href: Href) -> Figure:
 def frontier(view: Overview) -> Figure:
     """What was gained for the distance moved."""
     given: list[Spot] = []
+    keys: list[tuple[str, str, str]] = []
     for policy in view.policies[1:]:
-        moved = view.number(policy.digest, f"kl/{view.policies[0].digest}", f"samples/{policy.version}")
-        gained = view.number(policy.digest, "from base", f"retention/{policy.version}")
-        given.append(Spot(called(policy), _root(moved), gained, "champion" if policy.champion else ""))
+        moved = (policy.digest, f"kl/{view.policies[0].digest}", f"samples/{policy.version}")
+        gained = (policy.digest, "from base", f"retention/{policy.version}")
+        keys += [moved, gained]
+        kind = "champion" if policy.champion else ""
+        given.append(Spot(called(policy), _root(view.number(*moved)), view.number(*gained), kind))
     title = "What a round gained for how far it moved from the base"
     note = "Gain on its own version against the square root of the KL to the base (axes of arXiv 2210.10760)."
     drawn = spots(given, title=title, units=("square root of KL to base", "gain of accuracy"), joined=False)
-    return _figure("frontier", title, note, drawn, ())
+    return _figure("frontier", title, note, drawn, keys)
 
 
 def pareto(view: Overview) -> Figure:
     """What is known of all versions, against what it cost."""
     given: list[Spot] = []
-    suites = view.suites("tax")
+    keys: list[tuple[str, str, str]] = []
     for policy in view.policies[1:]:
         done = [v for v in view.trained if (v.trained_in or 0) <= policy.round and v.digest not in view.replaced]
-        known = [view.number(policy.digest, "accuracy", f"retention/{v.digest}") for v in done]
-        cost = [view.number(policy.digest, "tax", suite) for suite in suites]
+        known = [(policy.digest, "accuracy", f"retention/{v.digest}") for v in done]
+        cost = [(policy.digest, "tax", suite) for suite in view.suites("tax")]
         if known and cost:
             mark = "champion" if policy.champion else "update" if policy.update else ""
-            given.append(Spot(called(policy), average(cost).scaled(100), average(known), mark))
+            spent, held = (average([view.number(*key) for key in part]) for part in (cost, known))
+            given.append(Spot(called(policy), spent.scaled(100), held, mark))
+            keys += [*known, *cost]
     title = "Gain against tax, policy by policy"
     note = "Mean accuracy on all versions taught so far against the mean tax of all suites: up and left is better."
-    return _figure("pareto", title, note, spots(given, title=title, units=("tax in points", "accuracy")), ())
+    return _figure("pareto", title, note, spots(given, title=title, units=("tax in points", "accuracy")), keys)
 
 
 def margins(view: Overview, href: Href) -> Figure:
