@@ -136,6 +136,7 @@ def test_a_server_that_is_gone_is_said(visit):
     lea.sees("the server does not answer")
     lea.context.set_offline(False)
     lea.until("document.querySelector('#live').textContent === ''")
+    assert lea.tab.locator("#matrix td").count() > 0
 
 
 PATHS = ("/drift", "/rounds", "/compare", "round", "rows")

@@ -126,9 +126,12 @@ def test_a_pinned_baseline_is_compared_on_every_version(web):
     assert "+0.200 [" in page  # plain: 14 right now, 10 of the base
 
 
-def test_an_unknown_policy_and_an_unknown_round_are_told(web):
+def test_an_unknown_policy_and_an_unknown_round_are_told(web, world):
     assert "unknown; there are: tiny" in web.get("/drift", params={"policy": "nobody"}).json()["detail"]
     assert web.get("/rounds/ffff").status_code == 404
+    for path in ("/drift?against=nobody", f"/rounds/{world.ws.journal.rounds()[0].digest}/pairs"):
+        answer = web.get(path)  # a baseline nobody knows; a version whose folder is gone
+        assert (answer.status_code, "message" in answer.json()) == (409, True), path
     assert web.get("/compare", params={"first": "nobody"}).status_code == 404
 
 

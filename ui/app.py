@@ -11,7 +11,7 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 
 from preference_data.accounts import Account, Accounts
-from preference_data.errors import QueueError, Refused, StoreError
+from preference_data.errors import PreferenceDataError, QueueError, Refused, StoreError
 from preference_data.projects import Projects
 from preference_data.queue import Queue
 from preference_data.store import Store
@@ -26,6 +26,7 @@ from ui.leads import PATH, add_leads, lead_page
 from ui.people import Local, LoggedIn, Person, add_login
 from ui.rounds import add_rounds
 from ui.shown import LEADS, add_styles
+from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
     from ui.openid import Provider
@@ -111,6 +112,8 @@ def make_app(
     app.add_exception_handler(Refused, _answer(409))
     app.add_exception_handler(QueueError, _answer(404))
     app.add_exception_handler(StoreError, _answer(503))
+    app.add_exception_handler(PreferenceDataError, _answer(409))
+    app.add_exception_handler(WorkbenchError, _answer(409))
     app.add_exception_handler(401, _log_in_first)
     app.add_middleware(Guard, hosts=hosts, scheme=scheme, gradio=PATH)
     return app

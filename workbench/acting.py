@@ -75,8 +75,10 @@ def _act(ws: Workspace, request: Request, where: Where, watch: Watch) -> None:
             GateSettings.model_validate(given["gate"])  # kept by the request itself; see `views.asked`
         case "generate":
             ws.generate(Path(given["prompts"]), policy=given["policy"], where=where, watch=watch)
-        case "import" | "freeze" | "explain":
+        case "import" | "freeze":
             raise ConfigError(f"{request.kind}: not done by a runner; use `workbench {request.kind}`")
+        case "explain":
+            raise ConfigError("explain: no runner can do this yet; open the rows of the cell on the drift page")
         case _:
             assert_never(request.kind)
 

@@ -5,7 +5,8 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,8 +65,8 @@ QUICK = Load(Scale(6, 13, 30), cells=10, live_s=14, settled_s=4)
 def measure_page(tell: Callable[[str], None], *, quick: bool) -> list[Figure]:
     """First view, cells, memory, accessibility and the report's file."""
     load = QUICK if quick else FULL
-    with _folder(quick) as folder:
-        world = DashboardWorld(folder, load.ledger, tell)
+    with _folder(quick=quick) as folder:
+        world = DashboardWorld(Path(folder), load.ledger, tell)
         tell("looking at the page")
         return [*_look(world, load), *_file(world)]
 
@@ -73,8 +74,8 @@ def measure_page(tell: Callable[[str], None], *, quick: bool) -> list[Figure]:
 def measure_live(tell: Callable[[str], None], *, quick: bool) -> list[Figure]:
     """Live refresh while a round runs."""
     load = QUICK if quick else FULL
-    with _folder(quick) as folder:
-        return list(_live(DashboardWorld(folder, load.ledger, tell), load, tell))
+    with _folder(quick=quick) as folder:
+        return list(_live(DashboardWorld(Path(folder), load.ledger, tell), load, tell))
 
 
 def _look(world: DashboardWorld, load: Load) -> Iterator[Figure]:
@@ -203,35 +204,11 @@ def _run_round(world: DashboardWorld, stop: threading.Event) -> None:
             return
 
 
-def _folder(quick: bool) -> Any:  # noqa: FBT001
+def _folder(*, quick: bool) -> AbstractContextManager[str]:
+    """Where the ledger lies: a folder that stays if the environment names one, else one that goes."""
     given = os.environ.get(WORK)
-    if not given:
-        return _Temporary()
-    return _Kept(Path(given) / ("dashboard-quick" if quick else "dashboard"))
+    kept = Path(given or "") / ("dashboard-quick" if quick else "dashboard")
+    return nullcontext(str(kept)) if given else tempfile.TemporaryDirectory()
 
 
-class _Kept:
-    """A folder that stays."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __enter__(self) -> Path:
-        return self._folder
-
-    def __exit__(self, *_: object) -> None:
-        """Leave it."""
-
-
-class _Temporary(tempfile.TemporaryDirectory[str]):
-    """A folder that goes."""
-
-    def __enter__(self) -> Path:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return Path(super().__enter__())
-
-
-def _parts() -> dict[str, Callable[..., Sequence[Figure]]]:
-    return {"gate": measure_gate, "page": measure_page, "live": measure_live}
-
-
-PARTS = _parts()
+PARTS = {"gate": measure_gate, "page": measure_page, "live": measure_live}

@@ -11,6 +11,7 @@ from workbench.config.written import as_toml
 from workbench.drift.uncertainty import format_estimate
 from workbench.places import Places
 from workbench.rebasing import moved_settings
+from workbench.reports.figures import nowhere
 from workbench.reports.story import Story, story
 from workbench.views.averages import averages_of
 from workbench.views.inspection import Inspection, Overview
@@ -92,7 +93,7 @@ def plan_text(told: Story) -> str:
 def _told(places: Places, policy: str) -> tuple[Story, tuple[Average, ...]]:
     inspection = Inspection(places)
     view = inspection.overview(policy)
-    return story(inspection, view, lambda *_: None), averages_of(view, places.ledger)
+    return story(inspection, view, nowhere), averages_of(view, places.ledger)
 
 
 def _named(averages: tuple[Average, ...]) -> list[dict[str, str]]:

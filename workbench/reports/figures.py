@@ -230,7 +230,7 @@ def _over_rounds(
     for suite, title in suites:
         keys = [(policy.digest, name, suite) for policy in view.policies[first:]]
         # A point of two hundred is too small to be aimed at; the matrix leads to all of them.
-        there = href if len(keys) <= FEW else _nowhere
+        there = href if len(keys) <= FEW else nowhere
         points = tuple(
             Point(policy.round, value.scaled(times), called(policy), there(*key))
             for policy, key in zip(view.policies[first:], keys, strict=True)
@@ -243,7 +243,7 @@ def _over_rounds(
     return [line for line, _ in chosen], [key for _, keys in chosen for key in keys]
 
 
-def _nowhere(*_: str) -> None:
+def nowhere(*_: str) -> None:
     """No rows."""
 
 

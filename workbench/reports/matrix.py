@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from workbench.drift.uncertainty import Estimate, format_estimate
-from workbench.reports.figures import Href, kind_of
+from workbench.reports.figures import Href, kind_of, nowhere
 from workbench.views.inspection import Overview
 from workbench.views.records import PolicyView
 
@@ -50,7 +50,7 @@ class Grid(NamedTuple):
 def grid(view: Overview, href: Href) -> Grid:
     """R and the tax of a lineage: accuracy on held-out pairs of each version, capability against the base."""
     if len(view.policies) > NARROW:
-        href = _nowhere  # where cells are, not links in them, says what to open
+        href = nowhere  # where cells are, not links in them, says what to open
     narrow, measured = len(view.policies) > NARROW, set(view.suites("accuracy"))
     found = [
         Row(version.name, f"retention/{version.digest}", "accuracy", tuple(
@@ -68,10 +68,6 @@ def grid(view: Overview, href: Href) -> Grid:
         for suite in suites
     ]
     return Grid(view.policies, tuple(found), narrow)
-
-
-def _nowhere(*_: str) -> None:
-    """No rows."""
 
 
 def _retention(view: Overview, policy: PolicyView, suite: str, about: tuple[str, str], href: Href) -> Square:  # noqa: PLR0917

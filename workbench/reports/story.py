@@ -18,7 +18,7 @@ class Criterion(NamedTuple):
     """One line of the gate.
 
     Attributes:
-        value: with its interval, in words; `mark`, `low` and `high` place it against the threshold.
+        value: with its interval, in words; empty where it is missing.
         sees: smallest loss this n shows four times in five, or empty.
         alarms: how often a round that harmed nothing fails it, or empty.
     """

@@ -24,7 +24,7 @@ from workbench.views.report import columns_of, policy_view
 
 NAMES = ("accuracy", "from parent", "from base", "overconfident", "level", "tax", "length", "distinct-2", "refused")
 """Numbers that are drawn over all rounds, and KL."""
-NEW_NAMES = ("lost", "gained", "step tax", *(f"margin quartile {k}" for k in (1, 2, 3, 4)))
+NEW_NAMES = ("lost", "gained", *(f"margin quartile {k}" for k in (1, 2, 3, 4)))
 """Numbers that are drawn of the newest rounds."""
 NEWEST = 2
 
