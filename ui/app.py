@@ -17,6 +17,7 @@ from preference_data.queue import Queue
 from preference_data.store import Store
 from ui.arena import Arena, add_arena
 from ui.avoiding import add_avoiding
+from ui.causes import Causes, add_causes
 from ui.chores import Chores
 from ui.compare import add_compare
 from ui.drift import add_asking, add_drift
@@ -103,7 +104,9 @@ def make_app(
     add_styles(app)
     app.state.prepare = lambda: None
     if inspection is not None:
-        app.state.prepare = add_drift(app, inspection)
+        causes = Causes(inspection, store)
+        app.state.prepare = add_drift(app, inspection, causes)
+        add_causes(app, causes)
         add_asking(app, inspection, Chores(workspace))
         add_rounds(app, inspection, store, Chores(workspace))
         add_compare(app, inspection, store, arena)

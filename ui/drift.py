@@ -16,6 +16,7 @@ from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 
 from preference_data.errors import PreferenceDataError
+from ui.causes import Causes
 from ui.chores import ChoreError, Chores
 from ui.shown import Lead, page, part
 from workbench.drift.metrics import accuracy_change
@@ -131,7 +132,7 @@ class Drift:
         return found
 
 
-def add_drift(app: FastAPI, inspection: Inspection) -> Callable[[], None]:
+def add_drift(app: FastAPI, inspection: Inspection, causes: Causes) -> Callable[[], None]:
     """Add the drift page and what it asks for.
 
     Returns:
@@ -145,7 +146,7 @@ def add_drift(app: FastAPI, inspection: Inspection) -> Callable[[], None]:
         told, parts = drift.view(*_place(asked))
         return page(
             "drift.html", told=told, parts=parts, asked=asked, hashes=_hashes(parts), branches=inspection.branches(),
-            rows=_rows(inspection, told.view, asked) if asked["cell"] else "",
+            rows=_rows(inspection, causes, told.view, asked) if asked["cell"] else "",
         )  # fmt: skip
 
     @app.get("/drift/state")
@@ -167,7 +168,7 @@ def add_drift(app: FastAPI, inspection: Inspection) -> Callable[[], None]:
     def rows(request: Request, _lead: Lead) -> HTMLResponse:
         asked = _asked(request)
         told, _parts = drift.view(*_place(asked))
-        return HTMLResponse(_rows(inspection, told.view, asked))
+        return HTMLResponse(_rows(inspection, causes, told.view, asked))
 
     _add_files(app, inspection, drift)
     return drift.prepare
@@ -285,7 +286,7 @@ def _wanted(inspection: Inspection, view: Overview, asked: Mapping[str, str]) ->
     return Wanted(digest, against, name, suite, view.condition or "", asked["within"], asked["turn"])
 
 
-def _rows(inspection: Inspection, view: Overview, asked: Mapping[str, str]) -> str:
+def _rows(inspection: Inspection, causes: Causes, view: Overview, asked: Mapping[str, str]) -> str:
     wanted = _wanted(inspection, view, asked)
     start = int(asked["start"]) if asked["start"].isdecimal() else 0
     found: Found = find_rows(inspection.places, wanted, start=start, count=AT_ONCE)
@@ -297,7 +298,7 @@ def _rows(inspection: Inspection, view: Overview, asked: Mapping[str, str]) -> s
         {"policy": names.get(wanted.policy, ""), "against": names.get(wanted.against, ""), "number": f"{kind} {names.get(other, other)[:24]}".strip(),
          "suite": names.get(about, wanted.suite.split("/")[0]), "value": _said(view.number(wanted.policy, wanted.name, wanted.suite))},
         {"start": start, "count": AT_ONCE, "query": {k: v for k, v in asked.items() if v and k not in {"turn", "start"}}},
-        urlencode,
+        urlencode, causes.shown(wanted),
     )  # fmt: skip
 
 

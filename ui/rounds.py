@@ -119,8 +119,8 @@ def add_rounds(app: FastAPI, inspection: Inspection, store: Store, chores: Chore
     rounds = Rounds(inspection, store, chores)
 
     @app.get("/rounds")
-    def show(_: Lead) -> HTMLResponse:
-        return rounds.shown()
+    def show(request: Request, _: Lead) -> HTMLResponse:
+        return rounds.shown(given=dict(request.query_params))
 
     @app.get("/rounds/{digest}")
     def show_one(digest: str, _: Lead) -> HTMLResponse:

@@ -78,7 +78,7 @@ def _act(ws: Workspace, request: Request, where: Where, watch: Watch) -> None:
         case "import" | "freeze":
             raise ConfigError(f"{request.kind}: not done by a runner; use `workbench {request.kind}`")
         case "explain":
-            raise ConfigError("explain: no runner can do this yet; open the rows of the cell on the drift page")
+            ws.explain(given["policy"], given["version"], within=given["within"], where=where, watch=watch)
         case _:
             assert_never(request.kind)
 

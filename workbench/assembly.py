@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from workbench.config import NumericsSettings
 from workbench.tasks import (
     EvaluateJob,
+    ExplainJob,
     GenerateJob,
     MergeJob,
     Plan,
@@ -62,6 +63,14 @@ def generate(job: GenerateJob, report: Report) -> None:
     """`workbench.generation.generate.generate`."""
     _quiet()
     from workbench.generation.generate import generate as run
+
+    run(job, report)
+
+
+def explain(job: ExplainJob, report: Report) -> None:
+    """`workbench.training.influence.explain`."""
+    _quiet()
+    from workbench.training.influence import explain as run
 
     run(job, report)
 
@@ -115,7 +124,7 @@ def scores_of(folder: Path) -> "dict[str, PairScore]":
     return run(folder)
 
 
-IN_PROCESS = Tools(score=score, optimise=optimise, evaluate=evaluate, generate=generate, merge=merge)
+IN_PROCESS = Tools(score=score, optimise=optimise, evaluate=evaluate, generate=generate, merge=merge, explain=explain)
 
 
 @contextmanager

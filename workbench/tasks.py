@@ -173,6 +173,34 @@ class TrainJob:
     report_to: tuple[str, ...] = ()
 
 
+INFLUENCE = "influence.jsonl"
+"""Training pairs and their part in a fall, one per line."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainJob:
+    """Which training pairs of a round moved its child away from what a version taught.
+
+    Attributes:
+        trained: what the round trained.
+        child: what came of it.
+        version: what fell; its train and select pairs that turned say which way is back.
+        within: only pairs of this slice, such as `language=de`; all where empty.
+        output: folder to write `INFLUENCE` into.
+    """
+
+    trained: TrainJob
+    child: PolicyRef
+    version: VersionRef
+    within: str
+    output: str
+
+    @property
+    def numerics(self) -> NumericsSettings:
+        """In single precision: small steps are what is measured."""
+        return self.trained.numerics.model_copy(update={"dtype": "float32"})
+
+
 @dataclass(frozen=True, slots=True)
 class MergeJob:
     """A policy's adapter folded into its base, written to `output` as a full model."""
@@ -356,3 +384,4 @@ class Tools:
     evaluate: Callable[[EvaluateJob, Report], None]
     generate: Callable[[GenerateJob, Report], None]
     merge: Callable[[MergeJob, Report], None]
+    explain: Callable[[ExplainJob, Report], None]

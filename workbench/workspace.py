@@ -7,7 +7,7 @@ outcome = ws.round(ws.plan(RoundSettings())).run()
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +17,13 @@ from preference_data.exporters import ExportReport, export
 from preference_data.freeze import FreezeReport, FreezeRule, Frozen, freeze, preview
 from preference_data.importers import ImportReport, Nowhere, import_file
 from preference_data.projects import Mode, ProjectSettings
-from preference_data.records import Comparison
 from preference_data.requests import Requests
 from preference_data.simulated import Simulated, judge_open
 from preference_data.version_list import VersionEntry
 from preference_data.versions import Version
-from workbench import assembly, worth
+from workbench import assembly
 from workbench.alerts import require_trackers, telling
-from workbench.answering import Generated, Request, answer, reporting
+from workbench.answering import Generated, Request, answer
 from workbench.assembly import Where
 from workbench.config import AnchorSettings, GenerateSettings, RoundSettings
 from workbench.drift.uncertainty import Estimate
@@ -32,19 +31,20 @@ from workbench.errors import ConfigError
 from workbench.places import CONFIG, Places, Watch, silent
 from workbench.policies.checkpoints import read_base
 from workbench.policies.registry import PolicyRecord
-from workbench.rebasing import check_movable, moved_settings
+from workbench.rebasing import check_movable, moved_settings, settings_of
 from workbench.rounds.alone import Alone, measurements
 from workbench.rounds.estimate import Estimated, estimate, shape_of, suite_sizes
 from workbench.rounds.journal import FINAL
 from workbench.rounds.plan import measuring_condition, plan_digest
 from workbench.rounds.planning import resolve_plan, version_ref
-from workbench.rounds.run import Outcome, run_round
+from workbench.rounds.run import Outcome, explain_round, run_round
 from workbench.rounds.sweeping import Freed, sweep
 from workbench.scoring.cache import ScoreCache
 from workbench.tasks import Plan
 from workbench.views.asked import thresholds
+from workbench.views.explained import Explained, explained
 from workbench.views.kept import Numbers
-from workbench.worth import Strategy
+from workbench.worth import Strategy, worth_by
 
 DAY_S = 86_400.0
 
@@ -206,37 +206,10 @@ class Workspace(Places):
             by=by,
             sources=sources,
             needs=needs,
-            strategy=asking.Strategy(strategy, self._worth(strategy, where, watch)),
+            strategy=asking.Strategy(strategy, worth_by(self, strategy, where, watch)),
             count=count,
             seed=seed,
         )
-
-    def _worth(
-        self, strategy: Strategy, where: Where, watch: Watch
-    ) -> Callable[[Sequence[Comparison]], Mapping[str, float]]:
-        if strategy == "random":
-            return lambda _: {}
-        lineage = self.registry.lineage(self.registry.resolve("champion").digest)
-        worth.require_lineage(lineage, strategy)
-        if strategy == "forgetting":
-            losses = worth.fallen(self.ledger, lineage, {e.digest for e in self.versions.entries()})
-            return lambda comparisons: worth.forgotten(comparisons, losses)
-
-        def by_margins(comparisons: Sequence[Comparison]) -> Mapping[str, float]:
-            base, *others = map(self.registry.ref, lineage)
-            services = self.services(watch)
-            staged = self.objects.stage()
-            try:
-                with assembly.tools(where) as tools:
-                    margins = worth.implicit_margins(
-                        comparisons, others, base, score=tools.score, folder=staged, cache=self.ledger_url,
-                        report=reporting(services),
-                    )  # fmt: skip
-            finally:
-                self.objects.discard(staged)
-            return worth.unsure(margins) if strategy == "margin" else worth.differing(margins)
-
-        return by_margins
 
     def simulate(self, guideline: str, *, annotator: str = "", error_rate: float = 0.0, seed: int = 0) -> Simulated:
         """Judge what nobody has judged yet as a simulated annotator; see `preference_data.simulated.judge_open`."""
@@ -345,6 +318,36 @@ class Workspace(Places):
         request = Request(self.registry.ref(record), prompts, output, settings or GenerateSettings())
         with assembly.tools(where) as tools:
             return answer(request, tools, self.services(watch), store=self.store if add else None)
+
+    def explain(
+        self, policy: str, version: str, *, within: str = "", where: Where = "auto", watch: Watch = silent
+    ) -> Explained:
+        """Which training pairs of the round that made a policy moved it away from what a version taught.
+
+        Args:
+            policy: as `registry.resolve` takes it; made by a round of this workspace.
+            version: what fell.
+            within: slice, such as `language=de`; all pairs where empty.
+            where: in this process or on Ray.
+            watch: told every progress.
+
+        Raises:
+            ConfigError: no round of this workspace made the policy, or the version has no select pairs there.
+        """
+        record = self.registry.resolve(policy)
+        made = next((r for r in self.journal.rounds() if r.digest == record.round), None)
+        if made is None:
+            raise ConfigError(
+                f"{record.name}: no round of this workspace made it, so there are no training pairs to look at; choose a "
+                "policy that a round made; `workbench policies` lists them"
+            )
+        fell = version_ref(self.version(version).digest, self.versions.directory)
+        plan = self.plan(settings_of(made.plan))
+        with assembly.tools(where) as tools:
+            explain_round(plan, (fell, within), tools, self.services(watch))
+        found = explained(self, made.digest, fell.digest, within)
+        assert found is not None  # the step was just done
+        return found
 
     def adopt(self, path: Path, *, parent: str, name: str, version: str | None = None) -> PolicyRecord:
         """Register a checkpoint trained elsewhere, with its parent and, where known, its data."""

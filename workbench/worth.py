@@ -17,8 +17,9 @@ from workbench import assembly
 from workbench.config import NumericsSettings
 from workbench.drift.ledger import Ledger
 from workbench.errors import ConfigError
+from workbench.places import Places, Watch
 from workbench.policies.registry import PolicyRecord
-from workbench.tasks import Item, PolicyRef, Report, ScoreJob, VersionRef
+from workbench.tasks import Item, PolicyRef, Progress, Report, ScoreJob, VersionRef
 from workbench.views.reading import choose_condition
 
 Strategy = Literal["random", "margin", "disagreement", "forgetting"]
@@ -133,3 +134,39 @@ def require_lineage(lineage: Sequence[PolicyRecord], strategy: Strategy) -> None
             f"--strategy {strategy}: the champion has {len(lineage) - 1} policies before it; expected {least - 1} or more; "
             "run a round first, or ask at random"
         )
+
+
+def worth_by(
+    places: Places, strategy: Strategy, where: assembly.Where, watch: Watch
+) -> Callable[[Sequence[Comparison]], Mapping[str, float]]:
+    """What comparisons are worth to the champion's lineage, under a strategy.
+
+    Raises:
+        ConfigError: the lineage is too short for it.
+    """
+    if strategy == "random":
+        return lambda _: {}
+    registry = places.registry
+    lineage = registry.lineage(registry.resolve("champion").digest)
+    require_lineage(lineage, strategy)
+    if strategy == "forgetting":
+        losses = fallen(places.ledger, lineage, {e.digest for e in places.versions.entries()})
+        return lambda comparisons: forgotten(comparisons, losses)
+
+    def report(progress: Progress) -> bool:
+        watch(progress)
+        return False
+
+    def by_margins(comparisons: Sequence[Comparison]) -> Mapping[str, float]:
+        base, *others = map(registry.ref, lineage)
+        staged = places.objects.stage()
+        try:
+            with assembly.tools(where) as tools:
+                margins = implicit_margins(
+                    comparisons, others, base, score=tools.score, folder=staged, cache=places.ledger_url, report=report
+                )
+        finally:
+            places.objects.discard(staged)
+        return unsure(margins) if strategy == "margin" else differing(margins)
+
+    return by_margins

@@ -40,6 +40,8 @@ VERBS = {
     "plan": Verb("rounds", "Show what a round would do and cost, or write settings to edit."),
     "round": Verb("rounds", "Run a round: score, optimise, evaluate, gate, promote."),
     "methods": Verb("rounds", "List the named ways to hold a round to earlier ones."),
+    "loop": Verb("looping", "Generate, judge, freeze, align, promote; again and again."),
+    "explain": Verb("drift", "Show which training pairs made a policy forget what a version taught."),
     "rebase": Verb("rebase", "Run a lineage's rounds once more on another base, and compare."),
     "status": Verb("status", "Show the workspace: preferences, versions, champion, rounds."),
     "drift": Verb("drift", "Show what rounds gained, lost and moved."),

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from preference_data.pair_table import row_of
 from workbench.cli import app, show
-from workbench.cli.options import AsJson, WorkspaceDir
+from workbench.cli.bars import step_bars
+from workbench.cli.options import AsJson, Workers, WorkspaceDir, where_of
 from workbench.cli.render import render_report
 from workbench.drift.ledger import Measured
 from workbench.errors import ConfigError
@@ -59,6 +61,34 @@ def report(
         raise ConfigError(f"--output {output}: expected a name that ends in .html or .md")
     output.write_text(make(Workspace(workspace), policy), encoding="utf-8")
     show.result({"written": output}, as_json=as_json_, render=lambda out: out.print(str(output), markup=False))
+
+
+@app.command()
+def explain(
+    policy: Annotated[str, typer.Argument(help="A policy that a round made: a name, digest or round number.")],
+    version: Annotated[str, typer.Argument(help="The version it forgot.")],
+    *,
+    within: Annotated[str, typer.Option(metavar="SLICE=VALUE", help="Pairs of this slice only.")] = "",
+    count: Annotated[int, typer.Option(min=1, help="Pairs to show.")] = 10,
+    workers: Workers = "auto",
+    workspace: WorkspaceDir = Path(),
+    as_json_: AsJson = False,
+) -> None:
+    """Show which training pairs of its round turned what a version had taught; the worst first."""
+    with step_bars() as watch:
+        found = Workspace(workspace).explain(policy, version, within=within, where=where_of(workers), watch=watch)
+    rows = [
+        (f"{100 * one.share:.1f} %", one.pair.prompt.text[-60:], one.pair.chosen[:30], one.pair.rejected[:30])
+        for one in found.causes[:count]
+    ]
+    out = {
+        "half": found.half,
+        "by_slice": found.by_slice,
+        "causes": [{"share": one.share, **row_of(one.pair)} for one in found.causes],
+    }
+    show.result(out, as_json=as_json_, render=lambda console: console.print(
+        show.table("what turned it", ("#share", "prompt", "chosen", "rejected"), rows),
+        f"{found.half} of {len(found.causes)} pairs did half of the harm", sep="\n"))  # fmt: skip
 
 
 def report_of(ws: Workspace, policy: str) -> DriftReport:

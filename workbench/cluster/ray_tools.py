@@ -18,9 +18,20 @@ from ray.exceptions import RayTaskError, WorkerCrashedError
 
 from preference_data.versions import load_version
 from workbench.errors import WorkerError
-from workbench.tasks import EvaluateJob, GenerateJob, MergeJob, Part, Progress, Report, ScoreJob, Tools, TrainJob
+from workbench.tasks import (
+    EvaluateJob,
+    ExplainJob,
+    GenerateJob,
+    MergeJob,
+    Part,
+    Progress,
+    Report,
+    ScoreJob,
+    Tools,
+    TrainJob,
+)
 
-Job = ScoreJob | TrainJob | EvaluateJob | GenerateJob | MergeJob
+Job = ScoreJob | TrainJob | EvaluateJob | GenerateJob | MergeJob | ExplainJob
 POLL_S = 0.2
 
 
@@ -66,6 +77,7 @@ def ray_tools(local: Tools, options: RayOptions) -> Tools:
         evaluate=_as_task(local.evaluate, options),
         generate=_as_task(local.generate, options),
         merge=_as_task(local.merge, options),
+        explain=_as_task(local.explain, options),
     )
 
 

@@ -3,6 +3,7 @@
 An unknown key is an error that lists the known ones; bounds are checked here, before any model loads.
 """
 
+from workbench.config.looping import JudgeSettings, LoopSettings
 from workbench.config.losses import APPROXIMATE_LOSSES, BY_BATCH, EXACT_LOSSES, ObjectiveSettings, losses_elsewhere
 from workbench.config.methods import AfterSettings, MovingSettings, PenaltySettings, ReplaySettings, ScheduleSettings
 from workbench.config.presets import METHODS, Method
@@ -27,6 +28,8 @@ __all__ = [
     "EvaluationSettings",
     "GateSettings",
     "GenerateSettings",
+    "JudgeSettings",
+    "LoopSettings",
     "Method",
     "MovingSettings",
     "NumericsSettings",

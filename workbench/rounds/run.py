@@ -6,7 +6,7 @@ the same child.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +34,7 @@ from workbench.rounds.plan import (
 )
 from workbench.tasks import (
     EvaluateJob,
+    ExplainJob,
     GenerateJob,
     MergeJob,
     Plan,
@@ -101,11 +102,7 @@ def run_round(plan: Plan, tools: Tools, services: Services, *, promote: bool = T
     steps = _Steps(plan, tools, services)
     steps.begin()
     try:
-        held = steps.anchors()
-        training = training_pairs(plan, steps)
-        frozen = [plan.start, *(a.policy for a in held.anchors)]
-        tables = {p.digest: steps.score(p, training, "train") for p in frozen}
-        child = steps.optimise(training, held, tables)
+        child = steps.optimise(steps.train_job())
         earlier = {n.policy.digest: n.policy for n in distinct_policies(plan)}
         for policy in earlier.values():
             steps.evaluate(policy, against={})
@@ -121,6 +118,21 @@ def run_round(plan: Plan, tools: Tools, services: Services, *, promote: bool = T
     except (WorkbenchError, PreferenceDataError) as error:
         services.journal.finish(steps.round, "failed", message=str(error))
         raise
+
+
+def explain_round(plan: Plan, fell: tuple[VersionRef, str], tools: Tools, services: Services) -> Path:
+    """Which training pairs of a round that has a child moved it away from what a version taught.
+
+    Args:
+        plan: the round.
+        fell: a version, and the slice of it to look at; all of it where empty.
+        tools: the heavy verbs.
+        services: where the round kept what it did.
+
+    Returns:
+        Folder with what was found.
+    """
+    return _Steps(plan, tools, services).explain(*fell)
 
 
 class _Steps:
@@ -196,35 +208,39 @@ class _Steps:
 
         return Path(self._step("answer", work)) / ANSWERS
 
-    def optimise(self, training: VersionRef, held: Held, tables: dict[str, str]) -> PolicyRecord:
+    def train_job(self) -> TrainJob:
+        """What the round trains, everything it reads being there; where to is left open."""
+        plan, held = self._plan, self.anchors()
+        training = training_pairs(plan, self)
+        frozen = [plan.start, *(a.policy for a in held.anchors)]
+        return TrainJob(
+            parent=plan.start,
+            anchors=held.anchors,
+            version=training,
+            tables={p.digest: self.score(p, training, "train") for p in frozen},
+            objective=plan.objective,
+            training=plan.training,
+            numerics=plan.numerics,
+            scratch=str(self._services.scratch / self.round),
+            output="",
+            plan=self.round,
+            by_slice=held.by_slice,
+            lineage=tuple(past.policy for past in plan.lineage),
+            history=tuple(earlier_versions(plan).values()),
+            versions=tuple(v for v in self._versions() if v.digest not in replaced(plan)),
+            moving=plan.moving,
+            penalties=plan.penalties,
+            after=plan.after,
+            report_to=self._services.report_to,
+        )
+
+    def optimise(self, job: TrainJob) -> PolicyRecord:
         """Train and register the child."""
-        plan, scratch = self._plan, self._services.scratch / self.round
-        scratch.mkdir(parents=True, exist_ok=True)
+        plan = self._plan
+        Path(job.scratch).mkdir(parents=True, exist_ok=True)
 
         def work(output: Path, report: Report) -> None:
-            self._tools.optimise(
-                TrainJob(
-                    parent=plan.start,
-                    anchors=held.anchors,
-                    version=training,
-                    tables=tables,
-                    objective=plan.objective,
-                    training=plan.training,
-                    numerics=plan.numerics,
-                    scratch=str(scratch),
-                    output=str(output),
-                    plan=self.round,
-                    by_slice=held.by_slice,
-                    lineage=tuple(past.policy for past in plan.lineage),
-                    history=tuple(earlier_versions(plan).values()),
-                    versions=tuple(v for v in self._versions() if v.digest not in replaced(plan)),
-                    moving=plan.moving,
-                    penalties=plan.penalties,
-                    after=plan.after,
-                    report_to=self._services.report_to,
-                ),
-                report,
-            )
+            self._tools.optimise(replace(job, output=str(output)), report)
 
         folder = self._step("optimise", work)
         return self._services.registry.commit_child(
@@ -234,8 +250,19 @@ class _Steps:
             version=plan.version.digest,
             config=digest(plan_as_json(plan)),
             name=f"round-{plan.number}-{self.round[:8]}",
-            facts={"anchors": {a.policy.digest: a.weight for a in held.anchors}, "update": plan.update},
+            facts={"anchors": {a.policy.digest: a.weight for a in job.anchors}, "update": plan.update},
         )
+
+    def explain(self, version: VersionRef, within: str) -> Path:
+        """Which training pairs moved the child away from a version."""
+        record = self._services.journal.status(self.round).round
+        child = self._services.registry.ref(self._services.registry.get(str(record.child)))
+        trained = self.train_job()
+
+        def work(output: Path, report: Report) -> None:
+            self._tools.explain(ExplainJob(trained, child, version, within, str(output)), report)
+
+        return Path(self._step(explaining(version.digest, within), work))
 
     def judged(self, child: PolicyRecord) -> PolicyRef:
         """What the gate judges: the child, or its weights folded into the base, which round otherwise."""
@@ -314,6 +341,11 @@ class _Steps:
 
         inputs = digest([self.round, name])
         return str(self._services.objects.path(self._services.journal.step(self.round, name, inputs, watched)))
+
+
+def explaining(version: str, within: str) -> str:
+    """What the step is called that explains why a version fell."""
+    return f"explain {version[:12]} {within}".strip()
 
 
 def has(known: set[str], suite: str) -> bool:

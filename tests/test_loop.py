@@ -1,0 +1,226 @@
+"""The closed loop on a tiny model: what a turn does, killed and run again, with people, and how it ends."""
+
+import json
+import random
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from preference_data.simulate import GUIDELINES, Guideline
+from preference_data.store import Entry
+from tests.rounds_kit import WORDS
+from tests.tiny_model import build_tiny_model
+from workbench.cli import app
+from workbench.config import LoopSettings
+from workbench.errors import ConfigError, JournalError
+from workbench.judging import PEOPLE, by_rule, who_judges
+from workbench.looping import Stage, run_loop
+from workbench.workspace import Workspace
+
+ROUND = {
+    "method": "plain",
+    "training": {"max_length": 128, "learning_rate": 5e-3, "rank": 4, "alpha": 8},
+    "evaluation": {"samples": 6, "max_new_tokens": 6, "suites": ["refusal"]},
+    "gate": {"min_gain": -1, "max_retention_drop": 1, "max_tax": 1, "max_kl_parent": 50, "max_kl_base": 50},
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return build_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """A guideline that tells a tiny model's answers apart: letters."""
+    monkeypatch.setitem(GUIDELINES, "short", Guideline("short", 1, "The shorter one.", lambda _, a: -len(a), margin=1))
+
+
+@pytest.fixture
+def ws(tmp_path, model):
+    return Workspace.init(tmp_path / "ws", base=model)
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    file = tmp_path / "prompts.txt"
+    rng = random.Random(0)
+    lines = (" ".join(rng.sample(WORDS, 5)) + "\n" for _ in range(400))
+    file.write_text("".join(lines), encoding="utf-8")
+    return file
+
+
+def loop(prompts, **changes):
+    values = {
+        "name": "weekly", "prompts": prompts, "prompts_per_turn": 120, "judges": "rule:short",
+        "generate": {"max_new_tokens": 12}, "round": ROUND,
+    }  # fmt: skip
+    return LoopSettings.model_validate(values | changes)
+
+
+def test_two_turns_learn_from_their_own_answers(ws, prompts):
+    said = []
+    ended = run_loop(ws, loop(prompts, turns=2), Stage(say=said.append))
+    first, second = ended.turns
+    assert ended.why == "all 2 turns are done"
+    assert [first.version, second.version] == ["weekly-1", "weekly-2"]
+    # The second turn's answers and round start from the first one's child.
+    assert second.policy == first.child != first.policy
+    assert ws.registry.resolve("champion").digest == second.child
+    assert ws.registry.get(second.child).parent == first.child
+    origins = {c.origin.policy for e in ws.store.entries() for c in e.comparison.completions}
+    assert origins == {first.policy, second.policy}
+    assert all(turn.state == "promoted" and 0 <= turn.agreed <= 1 for turn in ended.turns)
+    assert any("short" in line for line in said)
+
+
+class KilledError(Exception):
+    """Stands for a process that is gone."""
+
+
+class Killer:
+    """Makes the workspace's verbs die before or after the so manyth call."""
+
+    def __init__(self, monkeypatch):
+        self.left = 0
+        for name in ("generate", "freeze", "round"):
+            monkeypatch.setattr(Workspace, name, self.dying(getattr(Workspace, name)))
+
+    def dying(self, verb):
+        def wrapped(*args, **kwargs):
+            self.tick()
+            made = verb(*args, **kwargs)
+            self.tick()
+            return made
+
+        return wrapped
+
+    def tick(self):
+        self.left -= 1
+        if self.left == 0:
+            raise KilledError
+
+
+def test_a_loop_killed_anywhere_ends_with_the_same_policies(ws, prompts, tmp_path, model, monkeypatch):
+    whole = run_loop(ws, loop(prompts, turns=2), Stage())
+    other, killer = Workspace.init(tmp_path / "other", base=model), Killer(monkeypatch)
+    for die_at in (1, 2, 3, 2, 3, 2):  # before and after answering, freezing, the round, in both turns
+        killer.left = die_at
+        with pytest.raises(KilledError):
+            run_loop(other, loop(prompts, turns=2), Stage())
+    killer.left = 0
+    ended = run_loop(other, loop(prompts, turns=2), Stage())
+    assert [t.child for t in ended.turns] == [t.child for t in whole.turns]
+
+
+def test_a_line_cut_short_is_dropped(ws, prompts):
+    run_loop(ws, loop(prompts, turns=1), Stage())
+    file = ws.root / "loops" / "weekly.jsonl"
+    whole = file.read_text(encoding="utf-8")
+    file.write_text(whole + '{"begun": 2, "pol', encoding="utf-8")
+    assert len(run_loop(ws, loop(prompts, turns=1), Stage()).turns) == 1
+    assert file.read_text(encoding="utf-8") == whole
+
+
+def test_other_settings_under_the_same_name_are_refused_and_more_turns_are_not(ws, prompts):
+    run_loop(ws, loop(prompts, turns=1), Stage())
+    assert len(run_loop(ws, loop(prompts, turns=2), Stage()).turns) == 2
+    with pytest.raises(ConfigError, match="begun with other settings"):
+        run_loop(ws, loop(prompts, turns=2, prompts_per_turn=121), Stage())
+
+
+def test_it_stops_where_the_gate_refuses(ws, prompts):
+    never = ROUND | {"gate": ROUND["gate"] | {"max_kl_parent": 1e-9}}
+    ended = run_loop(ws, loop(prompts, turns=3, round=never), Stage())
+    assert [t.state for t in ended.turns] == ["rejected"]
+    assert "gate refused" in ended.why
+    assert ws.registry.resolve("champion").digest == ws.registry.resolve("base").digest
+
+
+def test_labels_are_a_budget(ws, prompts):
+    ended = run_loop(ws, loop(prompts, turns=5, most_labels=100), Stage())
+    assert [t.judged for t in ended.turns] == [100]
+    assert "100 of at most 100 judgements" in ended.why
+
+
+def test_people_are_waited_for_on_the_page(ws, prompts):
+    people = loop(prompts, judges=[[{"by": "people", "share": 0.5}, {"by": "rule:short", "share": 0.5}]])
+    ended = run_loop(ws, people, Stage(wait=False))
+    assert ended.turns == ()
+    assert ended.waiting > 0
+    open_ones = [e.comparison for e in ws.store.entries() if not e.judgements]
+    assert len(open_ones) == ended.waiting
+    assert {who_judges(c, people.judges_of(1)).by for c in open_ones} == {PEOPLE}
+
+    def annotate(_):
+        rule = by_rule("rule:short")
+        given = [replace(j, annotator="ann") for j in rule(open_ones)]
+        ws.store.add(Entry(c, (j,)) for c, j in zip(open_ones, given, strict=True))
+
+    assert len(run_loop(ws, people, Stage(sleep=annotate)).turns) == 1
+
+
+def test_judgements_against_what_was_taught_are_noticed_and_declared(ws, prompts, monkeypatch):
+    """The first turn teaches short answers, as many times as it takes; the second turn's people want long ones."""
+    taught = ROUND | {"training": ROUND["training"] | {"epochs": 6}}
+    long = Guideline("long", 1, "The longer one.", lambda _, a: len(a), margin=1)
+    monkeypatch.setitem(GUIDELINES, "long", long)
+    shifting = loop(prompts, turns=2, judges=["rule:short", "rule:long"], round=taught, on_change="declare")
+    first, second = run_loop(ws, shifting, Stage()).turns
+    assert first.change == "none"  # nothing had been taught before
+    assert second.change == "contrary"
+    assert "update" in second.proposal
+    assert ws.registry.get(second.child).facts["update"] is True
+
+
+def test_too_few_judgements_are_told(ws, prompts, model, tmp_path):
+    with pytest.raises(ConfigError, match="decided ones"):
+        run_loop(ws, loop(prompts, prompts_per_turn=8, generate={"max_new_tokens": 1}), Stage())
+
+
+def test_two_at_once_are_refused(ws, prompts):
+    def again(_):
+        with pytest.raises(JournalError, match="another process"):
+            run_loop(ws, loop(prompts), Stage())
+
+    run_loop(ws, loop(prompts, turns=1), Stage(say=again))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"judges": "somebody"}, "expected people, rule:GUIDELINE"),
+        ({"judges": [[{"by": "people", "share": 0.4}]]}, "must sum to 1"),
+        ({"judges": []}, "none given"),
+        ({"round": {"version": "june"}}, "leave it out"),
+        ({"turns": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(prompts, values, words):
+    with pytest.raises(ValueError, match=words):
+        loop(prompts, **values)
+
+
+def test_unknown_guidelines_are_refused_before_anything_is_answered(ws, prompts):
+    with pytest.raises(ConfigError, match="known guidelines"):
+        run_loop(ws, loop(prompts, judges="rule:haiku"), Stage())
+    assert ws.store.counts()["comparisons"] == 0
+
+
+def test_the_verb_runs_it(ws, prompts, tmp_path):
+    file = tmp_path / "loop.toml"
+    settings = loop(prompts, turns=1).model_dump(mode="json", exclude_unset=True)
+    lines = [f"{k} = {json.dumps(v)}" for k, v in settings.items() if k not in {"judges", "generate", "round"}]
+    file.write_text(
+        "\n".join(lines) + '\njudges = "rule:short"\n[generate]\nmax_new_tokens = 12\n'
+        '[round]\nmethod = "plain"\n[round.training]\nmax_length = 128\nlearning_rate = 5e-3\nrank = 4\nalpha = 8\n'
+        '[round.evaluation]\nsamples = 6\nmax_new_tokens = 6\nsuites = ["refusal"]\n'
+        "[round.gate]\nmin_gain = -1\nmax_retention_drop = 1\nmax_tax = 1\nmax_kl_parent = 50\nmax_kl_base = 50\n",
+        encoding="utf-8",
+    )
+    done = CliRunner().invoke(app, ["loop", str(file), "--workspace", str(ws.root), "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["why"] == "all 1 turns are done"
+    assert found["turns"][0]["state"] == "promoted"

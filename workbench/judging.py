@@ -1,0 +1,129 @@
+"""Who judges which comparisons of a turn, and machines doing it. People do it on the page."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from preference_data.records import Comparison, Judgement, Pairwise, Verdict, digest, now
+from preference_data.simulate import GUIDELINES, judge
+from preference_data.store import Entry, Store
+from workbench.config import JudgeSettings
+from workbench.errors import ConfigError
+
+BATCH = 100
+"""Judgements a machine gives before they are stored: a killed judge loses no more."""
+SIDES = 2
+PEOPLE = "people"
+
+Judge = Callable[[Sequence[Comparison]], Sequence[Judgement]]
+"""Judges comparisons of two answers, in the order given."""
+
+
+class Judged(NamedTuple):
+    """How far a turn's comparisons are judged.
+
+    Attributes:
+        judged: with a judgement, ties included.
+        ties: of these, where the last judgement tells no difference.
+        waiting: for people.
+    """
+
+    judged: int
+    ties: int
+    waiting: int
+
+
+def of_source(store: Store, source: str) -> Iterator[Entry]:
+    """Comparisons of two answers of one source, with their judgements."""
+    return (e for e in store.entries() if e.comparison.source == source and len(e.comparison.completions) == SIDES)
+
+
+def who_judges(comparison: Comparison, judges: Sequence[JudgeSettings]) -> JudgeSettings:
+    """The judge of a comparison, drawn by its content."""
+    drawn = int(digest(["judge", comparison.key])[:13], 16) / 16**13
+    for one in judges:
+        if drawn < one.share:
+            return one
+        drawn -= one.share
+    return judges[-1]
+
+
+def judge_open(
+    store: Store,
+    source: str,
+    judges: Sequence[JudgeSettings],
+    machines: Mapping[str, Judge],
+    *,
+    most: int = 0,
+    tell: Callable[[int, int], None] = lambda *_: None,
+) -> Judged:
+    """Let machines judge what nobody has judged yet of a source, and count what is left to people.
+
+    Args:
+        store: where the comparisons are and the judgements go.
+        source: of the comparisons.
+        judges: who judges which share.
+        machines: those that are no people, by the name `judges` has for them.
+        most: judgements the source may have in all; 0 for no limit.
+        tell: how many are judged, and of how many.
+    """
+    entries = list(of_source(store, source))
+    wanted = entries[:most] if most else entries
+    todo = [e.comparison for e in wanted if not e.judgements]
+    done = len(wanted) - len(todo)
+    for one in judges:
+        if one.by == PEOPLE:
+            continue
+        mine = iter([c for c in todo if who_judges(c, judges) == one])
+        while batch := list(islice(mine, BATCH)):
+            given = machines[one.by](batch)
+            store.add(Entry(c, (j,)) for c, j in zip(batch, given, strict=True))
+            done += len(batch)
+            tell(done, len(wanted))
+    return counted(store, source, judges, most=most)
+
+
+def counted(store: Store, source: str, judges: Sequence[JudgeSettings], *, most: int = 0) -> Judged:
+    """How far a source is judged."""
+    entries = list(of_source(store, source))
+    wanted = entries[:most] if most else entries
+    judged = [e.judgements[-1] for e in wanted if e.judgements]
+    waiting = sum(not e.judgements and who_judges(e.comparison, judges).by == PEOPLE for e in wanted)
+    return Judged(len(judged), sum(_is_tie(one) for one in judged), waiting)
+
+
+def _is_tie(judgement: Judgement) -> bool:
+    return isinstance(judgement.opinion, Pairwise) and judgement.opinion.verdict not in {Verdict.FIRST, Verdict.SECOND}
+
+
+def by_rule(by: str, *, error_rate: float = 0.0, seed: int = 0) -> Judge:
+    """A judge that follows a verifiable guideline: `rule:NAME`, or `simulated:NAME`, which may err.
+
+    Raises:
+        ConfigError: there is no such guideline.
+    """
+    kind, _, name = by.partition(":")
+    if name not in GUIDELINES:
+        raise ConfigError(f"judge {by!r}: unknown guideline {name!r}; known guidelines: {', '.join(GUIDELINES)}")
+    if kind == "rule" and error_rate:
+        raise ConfigError(f"judge {by!r}: a rule does not err; leave error_rate out, or use simulated:{name}")
+
+    def judged(comparisons: Sequence[Comparison]) -> list[Judgement]:
+        moment = now()
+        return [
+            judge(GUIDELINES[name], c, annotator=by, error_rate=error_rate, seed=seed, at=moment) for c in comparisons
+        ]
+
+    return judged
+
+
+def judge_named(settings: JudgeSettings) -> Judge:
+    """A machine that judges, by its name.
+
+    Raises:
+        ConfigError: there is no such judge.
+    """
+    kind = settings.by.partition(":")[0]
+    if kind in {"rule", "simulated"}:
+        return by_rule(settings.by, error_rate=settings.error_rate)
+    raise ConfigError(f"judge {settings.by!r}: unknown; expected people, rule:GUIDELINE or simulated:GUIDELINE")
