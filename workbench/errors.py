@@ -40,6 +40,14 @@ class NumericsError(WorkbenchError, ArithmeticError):
     """A loss, gradient or weight is not finite."""
 
 
+class RewardError(WorkbenchError):
+    """A reward failed, or answered something that is no finite number."""
+
+
+class GuardError(WorkbenchError):
+    """A reward that is not trained on fell while the trained one rose."""
+
+
 class ArtifactError(WorkbenchError):
     """A published folder is damaged, or cannot be written."""
 

@@ -17,6 +17,7 @@ from workbench.config import (
     MovingSettings,
     NumericsSettings,
     ObjectiveSettings,
+    OnlineSettings,
     PenaltySettings,
     ReplaySettings,
     ScheduleSettings,
@@ -170,6 +171,7 @@ class TrainJob:
     moving: MovingSettings = field(default_factory=MovingSettings)
     penalties: PenaltySettings = field(default_factory=PenaltySettings)
     after: AfterSettings = field(default_factory=AfterSettings)
+    online: OnlineSettings = field(default_factory=OnlineSettings)
     report_to: tuple[str, ...] = ()
 
 
@@ -364,6 +366,7 @@ class Plan:
     moving: MovingSettings = field(default_factory=MovingSettings)
     penalties: PenaltySettings = field(default_factory=PenaltySettings)
     after: AfterSettings = field(default_factory=AfterSettings)
+    online: OnlineSettings = field(default_factory=OnlineSettings)
     judged: Literal["child", "merged"] = "child"
 
     @property

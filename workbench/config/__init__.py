@@ -6,6 +6,7 @@ An unknown key is an error that lists the known ones; bounds are checked here, b
 from workbench.config.looping import JudgeSettings, LoopSettings
 from workbench.config.losses import APPROXIMATE_LOSSES, BY_BATCH, EXACT_LOSSES, ObjectiveSettings, losses_elsewhere
 from workbench.config.methods import AfterSettings, MovingSettings, PenaltySettings, ReplaySettings, ScheduleSettings
+from workbench.config.online import OnlineSettings, RewardSettings
 from workbench.config.presets import METHODS, Method
 from workbench.config.rounds import (
     AnchorSettings,
@@ -34,8 +35,10 @@ __all__ = [
     "MovingSettings",
     "NumericsSettings",
     "ObjectiveSettings",
+    "OnlineSettings",
     "PenaltySettings",
     "ReplaySettings",
+    "RewardSettings",
     "RoundSettings",
     "ScheduleSettings",
     "Settings",

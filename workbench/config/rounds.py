@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from workbench.config.losses import APPROXIMATE_LOSSES, EXACT_LOSSES, ObjectiveSettings
 from workbench.config.methods import AfterSettings, MovingSettings, PenaltySettings, ReplaySettings, ScheduleSettings
+from workbench.config.online import OnlineSettings
 from workbench.config.presets import DEFAULT, with_method
 from workbench.config.settings import Settings
 
@@ -140,6 +141,7 @@ class RoundSettings(Settings):
     moving: MovingSettings = MovingSettings()
     penalties: PenaltySettings = PenaltySettings()
     after: AfterSettings = AfterSettings()
+    online: OnlineSettings = OnlineSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
     training: TrainingSettings = TrainingSettings()
     numerics: NumericsSettings = NumericsSettings()

@@ -3,6 +3,7 @@
 from workbench.maths.anchors import Weighted, geometric_reference
 from workbench.maths.divergences import kl_per_position, kl_to_each
 from workbench.maths.pairs import PairLogps, require_same_shape
+from workbench.maths.policy_losses import left_out, scaled, soft_preference
 from workbench.maths.preference_losses import LOSSES, PairLoss, loss_named
 from workbench.maths.updates import between, essential, short_to_long
 
@@ -16,7 +17,10 @@ __all__ = [
     "geometric_reference",
     "kl_per_position",
     "kl_to_each",
+    "left_out",
     "loss_named",
     "require_same_shape",
+    "scaled",
     "short_to_long",
+    "soft_preference",
 ]

@@ -41,6 +41,7 @@ def _beyond_the_plain(plan: Plan) -> dict[str, Any]:
         "moving": plan.moving,
         "penalties": plan.penalties,
         "after": plan.after,
+        "online": plan.online,
     }
     changed = {
         name: found for name, part in parts.items() if (found := part.model_dump(mode="json", exclude_defaults=True))

@@ -75,6 +75,7 @@ def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) 
         moving=settings.moving,
         penalties=settings.penalties,
         after=settings.after,
+        online=settings.online,
         judged=settings.judged if settings.training.method == "lora" else "child",
     )
     return _without_what_has_no_effect(plan)
@@ -96,6 +97,8 @@ def _without_what_has_no_effect(plan: Plan) -> Plan:
     """
     if plan.schedule.kind in FIXED:
         plan = replace(plan, schedule=ScheduleSettings())
+    if plan.online.on:  # both belong to pairs
+        plan = replace(plan, penalties=PenaltySettings(), moving=MovingSettings())
     if plan.parent.digest == plan.base.digest:
         plan = replace(plan, start_from="parent")
     plan = replace(plan, **_plain_where_off(plan))

@@ -231,6 +231,7 @@ class _Steps:
             moving=plan.moving,
             penalties=plan.penalties,
             after=plan.after,
+            online=plan.online,
             report_to=self._services.report_to,
         )
 

@@ -170,12 +170,13 @@ class PairCollator:
     """
 
     def __init__(self, pad_id: int, *, layout: Layout, tokens: int, whole: bool = False) -> None:
-        self._pad_id, self._tokens, self._whole = pad_id, tokens, whole
+        self._pad_id, self._whole = pad_id, whole
         self.layout: Layout = layout
+        self.tokens = tokens
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
         """Lay out one batch in passes, each with the share it has in the batch."""
-        found = [[*range(len(rows))]] if self._whole else passes(rows, layout=self.layout, tokens=self._tokens)
+        found = [[*range(len(rows))]] if self._whole else passes(rows, layout=self.layout, tokens=self.tokens)
         return {"passes": [{**self.at_once([rows[i] for i in p]), "share": len(p) / len(rows)} for p in found]}
 
     def at_once(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from workbench.models.tokens import encode_pair, pad_id
 from workbench.models.weights import trained_weights, weights_of
 from workbench.tasks import PolicyRef, TrainJob
 from workbench.training.carried import Carried, Steering
+from workbench.training.online.trainer import OnlineTrainer
 from workbench.training.penalties import KlToAnchors, Penalty, fisher, hold, near
 from workbench.training.trainer import AnchoredDPOTrainer, tokenizer_of
 
@@ -55,6 +56,8 @@ def penalties_of(job: TrainJob, trainer: AnchoredDPOTrainer) -> dict[str, Penalt
 def carried_by(trainer: AnchoredDPOTrainer) -> list[Carried]:
     """What changes from step to step beside the weights."""
     found: list[Carried] = [p.steering for p in trainer.penalties.values() if isinstance(p, KlToAnchors)]
+    if isinstance(trainer, OnlineTrainer):
+        found += trainer.fresh.carried()
     return [*found, trainer.moving] if trainer.moving else found
 
 

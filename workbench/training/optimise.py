@@ -39,6 +39,8 @@ from workbench.training.carried import MovingReference
 from workbench.training.checkpoints import newest_verified
 from workbench.training.held import carried_by, penalties_of
 from workbench.training.memory import fit, free_memory
+from workbench.training.online.asking import fresh_answers
+from workbench.training.online.trainer import OnlineTrainer
 from workbench.training.proof import PROOF_PAIRS, Proof, prove_anchors, prove_child, prove_reference, prove_start
 from workbench.training.trainer import AnchoredDPOTrainer, policy_logps
 from workbench.training.watch import KlProbe, Watch, require_finite_weights
@@ -114,8 +116,31 @@ def _trainer(
 ) -> AnchoredDPOTrainer:
     t = job.training
     torch.manual_seed(t.seed)
-    steps = expected_steps(len(rows), t.batch_size, t.accumulation)
-    config = DPOConfig(
+    model = trainable(job.parent, t, job.numerics)
+    layout = layout_of(model)
+    if job.numerics.dtype == "bfloat16":
+        hold_in_half(model)
+    columns = as_columns(rows)
+    batches = [batch_tokens(columns[i : i + t.batch_size], layout) for i in range(0, len(columns), t.batch_size)]
+    fits = fit(model.train(), batches, layout=layout, free=free_memory(job.numerics.device))
+    given_up = {"recompute": fits.recompute, "plain_rows": layout == "plain", "padded_rows": layout == "shared"}
+    facts = {"tokens_per_pass": fits.tokens} | {name: 1.0 for name, is_so in given_up.items() if is_so}
+    report(Progress("fit", 1, 1, facts))
+    whole = _in_one_pass(job, most=max(batches), fits=fits.tokens)
+    pairs = PairCollator(pad_id(tokenizer), layout=layout, tokens=fits.tokens, whole=whole)
+    built_with: dict[str, Any] = {"model": model, "processing_class": tokenizer, "data_collator": pairs}
+    trainer = _of_fresh_answers(job, **built_with) if job.online.on else _of_pairs(job, columns, **built_with)
+    trainer.remove_callback(PrinterCallback)
+    trainer.objective_settings, trainer.pairs = job.objective, pairs
+    trainer.penalties = penalties_of(job, trainer)
+    trainer.moving = MovingReference(model, job.moving) if job.moving.share else None
+    return trainer
+
+
+def _config(job: TrainJob, rows: int, batch_size: int, accumulation: int) -> DPOConfig:
+    """TRL's settings of one pass over so many rows."""
+    t, steps = job.training, expected_steps(rows, batch_size, accumulation)
+    return DPOConfig(
         output_dir=job.scratch,
         use_cpu=job.numerics.device == "cpu",
         bf16=job.numerics.dtype == "bfloat16",
@@ -126,8 +151,8 @@ def _trainer(
         optim="adamw_torch_fused",
         max_grad_norm=t.max_grad_norm,
         num_train_epochs=1,
-        per_device_train_batch_size=t.batch_size,
-        gradient_accumulation_steps=t.accumulation,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
         precompute_ref_log_probs=True,
@@ -142,29 +167,21 @@ def _trainer(
         run_name=f"round-{job.plan[:12]}",
         disable_tqdm=True,
     )
-    model = trainable(job.parent, t, job.numerics)
-    layout = layout_of(model)
-    if job.numerics.dtype == "bfloat16":
-        hold_in_half(model)
-    columns = as_columns(rows)
-    batches = [batch_tokens(columns[i : i + t.batch_size], layout) for i in range(0, len(columns), t.batch_size)]
-    fits = fit(model.train(), batches, layout=layout, free=free_memory(job.numerics.device))
-    given_up = {"recompute": fits.recompute, "plain_rows": layout == "plain", "padded_rows": layout == "shared"}
-    facts = {"tokens_per_pass": fits.tokens} | {name: 1.0 for name, is_so in given_up.items() if is_so}
-    report(Progress("fit", 1, 1, facts))
-    whole = _in_one_pass(job, most=max(batches), fits=fits.tokens)
-    pairs = PairCollator(pad_id(tokenizer), layout=layout, tokens=fits.tokens, whole=whole)
-    trainer = AnchoredDPOTrainer(
-        model=model,
-        args=config,
-        train_dataset=Dataset.from_list(columns),
-        processing_class=tokenizer,
-        data_collator=pairs,
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.objective_settings, trainer.pairs = job.objective, pairs
-    trainer.penalties = penalties_of(job, trainer)
-    trainer.moving = MovingReference(model, job.moving) if job.moving.share else None
+
+
+def _of_pairs(job: TrainJob, columns: list[dict[str, Any]], **built_with: Any) -> AnchoredDPOTrainer:
+    """The trainer of the version's pairs."""
+    args = _config(job, len(columns), job.training.batch_size, job.training.accumulation)
+    return AnchoredDPOTrainer(args=args, train_dataset=Dataset.from_list(columns), **built_with)
+
+
+def _of_fresh_answers(job: TrainJob, **built_with: Any) -> OnlineTrainer:
+    """The trainer of fresh answers to the pairs' prompts."""
+    fresh, order, at_once = fresh_answers(job, built_with["model"])
+    rows = Dataset.from_list([{"index": i} for i in order])
+    trainer = OnlineTrainer(args=_config(job, len(order), at_once, 1), train_dataset=rows, **built_with)
+    trainer.data_collator = lambda rows: {"indices": [row["index"] for row in rows]}
+    trainer.fresh = fresh
     return trainer
 
 
@@ -188,9 +205,9 @@ def _prove_start(trainer: AnchoredDPOTrainer, rows: Sequence[TrainRow], job: Tra
 
 def _train(trainer: AnchoredDPOTrainer, job: TrainJob, probe_rows: Sequence[TrainRow], report: Report) -> None:
     probe = KlProbe(trainer.model, batch_of(trainer.pairs.at_once(as_columns(probe_rows))).rows, job.numerics)
-    t = job.training
     carried = carried_by(trainer)
-    watch = Watch(report, probe, pairs_per_step=t.batch_size * t.accumulation, plan=job.plan, carried=carried)
+    per_step = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
+    watch = Watch(report, probe, pairs_per_step=per_step, plan=job.plan, carried=carried)
     trainer.add_callback(watch)
     resume = newest_verified(Path(job.scratch), job.plan)
     if resume:
@@ -199,7 +216,7 @@ def _train(trainer: AnchoredDPOTrainer, job: TrainJob, probe_rows: Sequence[Trai
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if watch.stopped:
         raise StopRequested("the round was asked to stop; a checkpoint was kept; run the same round again to go on")
-    expected = expected_steps(len(trainer.train_dataset), t.batch_size, t.accumulation)
+    expected = expected_steps(len(trainer.train_dataset), per_step, 1)
     if trainer.state.global_step != expected:
         raise JournalError(
             f"training ended after {trainer.state.global_step} optimizer steps, the plan has {expected}; "

@@ -42,6 +42,8 @@ class KlProbe:
         return logits
 
 
+FRESH = ("reward", "guard", "kl", "answer_tokens", "distinct_answers")
+"""What is logged of fresh answers: means over a step's answers; the KL to the anchors in nats per answer."""
 PROBE_SHARE = 0.02
 """Most of the time that measuring KL for the progress bar may take."""
 
@@ -97,6 +99,7 @@ class Watch(TrainerCallback):
             "kl_parent": self._kl,
             "pairs_per_s": steps * self._pairs_per_step / elapsed,
             "eta_s": elapsed / max(steps, 1) * (state.max_steps - state.global_step),
+            **{name: facts[name] for name in FRESH if name in facts},
         }
         shown = {name: value for name, value in shown.items() if math.isfinite(value)}
         if self._report(Progress("optimise", state.global_step, state.max_steps, shown)):

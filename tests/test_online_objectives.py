@@ -1,0 +1,122 @@
+"""Objectives of fresh answers on a policy that can be enumerated: worked out by hand, and where they converge to."""
+
+import math
+
+import pytest
+import torch
+
+from workbench.config import OnlineSettings
+from workbench.maths import left_out, scaled, soft_preference
+from workbench.training.online import OBJECTIVES, Drawn
+
+REWARD = {"rewards": [{"by": "rule:own-words"}]}
+
+
+def settings(name):
+    return OnlineSettings.model_validate({"objective": name} | (REWARD if name != "distil" else {}))
+
+
+class Table:
+    """A policy over a few one-token answers, and two anchors with weights."""
+
+    def __init__(self, answers=5, prompts=3, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        self.anchors = [torch.randn(prompts, answers, generator=generator).log_softmax(-1) for _ in range(2)]
+        self.weights = (0.7, 0.3)
+        self.rewards = torch.randn(prompts, answers, generator=generator)
+        self.logits = torch.zeros(prompts, answers, requires_grad=True)
+
+    def draw(self, samples, *, beta, generator):
+        policy = self.logits.log_softmax(-1)
+        with torch.no_grad():
+            taken = torch.multinomial(policy.exp(), samples, replacement=True, generator=generator)
+        mean = sum(w * a for w, a in zip(self.weights, self.anchors, strict=True))
+        kl = (policy.exp() * (policy - mean)).sum(-1, keepdim=True).expand(-1, samples)
+        prompts = len(self.rewards)
+        return Drawn(policy.gather(1, taken), self.rewards.gather(1, taken), torch.full((prompts, 1), beta),
+                     torch.ones(prompts, 1, dtype=torch.bool), lambda: mean.gather(1, taken), lambda: kl)  # fmt: skip
+
+    def optimum(self, beta):
+        mean = sum(w * a for w, a in zip(self.weights, self.anchors, strict=True))
+        return (mean + self.rewards / beta).softmax(-1)
+
+
+def climbed(table, objective, *, beta, steps=1500, samples=256):
+    """The policy after stochastic steps of falling size; the last half averaged."""
+    generator = torch.Generator().manual_seed(1)
+    optimizer = torch.optim.Adam([table.logits], lr=0.05)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=1e-4)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        drawn = table.draw(samples, beta=beta, generator=generator)
+        OBJECTIVES[objective](drawn, settings(objective)).per_sample.mean().backward()
+        optimizer.step()
+        schedule.step()
+    return table.logits.detach().softmax(-1)
+
+
+@pytest.mark.parametrize("objective", ["grpo", "rloo", "dpo"])
+def test_two_anchors_and_a_reward_meet_at_their_product(objective):
+    """prod_k pi_k^(w_k) exp(r / beta), normalised: total variation at most 0.02."""
+    table, beta = Table(), 0.8
+    found, wanted = climbed(table, objective, beta=beta), table.optimum(beta)
+    assert float((found - wanted).abs().sum(-1).max()) / 2 <= 0.02
+
+
+def test_distilling_ends_at_the_weighted_mean_of_the_anchors():
+    table = Table()
+    found = climbed(table, "distil", beta=1.0, steps=600)
+    wanted = sum(w * a for w, a in zip(table.weights, table.anchors, strict=True)).softmax(-1)
+    assert float((found - wanted).abs().sum(-1).max()) / 2 <= 0.02
+
+
+def test_the_best_of_n_earns_more():
+    table = Table()
+    found = climbed(table, "best", beta=0.05, steps=300, samples=4)
+    start = torch.full_like(found, 1 / found.shape[1])
+    assert bool(((found * table.rewards).sum(-1) > (start * table.rewards).sum(-1) + 0.3).all())
+
+
+def test_advantages_by_hand():
+    rewards = torch.tensor([[1.0, 2.0, 6.0]])
+    # Others' means: 4, 3.5, 1.5.
+    assert left_out(rewards).tolist() == [[-3.0, -1.5, 4.5]]
+    # Mean 3, standard deviation sqrt((4 + 1 + 9) / 3).
+    spread = math.sqrt(14 / 3)
+    torch.testing.assert_close(scaled(rewards), torch.tensor([[-2 / spread, -1 / spread, 3 / spread]]))
+    assert scaled(torch.ones(1, 3)).tolist() == [[0, 0, 0]]
+    assert left_out(torch.ones(1, 3)).tolist() == [[0, 0, 0]]
+
+
+def test_a_soft_preference_is_lowest_where_the_margin_is_the_difference_over_beta():
+    margin = torch.linspace(-10, 10, 2001, dtype=torch.float64)
+    losses = soft_preference(margin, torch.full_like(margin, 1.5), beta=0.5)
+    assert float(margin[losses.argmin()]) == pytest.approx(3.0, abs=0.01)
+
+
+def test_losses_by_hand():
+    logps = torch.log(torch.tensor([[0.5, 0.25]]))
+    drawn = Drawn(logps, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.1]]), torch.tensor([[True]]),
+                  lambda: torch.log(torch.tensor([[0.25, 0.25]])), lambda: torch.tensor([[0.2, 0.2]]))  # fmt: skip
+    grpo = OBJECTIVES["grpo"](drawn, settings("grpo"))
+    # Advantages 1 and -1: log 2 + 0.02, and -log 4 + 0.02.
+    torch.testing.assert_close(grpo.per_sample, torch.tensor([[math.log(2) + 0.02, -math.log(4) + 0.02]]))
+    rloo = OBJECTIVES["rloo"](drawn, settings("rloo"))
+    gap = 1 - 0.1 * math.log(2)  # k1 is log 2 and 0
+    torch.testing.assert_close(rloo.per_sample, torch.tensor([[gap * math.log(2), -gap * math.log(4)]]))
+    torch.testing.assert_close(rloo.kl, torch.tensor([[math.log(2), 0.0]]))
+    dpo = OBJECTIVES["dpo"](drawn, settings("dpo"))
+    label, logit = 1 / (1 + math.exp(-1)), 0.1 * math.log(2)  # the same pair, seen from either side
+    by_hand = label * math.log1p(math.exp(-logit)) + (1 - label) * math.log1p(math.exp(logit))
+    torch.testing.assert_close(dpo.per_sample, torch.full((1, 2), by_hand))
+    best = OBJECTIVES["best"](drawn, settings("best"))
+    torch.testing.assert_close(best.per_sample, torch.tensor([[2 * math.log(2) + 0.02, 0.02]]))
+
+
+def test_prompts_without_reward_are_held_alone():
+    logps = torch.log(torch.tensor([[0.5, 0.25]])).requires_grad_()
+    drawn = Drawn(logps, torch.zeros(1, 2), torch.tensor([[0.1]]), torch.tensor([[False]]),
+                  logps.detach, lambda: 0 * logps)  # fmt: skip
+    for name in OBJECTIVES:
+        (gradient,) = torch.autograd.grad(OBJECTIVES[name](drawn, settings(name)).per_sample.mean(), logps)
+        assert gradient.tolist() == [[0.0, 0.0]], name

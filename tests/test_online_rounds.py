@@ -1,0 +1,256 @@
+"""Rounds that learn from fresh answers, on a tiny model: what they climb, what holds them, killed and run again, bad rewards."""
+
+import json
+import math
+
+import httpx
+import pytest
+
+from preference_data.freeze import FreezeRule
+from preference_data.records import Prompt
+from preference_data.simulate import GUIDELINES, Guideline
+from tests.rounds_kit import entries, settings
+from tests.tiny_model import build_tiny_model
+from workbench.config import OnlineSettings, RewardSettings, RoundSettings
+from workbench.errors import ConfigError, GuardError, RewardError, StopRequested
+from workbench.rewards import Said, checked, reward_named
+from workbench.rewards import server as rewards_server
+from workbench.training.online.guard import Guard
+from workbench.workspace import Workspace
+
+ONLINE = {"objective": "grpo", "rewards": [{"by": "rule:short"}], "steps": 6, "prompts": 8, "samples": 8, "beta": 0.01,
+          "max_new_tokens": 12}  # fmt: skip
+STEEP = {"training": {"method": "full", "learning_rate": 1e-2, "checkpoint_every": 2, "warmup_share": 0.0}}
+"""Adapters cannot move a model this small far."""
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Rewards that tell a tiny model's answers apart: few letters, and many."""
+    for name, sign in (("short", -1), ("long", 1)):
+        rule = Guideline(name, 1, name, lambda _, a, sign=sign: sign * len(a), margin=1)
+        monkeypatch.setitem(GUIDELINES, name, rule)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return build_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def workspace(root, model):
+    ws = Workspace.init(root, base=model)
+    for k, name in enumerate(("polite", "short")):
+        ws.store.add(entries(60, source=name, better="yes", worse="nay", seed=k))
+        ws.freeze(name=name, rule=FreezeRule(sources=(name,)))
+    return ws
+
+
+@pytest.fixture
+def ws(tmp_path, model):
+    return workspace(tmp_path / "ws", model)
+
+
+def online(**changes):
+    return settings(version="polite", online=ONLINE | changes.pop("online", {}), **(STEEP | changes))
+
+
+def watched(ws, chosen):
+    """Facts of every step, and the outcome."""
+    seen = []
+    outcome = ws.round(ws.plan(chosen)).run(where="here", watch=seen.append)
+    return [p.facts for p in seen if p.step == "optimise" and "answer_tokens" in p.facts], outcome
+
+
+@pytest.mark.parametrize("objective", ["grpo", "rloo", "dpo", "best"])
+def test_every_objective_earns_more(ws, objective):
+    facts, outcome = watched(ws, online(online={"objective": objective, "steps": 30}))
+    rewards = [each["reward"] for each in facts]
+    assert len(facts) == 30
+    assert sum(rewards[-8:]) / 8 > sum(rewards[:8]) / 8 + 1
+    assert all(each["kl"] == pytest.approx(each["kl"]) for each in facts)
+    assert outcome.state == "promoted"
+
+
+def test_distilling_goes_back_to_the_anchor(ws):
+    first = ws.round(ws.plan(online(online={"steps": 30}))).run(where="here").child
+    back = settings(
+        version="short", parent=first.digest, anchors=[{"policy": "base", "weight": 1.0}],
+        online=ONLINE | {"objective": "distil", "rewards": [], "steps": 30, "beta": 1.0},
+        **STEEP,
+    )  # fmt: skip
+    facts, _ = watched(ws, back)
+    assert sum(f["kl"] for f in facts[-5:]) < 0.5 * sum(f["kl"] for f in facts[:5])
+    assert "reward" not in facts[0]
+
+
+def test_a_larger_beta_stays_nearer(ws):
+    near, far = (watched(ws, online(online={"beta": beta, "steps": 30}))[0] for beta in (30.0, 0.001))
+    assert sum(f["kl"] for f in near[-5:]) < 0.5 * sum(f["kl"] for f in far[-5:])
+
+
+def test_a_target_steers_the_kl(ws):
+    free, steered = (
+        watched(ws, online(online={"beta": 0.01, "steps": 60, "kl_target": target}))[0] for target in (None, 0.2)
+    )
+    assert sum(f["kl"] for f in steered[-10:]) < sum(f["kl"] for f in free[-10:])
+
+
+def test_stopped_and_run_again_is_the_same_child(tmp_path, model):
+    whole = watched(workspace(tmp_path / "one", model), online())[1]
+    other, steps = workspace(tmp_path / "two", model), []
+
+    def stop(progress):
+        if progress.step == "optimise" and "answer_tokens" in progress.facts:
+            steps.append(progress.done)
+            if len(steps) == 3:
+                other.journal.request_stop(other.journal.rounds()[-1].digest, by="test")
+
+    planned = other.round(other.plan(online()))
+    with pytest.raises(StopRequested):
+        planned.run(where="here", watch=stop)
+    again = planned.run(where="here", watch=stop)
+    assert steps[-1] == 6
+    assert len(steps) <= 6 + 1  # what was done was not done again, but for steps after the last checkpoint
+    assert again.child.digest == whole.child.digest
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_on_ray_it_is_the_same_child(tmp_path, model, monkeypatch):
+    rule = ONLINE | {"rewards": [{"by": "rule:telegram"}]}  # a worker knows the project's own guidelines
+    here = watched(workspace(tmp_path / "one", model), online(online=rule))[1]
+    there = workspace(tmp_path / "two", model)
+    outcome = there.round(there.plan(online(online=rule))).run(where="ray")
+    assert outcome.child.digest == here.child.digest
+
+
+def test_replayed_prompts_are_held_and_have_no_reward(ws):
+    first = ws.round(ws.plan(online())).run(where="here").child
+    second = settings(
+        version="short", parent=first.digest, method="recommended", online=ONLINE | {"beta_old": 1.0}, **STEEP
+    )
+    plan = ws.plan(second)
+    assert plan.penalties.hold == 0  # of pairs
+    facts, outcome = watched(ws, second)
+    assert len(facts) == ONLINE["steps"]
+    assert outcome.child.parent == first.digest
+
+
+def test_an_exploited_reward_is_caught(ws):
+    guarded = online(
+        online={"steps": 60, "rewards": [{"by": "rule:long"}], "guard": {"by": "rule:short"}, "guard_window": 8}
+    )
+    with pytest.raises(GuardError, match="is being exploited"):
+        ws.round(ws.plan(guarded)).run(where="here")
+    assert ws.registry.resolve("champion").digest == ws.registry.resolve("base").digest
+    assert ws.journal.rounds()[-1].state == "failed"
+
+
+def test_the_guard_compares_windows_and_outlives_a_kill(tmp_path):
+    guard = Guard("other", lambda said: [0.0], window=5)
+    for k in range(9):
+        guard.saw(k + 0.1 * (k % 2), -k)
+    guard.save(tmp_path)
+    again = Guard("other", lambda said: [0.0], window=5)
+    again.load(tmp_path)
+    with pytest.raises(GuardError, match=r"rose by 5\.\d+ while other"):
+        again.saw(9.1, -9)
+    agreeing = Guard("other", lambda said: [0.0], window=5)
+    for k in range(40):
+        agreeing.saw(k, k)
+    quiet = Guard("other", lambda said: [0.0], window=5)
+    for k in range(40):
+        quiet.saw(k, (-1) ** k)  # noise that does not fall
+
+
+SAID = [Said(Prompt.of("hello"), text, {}, finished=True) for text in ("a", "b")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ([1.0, math.nan], "expected a finite number"),
+        ([1.0, math.inf], "expected a finite number"),
+        ([1.0, "good"], "got 'good' for 'b'; expected a number"),
+        ([1.0, None], "expected a number"),
+        ([True, False], "expected a number"),
+        ([1.0], "gave 1 numbers for 2 answers"),
+    ],
+)
+def test_nonsense_is_refused_with_the_answer_it_was_about(answer, words):
+    with pytest.raises(RewardError, match=words):
+        checked("code:mine", lambda _: answer)(SAID)
+
+
+def test_a_reward_that_fails_says_which_and_why():
+    def broken(_):
+        raise ZeroDivisionError("by zero")
+
+    with pytest.raises(RewardError, match="code:mine: failed: ZeroDivisionError: by zero"):
+        checked("code:mine", broken)(SAID)
+
+
+def served(monkeypatch, handler):
+    monkeypatch.setattr(rewards_server.httpx, "post", httpx.Client(transport=httpx.MockTransport(handler)).post)
+
+
+def test_a_server_is_asked_and_answers(monkeypatch):
+    asked = []
+
+    def handler(request):
+        asked.append(json.loads(request.content))
+        return httpx.Response(200, json={"rewards": [0.5, 1]})
+
+    served(monkeypatch, handler)
+    assert reward_named(RewardSettings(by="http://127.0.0.1:9/score"))(SAID) == [0.5, 1.0]
+    assert [row["answer"] for row in asked[0]["answers"]] == ["a", "b"]
+    assert asked[0]["answers"][0]["messages"] == [{"role": "user", "content": "hello"}]
+
+
+def test_a_server_that_is_down_is_tried_three_times_and_nothing_is_lost(monkeypatch):
+    tries, waits = [], []
+
+    def handler(request):
+        tries.append(1)
+        raise httpx.ConnectTimeout("too slow")
+
+    served(monkeypatch, handler)
+    reward = checked("it", rewards_server.by_server("http://127.0.0.1:9", timeout_s=0.1, sleep=waits.append))
+    with pytest.raises(RewardError, match=r"3 tries failed, the last with ConnectTimeout: too slow; nothing is lost"):
+        reward(SAID)
+    assert (len(tries), len(waits)) == (3, 2)
+
+
+@pytest.mark.parametrize("body", ["nonsense", "[]", '{"reward": 1}'])
+def test_a_server_that_answers_nonsense_is_told(monkeypatch, body):
+    served(monkeypatch, lambda _: httpx.Response(200, text=body))
+    with pytest.raises(RewardError, match='no JSON with "rewards" came back'):
+        reward_named(RewardSettings(by="http://127.0.0.1:9"))(SAID)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"objective": "grpo"}, "needs rewards"),
+        ({"objective": "distil", "rewards": [{"by": "rule:short"}]}, "has no reward"),
+        ({"objective": "grpo", "rewards": [{"by": "gut"}]}, "expected rule:GUIDELINE"),
+        ({"objective": "grpo", "rewards": [{"by": "rule:a"}], "guard": {"by": "rule:a"}}, "is trained on"),
+        ({"objective": "grpo", "rewards": [{"by": "rule:a"}], "samples": 1}, "greater than or equal to 2"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(values, words):
+    with pytest.raises(ValueError, match=words):
+        OnlineSettings.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("by", "words"),
+    [("rule:haiku", "known guidelines: telegram"), ("code:none", "no installed package registers it")],
+)
+def test_unknown_rewards_list_the_known_ones(by, words):
+    with pytest.raises(ConfigError, match=words):
+        reward_named(RewardSettings(by=by))
+
+
+def test_a_round_without_fresh_answers_keeps_its_identity():
+    assert "online" not in RoundSettings().model_dump(exclude_defaults=True)

@@ -1,0 +1,79 @@
+"""Settings of rounds that learn from the policy's own fresh answers and their rewards."""
+
+import re
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from workbench.config.settings import Settings
+
+REWARDS = "rule:GUIDELINE, code:NAME, model:NAME, or the address of a server (http://… or https://…)"
+_REWARD = re.compile(r"(rule|code|model):\S+|https?://\S+")
+
+
+class RewardSettings(Settings):
+    """Something that says how good an answer is; higher is better."""
+
+    by: str
+    """`rule:GUIDELINE` (in units of the guideline's margin), `code:NAME` of an installed package, `model:NAME` of a trained
+    reward model, or the address of a server that is posted prompts with answers."""
+    weight: float = 1.0
+    """What its numbers are multiplied by; all rewards are added up."""
+    timeout_s: float = Field(default=30.0, gt=0)
+    """For a server: how long it may take, each of three times."""
+
+    @field_validator("by")
+    @classmethod
+    def _known(cls, by: str) -> str:
+        if not _REWARD.fullmatch(by):
+            raise ValueError(f"by = {by!r}: expected {REWARDS}")
+        return by
+
+
+class OnlineSettings(Settings):
+    """Learning from fresh answers. The prompts are those of the version's training pairs and of replayed ones."""
+
+    objective: Literal["none", "grpo", "rloo", "dpo", "best", "distil"] = "none"
+    """none (from the version's pairs); grpo (rewards against the group, exact KL in the loss); rloo (the same with a sampled
+    KL in the reward); dpo (the best and the worst answer, labelled by their rewards); best (the best answer is copied);
+    distil (no reward: towards the anchors, at the policy's own answers)."""
+    rewards: tuple[RewardSettings, ...] = ()
+    beta: float = Field(default=0.05, gt=0)
+    """Weight of the KL to the anchors at answers to new prompts: reward per nat."""
+    beta_old: float = Field(default=0.05, ge=0)
+    """The same at answers to replayed prompts, which have no reward of their own."""
+    kl_target: float | None = Field(default=None, gt=0)
+    """Nats per answer: both weights rise while the KL is above it, and fall while it is below."""
+    steps: int = Field(default=50, ge=1)
+    """Optimizer steps, each on answers of the policy as it is then."""
+    prompts: int = Field(default=8, ge=1)
+    """New prompts per step; replayed ones come on top, as many as their share says."""
+    samples: int = Field(default=4, ge=2, le=64)
+    """Answers per prompt."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    """1 draws from the policy itself, which is what the formulas are about."""
+    scaled: bool = False
+    """grpo: divide by the group's standard deviation, as published; it moves the optimum."""
+    guard: RewardSettings | None = None
+    """A reward that is not trained on. Where it falls for certain while the trained one rises, the round stops."""
+    guard_window: int = Field(default=10, ge=4)
+    """Steps compared: the last so many with the first so many."""
+
+    @model_validator(mode="after")
+    def _rewards_where_needed(self) -> Self:
+        needed = self.objective not in {"none", "distil"}
+        if needed and not self.rewards:
+            raise ValueError(
+                f"objective = '{self.objective}' needs rewards; give at least one, such as by = 'rule:own-words'"
+            )
+        if not needed and self.rewards and self.objective == "distil":
+            raise ValueError("objective = 'distil' has no reward; leave rewards out, or choose another objective")
+        if self.guard and self.guard.by in {one.by for one in self.rewards}:
+            raise ValueError(f"guard: {self.guard.by!r} is trained on, so it cannot tell; name another reward")
+        return self
+
+    @property
+    def on(self) -> bool:
+        """Whether fresh answers are learned from."""
+        return self.objective != "none"

@@ -1,0 +1,71 @@
+"""Which prompts are answered in which step."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from preference_data.records import Pair
+from preference_data.versions import load_version
+from workbench.config import OnlineSettings
+from workbench.models.weights import weights_of
+from workbench.rewards import all_of, reward_named
+from workbench.tasks import AGE, NEW, TrainJob
+from workbench.training.batches import weights_for
+from workbench.training.online.guard import Guard
+from workbench.training.online.trainer import Asked, Fresh
+
+
+def asked_of(job: TrainJob) -> list[Asked]:
+    """The prompts of a job's training pairs, each once, in the order of their keys; one that is new anywhere is new."""
+    found: dict[str, Pair] = {}
+    for pair in sorted(load_version(Path(job.version.path)).pairs("train"), key=lambda p: (_is_old(p), p.key)):
+        found.setdefault(pair.prompt.key, pair)
+    anchors = list(job.anchors)
+    return [
+        Asked(pair.prompt, pair.slices, weights_for(pair, anchors, job.by_slice), _is_old(pair))
+        for _, pair in sorted(found.items())
+    ]
+
+
+def order_of(asked: Sequence[Asked], settings: OnlineSettings, *, seed: int) -> tuple[list[int], int]:
+    """Prompts of all steps, one step after the other, and how many a step has.
+
+    New ones come in permuted turns; old ones with them, as many as there are to every new one.
+    """
+    new = [i for i, each in enumerate(asked) if not each.old]
+    old = [i for i, each in enumerate(asked) if each.old]
+    fresh = min(settings.prompts, len(new)) if new else 0
+    again = round(fresh * len(old) / len(new)) if new else settings.prompts
+    rng = np.random.default_rng(seed)
+    turns = [(_turns(new, rng), fresh), (_turns(old, rng), again)]
+    steps = [[i for turn, count in turns for i in islice(turn, count)] for _ in range(settings.steps)]
+    return list(chain.from_iterable(steps)), fresh + again
+
+
+def _turns(indices: Sequence[int], rng: np.random.Generator) -> Iterator[int]:
+    """All of them in one order, then in another, for ever."""
+    while indices:
+        yield from (indices[k] for k in rng.permutation(len(indices)))
+
+
+def _is_old(pair: Pair) -> bool:
+    return pair.slices.get(AGE, NEW) != NEW
+
+
+def fresh_answers(job: TrainJob, model: Any) -> tuple[Fresh, list[int], int]:
+    """Where a job's answers come from, which prompts its steps answer, and how many each.
+
+    Raises:
+        ConfigError: a reward of that name does not exist.
+    """
+    settings, asked = job.online, asked_of(job)
+    guard = settings.guard and Guard(settings.guard.by, reward_named(settings.guard), window=settings.guard_window)
+    fresh = Fresh(
+        settings, asked, reward=all_of(settings.rewards) if settings.rewards else None,
+        anchors=[weights_of(a.policy, model) for a in job.anchors], numerics=job.numerics, seed=job.training.seed,
+        guard=guard,
+    )  # fmt: skip
+    return fresh, *order_of(asked, settings, seed=job.training.seed)

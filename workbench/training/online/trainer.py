@@ -1,0 +1,231 @@
+"""The trainer of fresh answers: before every step the policy answers some prompts, and learns from what rewards say.
+
+The loop, optimizer, checkpoints and proofs are those of the pair trainer; what differs is where a batch comes from.
+"""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from preference_data.records import Prompt, digest
+from workbench.config import NumericsSettings, OnlineSettings
+from workbench.models.forward import CompletionStates, Rows, collate, completion_states
+from workbench.models.head import DirectHead, token_logps
+from workbench.models.kl_head import kl_to_anchors
+from workbench.models.numerics import apply_numerics
+from workbench.models.sampling import Answer, Sampling, sample
+from workbench.models.tokens import pad_id
+from workbench.models.weights import Weights, speaking_as
+from workbench.rewards import Reward, Said
+from workbench.training.carried import Carried, Steering
+from workbench.training.online import OBJECTIVES, Drawn
+from workbench.training.online.guard import Guard
+from workbench.training.trainer import AnchoredDPOTrainer, tokenizer_of
+
+AT_ONCE = 64
+"""Answers written at once."""
+
+
+class Asked(NamedTuple):
+    """A prompt to answer.
+
+    Attributes:
+        anchors: the anchors' weights for it.
+        old: an earlier round trained on it; it has no reward in this one.
+    """
+
+    prompt: Prompt
+    slices: Mapping[str, str]
+    anchors: tuple[float, ...]
+    old: bool
+
+
+class Fresh:
+    """Where batches come from: what is asked, who rewards, what holds.
+
+    Args:
+        settings: of the objective.
+        asked: prompts by their place in the dataset.
+        reward: of answers to new prompts; None where the objective has none.
+        anchors: weights of each anchor in place of the model's.
+        numerics: precision answers are written in.
+        seed: another seed, other answers.
+        guard: watches a reward that is not trained on.
+    """
+
+    def __init__(
+        self,
+        settings: OnlineSettings,
+        asked: Sequence[Asked],
+        *,
+        reward: Reward | None,
+        anchors: Sequence[Weights],
+        numerics: NumericsSettings,
+        seed: int,
+        guard: Guard | None,
+    ) -> None:
+        self.settings, self.asked, self.anchors, self.guard = settings, asked, anchors, guard
+        self._reward, self._numerics, self._seed = reward, numerics, seed
+        self.steering = Steering("online", settings.kl_target)
+
+    def carried(self) -> list[Carried]:
+        """What changes from step to step beside the weights."""
+        return [self.steering, *([self.guard] if self.guard else [])]
+
+    def answers(self, trainer: AnchoredDPOTrainer, indices: Sequence[int]) -> list[Answer]:
+        """The policy's answers to some prompts, `samples` each, those of a prompt one after the other."""
+        s, model, step = self.settings, cast("Any", trainer.model), trainer.state.global_step
+        prompts = [self.asked[i].prompt for i in indices for _ in range(s.samples)]
+        seed = int(digest(["online", self._seed, step])[:12], 16)
+        sampling = Sampling(s.max_new_tokens, s.temperature, 1.0, AT_ONCE, seed)
+        with torch.no_grad(), apply_numerics(self._numerics):
+            found = sample(model.eval(), tokenizer_of(trainer), prompts, sampling, layout=trainer.pairs.layout)
+        model.train()
+        return found
+
+    def rewards(self, indices: Sequence[int], answers: Sequence[Answer]) -> tuple[Tensor, float | None]:
+        """Rewards of answers, 0 for old prompts, shape (prompts, samples); and the mean the guard's reward has."""
+        s = self.settings
+        said = [
+            Said(self.asked[i].prompt, a.text, self.asked[i].slices, a.finished)
+            for i, a in zip([i for i in indices for _ in range(s.samples)], answers, strict=True)
+        ]
+        new = [k for k, i in enumerate(i for i in indices for _ in range(s.samples)) if not self.asked[i].old]
+        values = torch.zeros(len(said))
+        if self._reward is not None and new:
+            values[new] = torch.tensor(self._reward([said[k] for k in new]), dtype=torch.float32)
+        watched = fmean(self.guard.reward([said[k] for k in new])) if self.guard and new else None
+        return values.view(len(indices), s.samples), watched
+
+
+class OnlineTrainer(AnchoredDPOTrainer):
+    """Learns from the policy's own fresh answers.
+
+    Attributes:
+        fresh: where they come from; set before the first step.
+    """
+
+    fresh: Fresh
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> Tensor:
+        """Answer the batch's prompts, reward the answers, and learn from them a pass at a time."""
+        fresh, indices = self.fresh, inputs["indices"]
+        answers = fresh.answers(self, indices)
+        rewards, watched = fresh.rewards(indices, answers)
+        log = self._metrics["train"]
+        new = [k for k, i in enumerate(indices) if not fresh.asked[i].old]
+        if new and fresh.settings.rewards:
+            log["reward"].append(float(rewards[new].mean()))
+        log["answer_tokens"].append(fmean(len(a.encoded.completion) for a in answers))
+        log["distinct_answers"].append(_distinct(answers, fresh.settings.samples))
+        if fresh.guard and watched is not None and new:
+            log["guard"].append(watched)
+            fresh.guard.saw(float(rewards[new].mean()), watched)
+        return super().training_step(model, {"passes": self._passes(indices, answers, rewards)}, *rest, **more)
+
+    def _passes(self, indices: Sequence[int], answers: Sequence[Answer], rewards: Tensor) -> list[dict[str, Any]]:
+        """Prompts with all their answers, as many a pass as fit."""
+        samples, found = self.fresh.settings.samples, list[list[int]]()
+        sizes = [
+            sum(len(a.encoded.completion) for a in answers[k * samples : (k + 1) * samples])
+            + len(answers[k * samples].encoded.prompt)
+            for k in range(len(indices))
+        ]
+        order = sorted(range(len(indices)), key=lambda k: (-sizes[k], k))
+        for k in order:
+            if found and sum(sizes[j] for j in (*found[-1], k)) <= self.pairs.tokens:
+                found[-1].append(k)
+            else:
+                found.append([k])
+        pad = pad_id(tokenizer_of(self))
+        return [
+            {
+                "rows": collate(
+                    [answers[k * samples + s].encoded for k in part for s in range(samples)],
+                    pad_id=pad, layout=self.pairs.layout,
+                ),
+                "rewards": rewards[part],
+                "asked": [self.fresh.asked[indices[k]] for k in part],
+                "share": len(part) / len(indices),
+            }
+            for part in found
+        ]  # fmt: skip
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        # Rows lie where the model does by `Rows.on`; the rest are plain values.
+        return inputs
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Tensor:  # noqa: FBT001
+        settings, rows, asked = self.fresh.settings, inputs["rows"].on(model.device), inputs["asked"]
+        one = _Pass(model, rows, self.fresh, [each.anchors for each in asked])
+        weight = self.fresh.steering.weight
+        betas = [weight * (settings.beta_old if each.old else settings.beta) for each in asked]
+        rewarded = torch.tensor([not each.old for each in asked], device=model.device)
+        drawn = Drawn(
+            one.logps(), inputs["rewards"].to(model.device), torch.tensor(betas, device=model.device)[:, None],
+            rewarded[:, None], one.reference, one.kl,
+        )  # fmt: skip
+        loss = OBJECTIVES[settings.objective](drawn, settings)
+        self.fresh.steering.saw(float(loss.kl.sum()), loss.kl.numel())
+        self._metrics["train"]["kl"] += loss.kl.mean(1).tolist()
+        return loss.per_sample.mean() * inputs["share"]
+
+
+class _Pass:
+    """One forward pass over answers; what anchors say of them is computed when asked for.
+
+    Log-probs and KLs have the shape (prompts, samples).
+    """
+
+    def __init__(self, model: Any, rows: Rows, fresh: Fresh, weights: Sequence[tuple[float, ...]]) -> None:
+        self._model, self._rows, self._anchors, self._samples = model, rows, fresh.anchors, fresh.settings.samples
+        self._states = completion_states(model, rows)
+        shares = torch.tensor(weights, device=model.device)
+        self._shares = shares.repeat_interleave(self._samples, 0)[rows.example]
+        self._used = [k for k in range(len(self._anchors)) if bool((shares[:, k] > 0).any())]
+
+    def logps(self) -> Tensor:
+        """Under the policy, with gradient."""
+        return self._summed(_of_tokens(self._states, self._rows))
+
+    def reference(self) -> Tensor:
+        """Under the geometric reference: the anchors' log-probs, weighted."""
+        columns: list[Tensor] = []
+        for k in self._used:
+            with speaking_as(self._model, self._anchors[k]):
+                per_token = _of_tokens(completion_states(self._model, self._rows), self._rows)
+            columns.append(self._shares[:, k] * per_token)
+        return self._summed(torch.stack(columns).sum(0))
+
+    def kl(self) -> Tensor:
+        """To the anchors, weighted, with gradient."""
+        anchors = [self._states_of(k) for k in self._used]
+        return self._summed(kl_to_anchors(self._states, anchors, self._shares[:, self._used], direction="reverse"))
+
+    def _states_of(self, anchor: int) -> Tensor:
+        """What `kl_to_anchors` takes of an anchor: its logits where its head is not the policy's."""
+        with speaking_as(self._model, self._anchors[anchor]):
+            found = completion_states(self._model, self._rows)
+            frozen = not any(p.requires_grad for p in found.head.parameters())
+            return found.states if isinstance(found.head, DirectHead) and frozen else found.head(found.states)
+
+    def _summed(self, per_token: Tensor) -> Tensor:
+        found = per_token.new_zeros(self._rows.examples).index_add(
+            0, self._rows.example.to(per_token.device), per_token
+        )
+        return found.view(-1, self._samples)
+
+
+def _of_tokens(found: CompletionStates, rows: Rows) -> Tensor:
+    if isinstance(found.head, DirectHead):
+        return token_logps(found.head, found.states, rows.targets)
+    return -torch.nn.functional.cross_entropy(found.states, rows.targets, reduction="none")
+
+
+def _distinct(answers: Sequence[Answer], samples: int) -> float:
+    """Share of a prompt's answers that no other of its answers repeats, averaged over prompts."""
+    groups = [answers[k : k + samples] for k in range(0, len(answers), samples)]
+    return fmean(len({a.text for a in group}) / len(group) for group in groups)
