@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, delete, exists, func, insert, select,
 from preference_data.audit import record
 from preference_data.database import reading, writing
 from preference_data.errors import AccessRefused, QueueError
+from preference_data.machines import is_machine
 from preference_data.queries import lookup, number_of, people_of
 from preference_data.queue_schema import account_change, credential, session
 from preference_data.records import now
@@ -95,6 +96,8 @@ class Accounts:
         """
         if not handle.strip() or handle != handle.strip():
             raise QueueError(f"name {handle!r}: expected some text without spaces around it")
+        if is_machine(handle):
+            raise QueueError(f"name {handle!r}: judgements under it would count as a machine's; give another name")
         if role not in get_args(Role):
             raise QueueError(f"role {role!r}: expected one of {', '.join(get_args(Role))}")
         hashed = None if password is None else _hash(password)

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from preference_data.errors import VersionError
+from preference_data.machines import is_machine
 from preference_data.opinions import ADJUDICATED
 from preference_data.pairs import Ballot
 from preference_data.projects import Projects, ProjectSettings
@@ -22,6 +23,7 @@ class Reader:
         store: whose annotators and projects count.
         leaves_out: why a comparison is not wanted, empty where it is.
         without: annotators whose judgements are left out.
+        machines: what a machine's judgement weighs against a person's, from 0.
 
     Attributes:
         comparisons: comparisons read, each with a judgement.
@@ -29,10 +31,12 @@ class Reader:
         unused: judgements that do not count, by reason.
     """
 
-    def __init__(self, store: Store, *, leaves_out: Callable[[Comparison], str], without: Collection[str]) -> None:
+    def __init__(
+        self, store: Store, *, leaves_out: Callable[[Comparison], str], without: Collection[str], machines: float = 1.0
+    ) -> None:
         self._groups = {annotator.handle: annotator.group for annotator in store.annotators()}
         self._settings = {each.name: each.settings for each in Projects(store.engine).all()}
-        self._leaves_out, self._without = leaves_out, without
+        self._leaves_out, self._without, self._machines = leaves_out, without, machines
         self.comparisons = self.judgements = 0
         self.unused: Counter[str] = Counter()
 
@@ -47,6 +51,8 @@ class Reader:
             final = any(ADJUDICATED in each.flags for each in given)
             for each in given:
                 weight, reason = _weight(each, self._without, self._settings, final=final)
+                if not reason and is_machine(each.annotator):
+                    weight, reason = weight * self._machines, "" if self._machines else "a machine's"
                 if reason:
                     self.unused[reason] += 1
                 else:

@@ -40,6 +40,7 @@ class FreezeRule:
         without: judgements of these annotators are left out, as if they had never been given.
         reliability: how much each annotator's judgements count: all `alike`, or by one of the models of
             `preference_data.reliability`, 2p - 1 for whoever it takes to be right with probability p.
+        machines: what a machine's judgement weighs against a person's, in [0, 1]; 0 leaves them out.
         annotator_cap: largest share of the judgements one annotator may give, in (0, 1]; 1 means no limit.
         min_weight: pairs of less weight are dropped, in [0, 1].
         min_pairs: fewest pairs each split must have.
@@ -51,6 +52,7 @@ class FreezeRule:
     slices: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     without: tuple[str, ...] = ()
     reliability: Reliability = "alike"
+    machines: float = 1.0
     annotator_cap: float = 1.0
     min_weight: float = 0.0
     min_pairs: int = 1
@@ -64,6 +66,8 @@ class FreezeRule:
         """
         if not 0 < self.annotator_cap <= 1:
             raise ValueError(f"annotator_cap: got {self.annotator_cap}; expected a share in (0, 1]")
+        if not 0 <= self.machines <= 1:
+            raise ValueError(f"machines: got {self.machines}; expected a weight in [0, 1]")
         if not 0 <= self.min_weight <= 1:
             raise ValueError(f"min_weight: got {self.min_weight}; expected a weight in [0, 1]")
         if self.min_pairs < 0:
@@ -255,7 +259,8 @@ class _Choice:
         return self._placing.assignments(self._new)
 
     def _reader(self) -> Reader:
-        return Reader(self._store, leaves_out=self._rule.leaves_out, without=self._rule.without)
+        rule = self._rule
+        return Reader(self._store, leaves_out=rule.leaves_out, without=rule.without, machines=rule.machines)
 
     def _counted(self, unused: Counter[str]) -> dict[str, float] | None:
         """Weights of the judgements that count, by key, where annotators are weighed against each other."""

@@ -190,3 +190,9 @@ def test_people_are_given_what_they_can_judge_and_do_not_avoid(web):
     log_in(web)
     shown = web.http.post("/api/take", json={"project": "p", "count": 9}).json()["showings"]
     assert sorted(each["turns"][0]["text"] for each in shown) == ["question 1?", "question 2?", "question 3?"]
+
+
+@pytest.mark.parametrize("name", ["ai:judge", "rule:x", "reward:y", "simulated:z"])
+def test_nobody_may_be_called_like_a_machine(accounts, name):
+    with pytest.raises(QueueError, match="count as a machine's"):
+        accounts.create(name, None, by="root")

@@ -152,6 +152,19 @@ def test_pairs_below_the_least_weight_are_dropped(store_of, tmp_path):
     assert report.pairs_left_out == {}
 
 
+def test_a_machine_weighs_what_the_rule_says(store_of, tmp_path):
+    """One person against one machine: alike they cancel, at a half the person's quarter is left, at none the machine's out."""
+    store = store_of(entry("?", ["a", "b"], Said(FIRST, "ann"), Said(SECOND, "ai:judge")))
+    alike = freeze(store, ANY, tmp_path / "alike")
+    assert alike.version.pairs() == []
+    half = freeze(store, FreezeRule(min_pairs=0, machines=0.5), tmp_path / "half")
+    (pair,) = half.version.pairs()
+    assert (pair.chosen, pair.weight) == ("a", (1 - 0.5) / 2)
+    none = freeze(store, FreezeRule(min_pairs=0, machines=0), tmp_path / "none")
+    assert none.version.pairs()[0].weight == 1
+    assert none.report.judgements_left_out == {"a machine's": 1}
+
+
 def test_no_annotator_has_more_than_the_capped_share(store_of, tmp_path):
     many = [entry(f"{i * 7919}?", ["a", "b"], Said(FIRST, "ann")) for i in range(10)]
     few = [entry(f"{i * 104729} and?", ["a", "b"], Said(FIRST, name)) for i, name in enumerate(("bob", "bob", "cy"))]
@@ -237,7 +250,14 @@ def test_too_few_pairs_in_a_split_says_what_is_there_and_what_to_do(store_of, tm
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("annotator_cap", 0), ("annotator_cap", 1.1), ("min_weight", -0.1), ("min_pairs", -1), ("max_pairs", -1)],
+    [
+        ("annotator_cap", 0),
+        ("annotator_cap", 1.1),
+        ("machines", 1.5),
+        ("min_weight", -0.1),
+        ("min_pairs", -1),
+        ("max_pairs", -1),
+    ],
 )
 def test_a_rule_out_of_range_names_its_field(name, value):
     with pytest.raises(ValueError, match=f"{name}: got {value}"):

@@ -44,6 +44,10 @@ class RewardError(WorkbenchError):
     """A reward failed, or answered something that is no finite number."""
 
 
+class JudgeError(WorkbenchError):
+    """A machine that judges failed, answers nonsense, or does not agree with people."""
+
+
 class GuardError(WorkbenchError):
     """A reward that is not trained on fell while the trained one rose."""
 

@@ -4,16 +4,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from preference_data.machines import is_machine
 from preference_data.records import Comparison, Judgement, Pairwise, Verdict, digest, now
 from preference_data.simulate import GUIDELINES, judge
 from preference_data.store import Entry, Store
-from workbench.config import JudgeSettings
-from workbench.errors import ConfigError
+from workbench.ai_judge import ai_judge, endpoint
+from workbench.config import JUDGES, JudgeSettings, RewardSettings, settings_from
+from workbench.drift.uncertainty import Estimate, format_estimate, not_enough, proportion
+from workbench.errors import ConfigError, JudgeError
+from workbench.rewards import Reward, Said, reward_named
 
 BATCH = 100
 """Judgements a machine gives before they are stored: a killed judge loses no more."""
 SIDES = 2
 PEOPLE = "people"
+DECIDED = frozenset([Verdict.FIRST, Verdict.SECOND])
+SHARED = 100
+"""Comparisons of people that a machine is tried on."""
 
 Judge = Callable[[Sequence[Comparison]], Sequence[Judgement]]
 """Judges comparisons of two answers, in the order given."""
@@ -117,13 +124,92 @@ def by_rule(by: str, *, error_rate: float = 0.0, seed: int = 0) -> Judge:
     return judged
 
 
+def by_reward(name: str, reward: Reward) -> Judge:
+    """A judge that prefers the answer with the higher reward; equal ones are ties."""
+
+    def judged(comparisons: Sequence[Comparison]) -> list[Judgement]:
+        said = [Said(c.prompt, one.text, c.slices, finished=True) for c in comparisons for one in c.completions]
+        scores, moment = reward(said), now()
+        gaps = [scores[k] - scores[k + 1] for k in range(0, len(scores), SIDES)]
+        return [Judgement(c.key, name, _preferred(gap), moment) for c, gap in zip(comparisons, gaps, strict=True)]
+
+    return judged
+
+
+def _preferred(gap: float) -> Pairwise:
+    if gap == 0:
+        return Pairwise(Verdict.TIE)
+    return Pairwise(Verdict.FIRST if gap > 0 else Verdict.SECOND, 1)
+
+
 def judge_named(settings: JudgeSettings) -> Judge:
     """A machine that judges, by its name.
 
     Raises:
         ConfigError: there is no such judge.
     """
-    kind = settings.by.partition(":")[0]
-    if kind in {"rule", "simulated"}:
-        return by_rule(settings.by, error_rate=settings.error_rate)
-    raise ConfigError(f"judge {settings.by!r}: unknown; expected people, rule:GUIDELINE or simulated:GUIDELINE")
+    kind, _, rest = settings.by.partition(":")
+    match kind:
+        case "rule" | "simulated":
+            return by_rule(settings.by, error_rate=settings.error_rate)
+        case "reward":
+            return by_reward(settings.by, reward_named(settings_from({"by": rest}, RewardSettings, where="judge")))
+        case "ai":
+            address, _, model = rest.partition("#")
+            receipt: dict[str, object] = {"by": settings.receipt}
+            receipts = (
+                reward_named(settings_from(receipt, RewardSettings, where="receipt")) if settings.receipt else None
+            )
+            return ai_judge(settings.by, endpoint(address, model), guideline=settings.guideline, receipts=receipts)
+        case _:
+            raise ConfigError(f"judge {settings.by!r}: unknown; expected {JUDGES}")
+
+
+def agreement_with_people(store: Store, judge: Judge, *, most: int = SHARED) -> tuple[Estimate, int]:
+    """How often a machine says what people said, of comparisons on which both decided; nothing is stored.
+
+    Args:
+        store: of judgements.
+        judge: the machine.
+        most: comparisons it is asked about.
+
+    Returns:
+        The share, and how many comparisons were asked about.
+    """
+    by_people = [
+        (e.comparison, said)
+        for e in store.entries()
+        if len(e.comparison.completions) == SIDES and (said := _of_people(e.judgements)) is not None
+    ]
+    chosen = sorted(by_people, key=lambda each: digest(["shared", each[0].key]))[:most]
+    given = judge([c for c, _ in chosen]) if chosen else ()
+    decided = [
+        one.opinion.verdict == said
+        for (_, said), one in zip(chosen, given, strict=True)
+        if isinstance(one.opinion, Pairwise) and one.opinion.verdict in DECIDED
+    ]
+    return (proportion(sum(decided), len(decided)) if decided else not_enough(0, "no shared comparison")), len(chosen)
+
+
+def _of_people(judgements: Sequence[Judgement]) -> Verdict | None:
+    """The last decided verdict a person gave."""
+    for one in reversed(judgements):
+        if not is_machine(one.annotator) and isinstance(one.opinion, Pairwise) and one.opinion.verdict in DECIDED:
+            return one.opinion.verdict
+    return None
+
+
+def require_trust(store: Store, settings: JudgeSettings, judge: Judge) -> None:
+    """Refuse an AI judge that people do not bear out.
+
+    Raises:
+        JudgeError: too few comparisons of people to tell, or it agrees too seldom.
+    """
+    if not settings.by.startswith("ai:") or not settings.trust:
+        return
+    found, asked = agreement_with_people(store, judge)
+    if found.low is None or found.low < settings.trust:
+        raise JudgeError(
+            f"judge {settings.by}: agrees with people on {format_estimate(found)} of {asked} comparisons; expected a lower bound of "
+            f"{settings.trust:g} or more; have people judge some first (judges = 'people'), or choose another judge"
+        )

@@ -24,7 +24,7 @@ from workbench.drift.prequential import Change, accuracy, changed
 from workbench.drift.uncertainty import format_estimate
 from workbench.errors import ConfigError, JournalError
 from workbench.foreseeing import foreseen
-from workbench.judging import PEOPLE, Judge, Judged, counted, judge_named, judge_open, of_source
+from workbench.judging import PEOPLE, Judge, Judged, counted, judge_named, judge_open, of_source, require_trust
 from workbench.places import Watch, silent
 from workbench.policies.registry import PolicyRecord
 from workbench.rounds.plan import measuring_condition
@@ -275,6 +275,9 @@ class _OneTurn:
         """Have machines judge, and wait for people."""
         store, stage = self._ws.store, self._stage
         most = self._left()
+        for one in self._judges:
+            if one.by != PEOPLE:
+                require_trust(store, one, machines[one.by])
         names = ", ".join(one.by for one in self._judges)
         stage.say(f"Turn {self._number}: judged by {names}.")
 
@@ -304,7 +307,7 @@ class _OneTurn:
     def _frozen(self, source: str) -> str:
         """The name of the turn's version."""
         if self._name not in {entry.name for entry in self._ws.version_entries()}:
-            self._ws.freeze(name=self._name, rule=FreezeRule(sources=(source,)))
+            self._ws.freeze(name=self._name, rule=FreezeRule(sources=(source,), machines=self._settings.machines))
         return self._name
 
     def _round(self, policy: PolicyRecord, version: str) -> RoundSettings:

@@ -31,6 +31,9 @@ LABELS = {
     "keep": "{:.0%} of the start",
     "chance": "chance of the better answer {:.3f}",
     "loss": "loss {:.4f}",
+    "reward": "reward {:.3f}",
+    "guard": "guard {:.3f}",
+    "kl": "{:.2f} nats to the anchors",
     "kl_parent": "KL {:.4f}",
     "pairs_per_s": "{:.2f} pairs/s",
 }

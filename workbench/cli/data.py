@@ -112,6 +112,7 @@ def freeze(
         Reliability, typer.Option(help="How much each annotator counts: all alike, or as often as they seem right.")
     ] = "alike",
     annotator_cap: Annotated[float, typer.Option(help="Largest share of judgements from one annotator.")] = 1.0,
+    machines: Annotated[float, typer.Option(help="What a machine's judgement weighs against a person's.")] = 1.0,
     min_weight: Annotated[float, typer.Option(help="Leave out pairs of less weight.")] = 0.0,
     min_pairs: Annotated[int, typer.Option(help="Fewest pairs each split must have.")] = 1,
     max_pairs: Annotated[int, typer.Option(help="Most pairs the version may have; 0 for no limit.")] = 0,
@@ -127,6 +128,7 @@ def freeze(
             without=tuple(without or ()),
             reliability=reliability,
             annotator_cap=annotator_cap,
+            machines=machines,
             min_weight=min_weight,
             min_pairs=min_pairs,
             max_pairs=max_pairs,

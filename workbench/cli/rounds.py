@@ -1,6 +1,7 @@
 """Verbs of a round: `plan`, `round`."""
 
 import _thread
+import getpass
 import signal
 import threading
 from collections.abc import Iterator
@@ -30,10 +31,12 @@ from workbench.cli.settings import round_settings
 from workbench.config import METHODS, RoundSettings
 from workbench.config.written import as_toml
 from workbench.errors import ConfigError, JournalError, StopRequested
+from workbench.following import follow
 from workbench.rounds.estimate import Estimated
 from workbench.rounds.gate import Verdict
 from workbench.rounds.plan import plan_as_json
 from workbench.rounds.run import Outcome
+from workbench.views.asked import runner_alive
 from workbench.workspace import PlannedRound, Workspace
 
 STOPPED = 130
@@ -101,7 +104,10 @@ def round_(
         return
     try:
         with step_bars() as watch, _stopping(planned):
-            outcome = planned.run(where=where, watch=watch)
+            if runner_alive(planned.workspace.root):
+                typer.echo("a runner is alive here: it does the round, this follows", err=True)
+                follow(planned, chosen, by=getpass.getuser(), watch=watch)
+            outcome = planned.run(where=where, watch=watch)  # where a runner did it, all its steps are done
     except StopRequested as stop:
         typer.echo(f"stopped: {stop}", err=True)
         raise typer.Exit(STOPPED) from stop

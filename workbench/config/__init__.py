@@ -3,7 +3,7 @@
 An unknown key is an error that lists the known ones; bounds are checked here, before any model loads.
 """
 
-from workbench.config.looping import JudgeSettings, LoopSettings
+from workbench.config.looping import JUDGES, JudgeSettings, LoopSettings
 from workbench.config.losses import APPROXIMATE_LOSSES, BY_BATCH, EXACT_LOSSES, ObjectiveSettings, losses_elsewhere
 from workbench.config.methods import AfterSettings, MovingSettings, PenaltySettings, ReplaySettings, ScheduleSettings
 from workbench.config.online import OnlineSettings, RewardSettings
@@ -23,6 +23,7 @@ __all__ = [
     "APPROXIMATE_LOSSES",
     "BY_BATCH",
     "EXACT_LOSSES",
+    "JUDGES",
     "METHODS",
     "AfterSettings",
     "AnchorSettings",

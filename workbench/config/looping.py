@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from workbench.config.rounds import GenerateSettings, RoundSettings
 from workbench.config.settings import Settings
 
-JUDGES = "people, rule:GUIDELINE, simulated:GUIDELINE, reward:NAME, ai:POLICY, or ai:URL#MODEL"
+JUDGES = "people, rule:GUIDELINE, simulated:GUIDELINE, reward:REWARD, or ai:URL#MODEL"
 _JUDGE = re.compile(r"people|(rule|simulated|reward|ai):\S.*")
 
 
@@ -24,11 +24,18 @@ class JudgeSettings(Settings):
     """Who judges some of the comparisons."""
 
     by: str
-    """`people` (on the page), `rule:GUIDELINE`, `simulated:GUIDELINE`, `reward:NAME`, `ai:POLICY` or `ai:URL#MODEL`."""
+    """`people` (on the page), `rule:GUIDELINE`, `simulated:GUIDELINE`, `reward:` with a reward as in `[round.online]`, or
+    `ai:URL#MODEL` (an OpenAI-compatible address)."""
     share: float = Field(default=1.0, gt=0, le=1)
     """Of the comparisons; drawn by their content, so that the same ones go to the same judge."""
     error_rate: float = Field(default=0.0, ge=0, lt=1)
     """Verdicts a simulated annotator turns round."""
+    guideline: str = ""
+    """ai: what it judges by."""
+    receipt: str = ""
+    """ai: a reward whose verdict and confidence go into its prompt."""
+    trust: float = Field(default=0.6, ge=0, le=1)
+    """ai: it may label once it agrees with people on so many comparisons they decided, lower bound; 0 asks for none."""
 
     @field_validator("by")
     @classmethod
@@ -54,6 +61,8 @@ class LoopSettings(Settings):
     """Judgements until the loop ends; 0 for no limit."""
     most_hours: float = Field(default=0.0, ge=0)
     """Hours of work until no further turn is begun; 0 for no limit."""
+    machines: float = Field(default=1.0, ge=0, le=1)
+    """What a machine's judgement weighs against a person's when a turn is frozen."""
     on_rejection: Literal["stop", "go on"] = "stop"
     """After a round whose child the gate refused: stop, or go on from the champion."""
     on_change: Literal["tell", "declare"] = "tell"

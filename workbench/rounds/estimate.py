@@ -127,7 +127,7 @@ def estimate(plan: Plan, load: Workload, shape: Shape, suites: Mapping[str, int]
     ]
     return Estimated(
         workload=load,
-        steps=-(-batches // s.accumulation),
+        steps=plan.online.steps if plan.online.on else -(-batches // s.accumulation),
         trainable=trainable,
         seconds=_seconds(plan, load, shape),
         memory_bytes=_memory(plan, load, shape, trainable),
@@ -144,10 +144,20 @@ def _seconds(plan: Plan, load: Workload, shape: Shape) -> dict[str, float]:
     # The child's samples are read once more by itself and by every policy its KL is measured to.
     operations = {
         "score": FORWARD * load.train_tokens * len(anchors),
-        "optimise": (FORWARD + backward) * load.train_tokens * plan.training.epochs,
+        "optimise": _learnt_from(plan, load, backward),
         "evaluate": FORWARD * (read * measured + sampled * measured),
     }
     return {name: n * shape.parameters / (load.flops_per_s * EFFICIENCY) for name, n in operations.items()}
+
+
+def _learnt_from(plan: Plan, load: Workload, backward: float) -> float:
+    """Operations per parameter of training; fresh answers are written, read by every anchor, and learned from."""
+    if not plan.online.on:
+        return (FORWARD + backward) * load.train_tokens * plan.training.epochs
+    o = plan.online
+    prompt = load.train_tokens / max(load.train_pairs, 1)  # of a prompt with its answers: at most as long as these
+    tokens = o.steps * o.prompts * (prompt + o.samples * o.max_new_tokens)
+    return tokens * (FORWARD * (1 + len(plan.anchors)) + FORWARD + backward)
 
 
 def _trained_share(training: TrainingSettings, shape: Shape) -> float:
