@@ -1,6 +1,6 @@
 """Comparisons of the store become items of a project."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from preference_data.errors import QueueError
@@ -59,6 +59,7 @@ def ask(
     by: str,
     sources: tuple[str, ...] = (),
     needs: tuple[str, ...] = (),
+    only: Collection[str] = (),
     strategy: Strategy = RANDOM,
     count: int = 0,
     seed: int = 0,
@@ -73,6 +74,7 @@ def ask(
         settings: of a new project.
         by: who asks.
         sources: comparisons of these sources only; empty for all.
+        only: keys of comparisons; empty for all.
         needs: names of slices, such as language, whose value a person must be able to judge.
         strategy: what comparisons are worth; a fifth of the draw is uniform whatever it says, and all of it at random.
         count: how many to draw; 0 for all. Known ones count, so that drawing the same again adds nothing.
@@ -84,7 +86,7 @@ def ask(
     projects = Projects(store.engine)
     known = {each.name: each for each in projects.all()}
     mode = known[project].mode if project in known else mode
-    fitting = [c for c in _comparisons(store, sources) if fits(c, mode)]
+    fitting = [c for c in _comparisons(store, sources) if fits(c, mode) and (not only or c.key in only)]
     found = {c.key: _needs(c, needs) for c in fitting}
     if not found:
         wanted = f"of {', '.join(sources)} " if sources else ""

@@ -100,7 +100,7 @@ def test_it_is_kept_and_found_again(world):
 @pytest.mark.parametrize(
     ("policy", "version", "within", "words"),
     [
-        ("base", "polite", "", "no round of this workspace made it"),
+        ("base", "polite", "", "no round on pairs of this workspace made it"),
         ("champion", "polite", "domain=none", "no train or select pairs of domain=none"),
         ("1", "polite", "", "too little to explain"),
     ],

@@ -60,8 +60,7 @@ def test_the_verb_hands_the_round_to_the_runner_and_shows_its_outcome(ws, tmp_pa
 
 
 def alone(ws, **changes):
-    chosen = settings(version="polite", **changes)
-    return ws.round(ws.plan(chosen)), chosen
+    return ws.round(ws.plan(settings(version="polite", **changes)))
 
 
 def ended(ws, error):
@@ -80,13 +79,29 @@ def ended(ws, error):
     [("stopped: by hand", StopRequested, "by hand"), ("no room on the disk", WorkbenchError, "no room on the disk")],
 )
 def test_what_the_runner_says_is_raised(ws, error, kind, words):
-    planned, chosen = alone(ws)
+    planned = alone(ws)
     with sole_runner(ws.root), pytest.raises(kind, match=words):
-        follow(planned, chosen, by="me", watch=lambda _: None, sleep=ended(ws, error))
+        follow(planned, by="me", watch=lambda _: None, sleep=ended(ws, error))
 
 
 def test_a_runner_that_is_gone_leaves_the_request_for_the_next(ws):
-    planned, chosen = alone(ws)
+    planned = alone(ws)
     with pytest.raises(JournalError, match="waits for the next one"):
-        follow(planned, chosen, by="me", watch=lambda _: None)
+        follow(planned, by="me", watch=lambda _: None)
     assert [r.state for r in Requests(ws.store.engine).all()] == ["filed"]
+
+
+def test_the_runner_does_this_round_whatever_became_champion_meanwhile(ws):
+    planned = alone(ws)
+    other = ws.round(ws.plan(settings(version="short"))).run(where="here")
+    assert ws.registry.resolve("champion").digest == other.child.digest
+    left = iter([False, True])
+
+    def act(_):
+        act_on_requests(ws, where="here", tell=lambda _: None, until=lambda: next(left, True))
+
+    with sole_runner(ws.root):
+        outcome = follow(planned, by="me", watch=lambda _: None, sleep=act)
+    assert outcome.round == planned.digest
+    assert (outcome.state, outcome.child.parent) == ("kept", planned.plan.parent.digest)
+    assert outcome.verdict == planned.run(where="here").verdict

@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
+from preference_data.freeze import FreezeRule
+from preference_data.queue import Queue
 from preference_data.simulate import GUIDELINES, Guideline
 from preference_data.store import Entry
-from tests.rounds_kit import WORDS
+from tests.rounds_kit import WORDS, entries
 from tests.tiny_model import build_tiny_model
 from workbench.cli import app
 from workbench.config import LoopSettings
@@ -116,18 +118,47 @@ def test_a_loop_killed_anywhere_ends_with_the_same_policies(ws, prompts, tmp_pat
 
 def test_a_line_cut_short_is_dropped(ws, prompts):
     run_loop(ws, loop(prompts, turns=1), Stage())
-    file = ws.root / "loops" / "weekly.jsonl"
+    file = ws.root / "loops" / "weekly" / "book.jsonl"
     whole = file.read_text(encoding="utf-8")
     file.write_text(whole + '{"begun": 2, "pol', encoding="utf-8")
     assert len(run_loop(ws, loop(prompts, turns=1), Stage()).turns) == 1
     assert file.read_text(encoding="utf-8") == whole
 
 
-def test_other_settings_under_the_same_name_are_refused_and_more_turns_are_not(ws, prompts):
+def test_other_prompts_under_the_same_name_are_refused_and_other_settings_are_not(ws, prompts):
     run_loop(ws, loop(prompts, turns=1), Stage())
-    assert len(run_loop(ws, loop(prompts, turns=2), Stage()).turns) == 2
-    with pytest.raises(ConfigError, match="begun with other settings"):
+    steeper = ROUND | {"training": ROUND["training"] | {"epochs": 2}}
+    assert len(run_loop(ws, loop(prompts, turns=2, round=steeper), Stage()).turns) == 2
+    with pytest.raises(ConfigError, match="begun with other prompts"):
         run_loop(ws, loop(prompts, turns=2, prompts_per_turn=121), Stage())
+
+
+def test_a_version_of_somebody_else_is_not_taken_for_the_turns(ws, prompts):
+    ws.store.add(entries(60, source="other", better="yes", worse="no"))
+    ws.freeze(name="weekly-1", rule=FreezeRule(sources=("other",)))
+    with pytest.raises(ConfigError, match="is not this turn's"):
+        run_loop(ws, loop(prompts), Stage())
+
+
+def test_a_turn_that_is_run_again_keeps_the_round_it_began(ws, prompts, monkeypatch):
+    """Killed before its round, with other thresholds and settings when it is run again."""
+    killer = Killer(monkeypatch)
+    killer.left = 5  # before the round
+    with pytest.raises(KilledError):
+        run_loop(ws, loop(prompts), Stage())
+    monkeypatch.undo()
+    monkeypatch.setitem(GUIDELINES, "short", Guideline("short", 1, "s", lambda _, a: -len(a), margin=1))
+    never = ROUND | {"gate": ROUND["gate"] | {"max_kl_parent": 1e-9}}
+    assert run_loop(ws, loop(prompts, round=never), Stage()).turns[0].state == "promoted"
+
+
+def test_judges_of_one_name_keep_their_own_settings(ws, prompts):
+    erring = [[{"by": "simulated:short"}], [{"by": "simulated:short", "error_rate": 0.5}]]
+    run_loop(ws, loop(prompts, judges=erring), Stage())
+    for comparison, judgements in ws.store.entries():
+        lengths = [len(c.text) for c in comparison.completions]
+        said = judgements[-1].opinion.verdict
+        assert said == ("tie" if lengths[0] == lengths[1] else "first" if lengths[0] < lengths[1] else "second")
 
 
 def test_it_stops_where_the_gate_refuses(ws, prompts):
@@ -150,6 +181,7 @@ def test_people_are_waited_for_on_the_page(ws, prompts):
     assert ended.turns == ()
     assert ended.waiting > 0
     open_ones = [e.comparison for e in ws.store.entries() if not e.judgements]
+    assert Queue(ws.store.engine).progress("weekly-1").items == ended.waiting  # and nothing that is not theirs
     assert len(open_ones) == ended.waiting
     assert {who_judges(c, people.judges_of(1)).by for c in open_ones} == {PEOPLE}
 

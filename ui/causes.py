@@ -72,26 +72,29 @@ class Causes:
 
     def acts(self, record: RoundRecord, version: str) -> tuple[Act, ...]:
         """Rounds that would do it otherwise, for the form of the rounds page."""
-        names, settings = self.inspection.names(), settings_of(record.plan)
-        plan = json.loads(record.plan)
-        parent, trained = names.get(plan["parent"], ""), names.get(plan["version"], "")
-        again = {"parent": parent, "version": trained, "method": settings.method}
-        share = settings.replay.share
-        more = 0.5 if share == "all" else min(1.0, 2 * share if share else 0.25)
-        acts = [
-            Act("Replay more", f"the same round again with {more:g} of earlier pairs replayed",
-                _form({**again, "replay.share": f"{more:g}"})),
+        settings = settings_of(record.plan)
+        share, acts = settings.replay.share, list[Act]()
+        if share != "all":
+            more = 2 * share if share else 0.25
+            acts.append(Act("Replay more", f"the same round again with replay.share = {more:g}",
+                            _again(record, f"replay.share = {more:g}")))  # fmt: skip
+        acts.append(
             Act("Hold it more firmly", "the same round again with twice the beta, the weight of all its anchors",
-                _form({**again, "objective.beta": f"{2 * settings.objective.beta:g}"})),
-        ]  # fmt: skip
+                _again(record, f"objective.beta = {2 * settings.objective.beta:g}"))
+        )  # fmt: skip
         if best := self._knew_it_best(record, version):
-            anchors = f'anchors = [{{ policy = "{best}", weight = 0.5 }}, {{ policy = "base", weight = 0.5 }}]\n'
+            half = f'[{{ policy = "{best}", weight = 0.5 }}, {{ policy = "base", weight = 0.5 }}]'
+            anchors = f'anchors = {half}\nschedule.kind = "given"'
             acts.append(
                 Act(f"Raise the anchor {best}", "the same round held by the policy that knew this version best",
-                    _form({**again, "more": anchors}))
+                    _again(record, anchors))
             )  # fmt: skip
             acts.append(
-                Act(f"Branch from {best}", "a round on the newest version from that policy", _form({"parent": best}))
+                Act(
+                    f"Branch from {best}",
+                    "a round on the newest version from that policy",
+                    f"/rounds?{urlencode({'parent': best})}",
+                )
             )
         return tuple(acts)
 
@@ -108,8 +111,9 @@ class Causes:
         return max(scores, key=lambda name: scores[name], default="")
 
 
-def _form(values: dict[str, str]) -> str:
-    return f"/rounds?{urlencode({name: value for name, value in values.items() if value})}"
+def _again(record: RoundRecord, change: str) -> str:
+    """The form of the rounds page with a round and a change of it, as TOML."""
+    return f"/rounds?{urlencode({'again': record.digest[:16], 'change': change})}"
 
 
 def add_causes(app: FastAPI, causes: Causes) -> None:
@@ -119,7 +123,7 @@ def add_causes(app: FastAPI, causes: Causes) -> None:
     async def ask(request: Request, person: Lead) -> HTMLResponse:
         form = dict(parse_qsl((await request.body()).decode("utf-8", "replace")))
         inspection = causes.inspection
-        if form.get("policy") not in inspection.names() or form.get("version") not in inspection.names():
+        if not _known(inspection, form.get("policy", "")) or form.get("version") not in inspection.names():
             raise HTTPException(404, "no such policy or version; open a cell of the drift page")
         causes.ask(form["policy"], form["version"], form.get("within", ""), by=person.handle)
         return page(
@@ -129,7 +133,7 @@ def add_causes(app: FastAPI, causes: Causes) -> None:
 
     @app.get("/drift/causes.jsonl")
     def file(_: Lead, policy: str, version: str, within: str = "") -> HTMLResponse:
-        found = causes.found(policy, version, within) if policy in causes.inspection.names() else None
+        found = causes.found(policy, version, within) if _known(causes.inspection, policy) else None
         if found is None:
             raise HTTPException(404, "not looked for yet; ask for it beside the rows")
         lines = (
@@ -140,3 +144,7 @@ def add_causes(app: FastAPI, causes: Causes) -> None:
         )  # fmt: skip
         headers = {"content-disposition": f'attachment; filename="causes-{secrets.token_hex(2)}.jsonl"'}
         return HTMLResponse("".join(lines), media_type="application/x-ndjson", headers=headers)
+
+
+def _known(inspection: Inspection, policy: str) -> bool:
+    return policy in {record.digest for record in inspection.places.registry.policies()}

@@ -21,7 +21,7 @@ from ui.shown import Lead, page, part
 from workbench.config import METHODS, GateSettings, RoundSettings, settings_from, values_of
 from workbench.config.written import as_toml
 from workbench.drift.uncertainty import Estimate
-from workbench.errors import WorkbenchError
+from workbench.errors import ConfigError, WorkbenchError
 from workbench.rebasing import settings_of
 from workbench.reports.charts import Line, Point, lines
 from workbench.reports.story import criteria
@@ -58,6 +58,24 @@ class Rounds:
         if len(found) != 1:
             raise HTTPException(404, f"round {digest[:16]!r}: {len(found)} rounds begin so; choose one of the list")
         return found[0]
+
+    def filled_in(self, query: Mapping[str, str]) -> dict[str, str]:
+        """The form as an address fills it in: its fields, or a round to plan again with a change of it.
+
+        Raises:
+            HTTPException: there is no such round, or the change makes no sense.
+        """
+        if "again" not in query:
+            return dict(query)
+        record = self.one(query["again"])
+        values = settings_of(record.plan).model_dump(mode="json", exclude_unset=True)
+        try:
+            for name, given in values_of(query.get("change", "")[:LONGEST_REASON], where="change").items():
+                both = isinstance(given, dict) and isinstance(values.get(name), dict)
+                values[name] = {**values[name], **given} if both else given
+            return {"more": as_toml(settings_from(values, RoundSettings, where="change"))}
+        except ConfigError as error:
+            raise HTTPException(409, str(error)) from error
 
     def listed(self) -> list[dict[str, Any]]:
         """All rounds, newest first."""
@@ -120,7 +138,7 @@ def add_rounds(app: FastAPI, inspection: Inspection, store: Store, chores: Chore
 
     @app.get("/rounds")
     def show(request: Request, _: Lead) -> HTMLResponse:
-        return rounds.shown(given=dict(request.query_params))
+        return rounds.shown(given=rounds.filled_in(request.query_params))
 
     @app.get("/rounds/{digest}")
     def show_one(digest: str, _: Lead) -> HTMLResponse:

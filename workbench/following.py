@@ -5,10 +5,14 @@ import time
 from collections.abc import Callable
 from typing import assert_never
 
+from preference_data.records import canonical_json
 from preference_data.requests import Requests
-from workbench.config import RoundSettings
 from workbench.errors import JournalError, StopRequested, WorkbenchError
 from workbench.places import Watch
+from workbench.rebasing import settings_of
+from workbench.rounds.gate import Verdict
+from workbench.rounds.plan import plan_as_json
+from workbench.rounds.run import Outcome
 from workbench.views.asked import runner_alive
 from workbench.workspace import PlannedRound
 
@@ -17,19 +21,13 @@ STOPPED = "stopped: "
 """How the reason begins of a request that somebody stopped."""
 
 
-def follow(
-    planned: PlannedRound,
-    settings: RoundSettings,
-    *,
-    by: str,
-    watch: Watch,
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
+def follow(planned: PlannedRound, *, by: str, watch: Watch, sleep: Callable[[float], None] = time.sleep) -> Outcome:
     """Ask the runner of a workspace for a round, and tell its progress until it has ended.
+
+    What it is asked for names policies and versions by digest: it does this round, whatever has become champion meanwhile.
 
     Args:
         planned: the round.
-        settings: it was planned from.
         by: who asks.
         watch: told every progress.
         sleep: waits so many seconds.
@@ -40,6 +38,9 @@ def follow(
     """
     ws, key = planned.workspace, f"round-{secrets.token_hex(8)}"
     requests = Requests(ws.store.engine)
+    settings = settings_of(canonical_json(plan_as_json(planned.plan))).model_copy(
+        update={"evaluation": planned.plan.evaluation}  # with the files of its suites
+    )
     requests.file(key, "round", {"settings": settings.model_dump(mode="json", exclude_unset=True)}, by=by)
     seen = 0
     while not _done(requests, key, alive=lambda: runner_alive(ws.root)):
@@ -47,6 +48,9 @@ def follow(
             watch(one.progress)
             seen = one.id
         sleep(POLL_S)
+    record = ws.journal.status(planned.digest).round
+    child = ws.registry.get(str(record.child))
+    return Outcome(record.digest, child, Verdict.from_json(record.verdict), record.state)
 
 
 def _done(requests: Requests, key: str, *, alive: Callable[[], bool]) -> bool:

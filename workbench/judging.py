@@ -31,13 +31,13 @@ class Judged(NamedTuple):
 
     Attributes:
         judged: with a judgement, ties included.
-        ties: of these, where the last judgement tells no difference.
-        waiting: for people.
+        ties: of these, where the last judgement tells no difference; a skip tells none.
+        waiting: keys of those that wait for people.
     """
 
     judged: int
     ties: int
-    waiting: int
+    waiting: tuple[str, ...]
 
 
 def of_source(store: Store, source: str) -> Iterator[Entry]:
@@ -59,7 +59,7 @@ def judge_open(
     store: Store,
     source: str,
     judges: Sequence[JudgeSettings],
-    machines: Mapping[str, Judge],
+    machines: Mapping[JudgeSettings, Judge],
     *,
     most: int = 0,
     tell: Callable[[int, int], None] = lambda *_: None,
@@ -70,7 +70,7 @@ def judge_open(
         store: where the comparisons are and the judgements go.
         source: of the comparisons.
         judges: who judges which share.
-        machines: those that are no people, by the name `judges` has for them.
+        machines: those that are no people.
         most: judgements the source may have in all; 0 for no limit.
         tell: how many are judged, and of how many.
     """
@@ -83,7 +83,7 @@ def judge_open(
             continue
         mine = iter([c for c in todo if who_judges(c, judges) == one])
         while batch := list(islice(mine, BATCH)):
-            given = machines[one.by](batch)
+            given = machines[one](batch)
             store.add(Entry(c, (j,)) for c, j in zip(batch, given, strict=True))
             done += len(batch)
             tell(done, len(wanted))
@@ -95,7 +95,8 @@ def counted(store: Store, source: str, judges: Sequence[JudgeSettings], *, most:
     entries = list(of_source(store, source))
     wanted = entries[:most] if most else entries
     judged = [e.judgements[-1] for e in wanted if e.judgements]
-    waiting = sum(not e.judgements and who_judges(e.comparison, judges).by == PEOPLE for e in wanted)
+    todo = (e.comparison for e in wanted if not e.judgements)
+    waiting = tuple(c.key for c in todo if who_judges(c, judges).by == PEOPLE)
     return Judged(len(judged), sum(_is_tie(one) for one in judged), waiting)
 
 

@@ -8,17 +8,19 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any, NamedTuple
 
+from preference_data.asking import ask
 from preference_data.freeze import FreezeRule
+from preference_data.projects import ProjectSettings
 from preference_data.prompt_file import PromptRow, read_prompts
 from preference_data.reading import plain_name
 from preference_data.records import digest
 from workbench.assembly import Where
-from workbench.config import LoopSettings, RoundSettings
+from workbench.config import JudgeSettings, LoopSettings, RoundSettings, settings_from
 from workbench.drift.metrics import accuracy as held_out_accuracy
 from workbench.drift.prequential import Change, accuracy, changed
 from workbench.drift.uncertainty import format_estimate
@@ -103,16 +105,16 @@ class _Book:
     """The file of a loop: what it is, and each turn that is done."""
 
     def __init__(self, ws: Workspace, settings: LoopSettings) -> None:
-        self.file = ws.root / FOLDER / f"{settings.name}.jsonl"
+        self.file = ws.root / FOLDER / settings.name / "book.jsonl"
         self._cut_torn_line()
-        identity = digest(settings.model_dump(mode="json", exclude={"turns", "most_labels", "most_hours"}))
+        identity = digest([str(settings.prompts.resolve()), settings.prompts_per_turn])
         lines = self._lines()
         if not lines:
             self._add({"loop": settings.name, "identity": identity})
         elif lines[0].get("identity") != identity:
             raise ConfigError(
-                f"loop {settings.name!r} was begun with other settings; give them as they were (turns and limits may "
-                f"change), or choose another name; what it did is in {self.file}"
+                f"loop {settings.name!r} was begun with other prompts or prompts_per_turn, which say what a turn is; give them as "
+                f"they were (all else may change), or choose another name; what it did is in {self.file}"
             )
 
     def turns(self) -> tuple[Turn, ...]:
@@ -124,6 +126,13 @@ class _Book:
 
     def begin(self, number: int, policy: str) -> None:
         self._add({"begun": number, "policy": policy})
+
+    def scored(self, number: int) -> dict[str, Any] | None:
+        """What was found out before a turn's round, and the round's settings."""
+        return next((line for line in self._lines() if line.get("scored") == number), None)
+
+    def score(self, number: int, **found: Any) -> None:
+        self._add({"scored": number, **found})
 
     def end(self, turn: Turn) -> None:
         self._add({"done": turn._asdict()})
@@ -158,8 +167,8 @@ def run_loop(ws: Workspace, settings: LoopSettings, stage: Stage) -> Ended:
         JournalError: another process runs it.
         StopRequested: a round was asked to stop; the loop goes on when run again.
     """
-    (ws.root / FOLDER).mkdir(exist_ok=True)
-    with (ws.root / FOLDER / f"{settings.name}.lock").open("a+", encoding="utf-8") as lock:
+    (ws.root / FOLDER / settings.name).mkdir(parents=True, exist_ok=True)
+    with (ws.root / FOLDER / settings.name / "lock").open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -171,31 +180,33 @@ def run_loop(ws: Workspace, settings: LoopSettings, stage: Stage) -> Ended:
 
 def _run(ws: Workspace, settings: LoopSettings, stage: Stage) -> Ended:
     book = _Book(ws, settings)
-    machines = {one.by: judge_named(one) for judges in settings.judges for one in judges if one.by != PEOPLE}
+    machines = {one: judge_named(one) for judges in settings.judges for one in judges if one.by != PEOPLE}
     prompts = read_prompts(settings.prompts)
     if not prompts:
         raise ConfigError(f"{settings.prompts}: no prompts; give at least one per line")
-    began = stage.clock()
     while True:
         turns = book.turns()
-        if why := _ended(settings, turns, (stage.clock() - began) / 3600):
+        if why := _ended(settings, turns):
             return Ended(turns, why)
         one = _OneTurn(ws, settings, stage, turns)
         waiting = one.run(book, prompts, machines)
         if waiting:
-            return Ended(book.turns(), f"{waiting} comparisons wait for people; run the loop again when they are judged",
-                         waiting)  # fmt: skip
+            why = f"{waiting} comparisons wait for people; run the loop again when they are judged"
+            return Ended(book.turns(), why, waiting)
 
 
-def _ended(settings: LoopSettings, turns: Sequence[Turn], hours: float) -> str:
+def _ended(settings: LoopSettings, turns: Sequence[Turn]) -> str:
     """Why no further turn is begun; empty where one is."""
-    labels = sum(turn.judged for turn in turns)
+    labels, hours = sum(turn.judged for turn in turns), sum(turn.seconds for turn in turns) / 3600
     if turns and turns[-1].state == "rejected" and settings.on_rejection == "stop":
-        return f"the gate refused the child of turn {turns[-1].number}; look at `workbench drift`, then change the settings"
+        return (
+            f"the gate refused the child of turn {turns[-1].number}; look at `workbench drift`; to go on from the champion, change "
+            "the settings of [round] and set on_rejection = 'go on'"
+        )
     if len(turns) >= settings.turns:
         return f"all {settings.turns} turns are done"
-    if settings.most_labels and settings.most_labels - labels < FEWEST:
-        return f"{labels} of at most {settings.most_labels} judgements are used, and a turn needs {FEWEST}"
+    if settings.most_labels and settings.most_labels - labels < 2 * FEWEST:
+        return f"{labels} of at most {settings.most_labels} judgements are used, and a turn needs {2 * FEWEST}"
     if settings.most_hours and hours >= settings.most_hours:
         return f"{hours:.1f} hours of at most {settings.most_hours:g} are used"
     return ""
@@ -209,8 +220,9 @@ class _OneTurn:
         self._number = len(before) + 1
         self._name = f"{settings.name}-{self._number}"
         self._judges = settings.judges_of(self._number)
+        self._waited = 0.0
 
-    def run(self, book: _Book, prompts: Sequence[PromptRow], machines: Mapping[str, Judge]) -> int:
+    def run(self, book: _Book, prompts: Sequence[PromptRow], machines: Mapping[JudgeSettings, Judge]) -> int:
         """Do the turn and write it down.
 
         Returns:
@@ -223,14 +235,29 @@ class _OneTurn:
         source = self._answered(policy, prompts)
         judged = self._judged(source, machines)
         if judged.waiting:
-            return judged.waiting
+            return len(judged.waiting)
         if judged.judged - judged.ties < FEWEST:
             raise ConfigError(
                 f"turn {self._number}: {judged.judged} judgements, {judged.ties} of them ties; expected {FEWEST} decided ones "
-                "or more; raise prompts_per_turn or generate.temperature, or look at the answers"
+                "or more; look at the answers, then begin a loop of another name with more prompts_per_turn, a higher "
+                "generate.temperature or another judge"
             )
         version = self._frozen(source)
-        settings = self._round(policy, version)
+        if book.scored(self._number) is None:
+            self._score(book, policy, source, version)
+        scored = book.scored(self._number) or {}
+        settings = settings_from(scored["settings"], RoundSettings, where=f"{book.file}")
+        outcome = ws.round(ws.plan(settings)).run(where=self._stage.where, watch=self._stage.watch)
+        made = (outcome.round, outcome.child.digest, outcome.state)
+        said = (scored["agreed"], scored["change"], scored["proposal"])
+        took = self._stage.clock() - began - self._waited
+        book.end(Turn(self._number, policy.digest, version, judged.judged, judged.ties, *said, *made, took))
+        return 0
+
+    def _score(self, book: _Book, policy: PolicyRecord, source: str, version: str) -> None:
+        """Put the judgements to the policy, and write down what the round will be: run again it is the same."""
+        ws = self._ws
+        settings = self._settings.round.model_copy(update={"parent": policy.digest, "version": version})
         correct = foreseen(
             ws, policy, of_source(ws.store, source), settings, where=self._stage.where, watch=self._stage.watch
         )
@@ -241,22 +268,19 @@ class _OneTurn:
             )
         if change.kind == "contrary" and self._settings.on_change == "declare":
             settings = settings.model_copy(update={"update": True})
-        self._stage.say(f"Turn {self._number}: {policy.name} agreed with {format_estimate(accuracy(correct))} of the judgements "
-                        "before it learned from them; now it learns.")  # fmt: skip
-        outcome = ws.round(ws.plan(settings)).run(where=self._stage.where, watch=self._stage.watch)
-        before = accuracy(correct).value
-        made = (outcome.round, outcome.child.digest, outcome.state)
-        said = (before, change.kind, change.proposal)
-        took = self._stage.clock() - began
-        book.end(Turn(self._number, policy.digest, version, judged.judged, judged.ties, *said, *made, took))
-        return 0
+        agreed = accuracy(correct)
+        self._stage.say(f"Turn {self._number}: {policy.name} agreed with {format_estimate(agreed)} of the judgements before it "
+                        "learned from them; now it learns.")  # fmt: skip
+        pinned = settings.model_copy(update={"gate": ws.plan(settings).gate})
+        kept = pinned.model_dump(mode="json", exclude_unset=True)
+        book.score(self._number, agreed=agreed.value, change=change.kind, proposal=change.proposal, settings=kept)
 
     def _answered(self, policy: PolicyRecord, prompts: Sequence[PromptRow]) -> str:
         """The source of the policy's answers to the turn's prompts."""
         settings = self._settings
         first = (self._number - 1) * settings.prompts_per_turn % len(prompts)
         mine = list(islice(cycle(prompts), first, first + min(settings.prompts_per_turn, len(prompts))))
-        file = self._ws.root / FOLDER / f"{self._name}.jsonl"
+        file = self._ws.root / FOLDER / settings.name / f"{settings.name}-turn-{self._number}.jsonl"
         rows = [
             {"messages": [m._asdict() for m in p.prompt.messages], "slices": {**p.slices, "turn": self._name}}
             for p in mine
@@ -271,13 +295,13 @@ class _OneTurn:
             )
         return source
 
-    def _judged(self, source: str, machines: Mapping[str, Judge]) -> Judged:
+    def _judged(self, source: str, machines: Mapping[JudgeSettings, Judge]) -> Judged:
         """Have machines judge, and wait for people."""
         store, stage = self._ws.store, self._stage
         most = self._left()
         for one in self._judges:
             if one.by != PEOPLE:
-                require_trust(store, one, machines[one.by])
+                require_trust(store, one, machines[one])
         names = ", ".join(one.by for one in self._judges)
         stage.say(f"Turn {self._number}: judged by {names}.")
 
@@ -286,10 +310,11 @@ class _OneTurn:
 
         found = judge_open(store, source, self._judges, machines, most=most, tell=tell)
         if found.waiting:
-            self._ask(source)
+            self._ask(source, found.waiting)
         while found.waiting and stage.wait:
-            stage.watch(Progress("judge", found.judged, found.judged + found.waiting, {}))
+            stage.watch(Progress("judge", found.judged, found.judged + len(found.waiting), {}))
             stage.sleep(ASK_EVERY_S)
+            self._waited += ASK_EVERY_S
             found = counted(store, source, self._judges, most=most)
         return found
 
@@ -299,19 +324,23 @@ class _OneTurn:
             return 0
         return self._settings.most_labels - sum(t.judged for t in self._before)
 
-    def _ask(self, source: str) -> None:
+    def _ask(self, source: str, waiting: Collection[str]) -> None:
         """Put what people are to judge on the annotation page, as a project of the turn."""
-        self._ws.ask(self._name, by=f"loop {self._settings.name}", sources=(source,))
+        ask(
+            self._ws.store, self._name, "pairwise", guideline="", settings=ProjectSettings(), sources=(source,),
+            by=f"loop {self._settings.name}", only=frozenset(waiting),
+        )  # fmt: skip
         self._stage.say(f"Turn {self._number}: waiting for people to judge project {self._name!r} on the page.")
 
     def _frozen(self, source: str) -> str:
         """The name of the turn's version."""
         if self._name not in {entry.name for entry in self._ws.version_entries()}:
             self._ws.freeze(name=self._name, rule=FreezeRule(sources=(source,), machines=self._settings.machines))
+        elif list(self._ws.version(self._name).manifest.rule.get("sources", ())) != [source]:
+            raise ConfigError(
+                f"version {self._name!r} exists and is not this turn's; begin a loop of another name, whose versions are free"
+            )
         return self._name
-
-    def _round(self, policy: PolicyRecord, version: str) -> RoundSettings:
-        return self._settings.round.model_copy(update={"parent": policy.digest, "version": version})
 
     def _changed(self, policy: PolicyRecord, correct: Sequence[bool], settings: RoundSettings) -> Change:
         """Whether people want something else than what the policy was taught last; nothing to compare with at first."""

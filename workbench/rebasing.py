@@ -9,7 +9,7 @@ from workbench.errors import ConfigError
 from workbench.policies.registry import PolicyRecord
 
 KEPT = ("update", "objective", "training", "numerics", "evaluation", "gate", "schedule", "replay", "moving", "penalties", "after",
-        "start", "judged")  # fmt: skip
+        "online", "start", "judged")  # fmt: skip
 """Parts of a plan that do not name policies."""
 
 

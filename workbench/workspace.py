@@ -322,27 +322,27 @@ class Workspace(Places):
     def explain(
         self, policy: str, version: str, *, within: str = "", where: Where = "auto", watch: Watch = silent
     ) -> Explained:
-        """Which training pairs of the round that made a policy moved it away from what a version taught.
+        """Which training pairs of the round that made a policy turned what a version had taught.
 
         Args:
-            policy: as `registry.resolve` takes it; made by a round of this workspace.
+            policy: as `registry.resolve` takes it.
             version: what fell.
             within: slice, such as `language=de`; all pairs where empty.
             where: in this process or on Ray.
             watch: told every progress.
 
         Raises:
-            ConfigError: no round of this workspace made the policy, or the version has no select pairs there.
+            ConfigError: no round on pairs of this workspace made the policy, or too little of the version turned.
         """
         record = self.registry.resolve(policy)
         made = next((r for r in self.journal.rounds() if r.digest == record.round), None)
-        if made is None:
+        plan = self.plan(settings_of(made.plan)) if made else None
+        if made is None or plan is None or plan_digest(plan) != made.digest or plan.online.on:
             raise ConfigError(
-                f"{record.name}: no round of this workspace made it, so there are no training pairs to look at; choose a "
-                "policy that a round made; `workbench policies` lists them"
+                f"{record.name}: no round on pairs of this workspace made it that can be planned again, so there are no training "
+                "pairs to look at; choose a policy of such a round; `workbench policies` lists them"
             )
         fell = version_ref(self.version(version).digest, self.versions.directory)
-        plan = self.plan(settings_of(made.plan))
         with assembly.tools(where) as tools:
             explain_round(plan, (fell, within), tools, self.services(watch))
         found = explained(self, made.digest, fell.digest, within)

@@ -106,8 +106,9 @@ def round_(
         with step_bars() as watch, _stopping(planned):
             if runner_alive(planned.workspace.root):
                 typer.echo("a runner is alive here: it does the round, this follows", err=True)
-                follow(planned, chosen, by=getpass.getuser(), watch=watch)
-            outcome = planned.run(where=where, watch=watch)  # where a runner did it, all its steps are done
+                outcome = follow(planned, by=getpass.getuser(), watch=watch)
+            else:
+                outcome = planned.run(where=where, watch=watch)
     except StopRequested as stop:
         typer.echo(f"stopped: {stop}", err=True)
         raise typer.Exit(STOPPED) from stop

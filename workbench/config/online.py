@@ -7,16 +7,16 @@ from pydantic import Field, field_validator, model_validator
 
 from workbench.config.settings import Settings
 
-REWARDS = "rule:GUIDELINE, code:NAME, model:NAME, or the address of a server (http://… or https://…)"
-_REWARD = re.compile(r"(rule|code|model):\S+|https?://\S+")
+REWARDS = "rule:GUIDELINE, code:NAME, or the address of a server (http://… or https://…)"
+_REWARD = re.compile(r"(rule|code):\S+|https?://\S+")
 
 
 class RewardSettings(Settings):
     """Something that says how good an answer is; higher is better."""
 
     by: str
-    """`rule:GUIDELINE` (in units of the guideline's margin), `code:NAME` of an installed package, `model:NAME` of a trained
-    reward model, or the address of a server that is posted prompts with answers."""
+    """`rule:GUIDELINE` (in units of the guideline's margin), `code:NAME` of an installed package, or the address of a
+    server that is posted prompts with answers."""
     weight: float = 1.0
     """What its numbers are multiplied by; all rewards are added up."""
     timeout_s: float = Field(default=30.0, gt=0)
@@ -35,7 +35,7 @@ class OnlineSettings(Settings):
 
     objective: Literal["none", "grpo", "rloo", "dpo", "best", "distil"] = "none"
     """none (from the version's pairs); grpo (rewards against the group, exact KL in the loss); rloo (the same with a sampled
-    KL in the reward); dpo (the best and the worst answer, labelled by their rewards); best (the best answer is copied);
+    KL in the reward); dpo (every two answers, labelled by their rewards); best (the best answer is copied);
     distil (no reward: towards the anchors, at the policy's own answers)."""
     rewards: tuple[RewardSettings, ...] = ()
     beta: float = Field(default=0.05, gt=0)

@@ -1,6 +1,6 @@
 """Losses that learn from a policy's own samples and their rewards. Pure; one number per sample or pair.
 
-All of them, with the KL to the anchors times beta, climb E[r] - beta sum_k w_k KL(pi || pi_k), whose optimum is
+GRPO, RLOO and DPO with the KL to the anchors climb E[r] - beta sum_k w_k KL(pi || pi_k), whose optimum is
 prod_k pi_k^(w_k) exp(r / beta), normalised (docs/online.md). Rewards are without gradient.
 """
 
@@ -37,7 +37,9 @@ def scaled(rewards: Tensor) -> Tensor:
     """
     away = rewards - rewards.mean(1, keepdim=True)
     spread = rewards.std(1, keepdim=True, unbiased=False)
-    return torch.where(spread > 0, away / spread.clamp_min(1e-12), torch.zeros_like(away))
+    # Not `spread > 0`: the mean of equal numbers may be off by rounding.
+    differ = rewards.amax(1, keepdim=True) > rewards.amin(1, keepdim=True)
+    return torch.where(differ, away / spread.clamp_min(1e-12), torch.zeros_like(away))
 
 
 def soft_preference(margin: Tensor, difference: Tensor, *, beta: Tensor | float) -> Tensor:

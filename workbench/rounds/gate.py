@@ -20,7 +20,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from workbench.config import GateSettings
 from workbench.drift.power import POWER
@@ -85,6 +85,14 @@ class Verdict(NamedTuple):
     def failures(self) -> tuple[Criterion, ...]:
         """The criteria that were not reached."""
         return tuple(one for one in self.criteria if not one.passed)
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> "Verdict":
+        """The inverse of `as_json`."""
+        rows: list[dict[str, Any]] = [
+            {**row, "value": Estimate(**row["value"]) if row["value"] else None} for row in kept["criteria"]
+        ]
+        return cls(kept["passed"], tuple(Criterion(**row) for row in rows))
 
     def as_json(self) -> dict[str, object]:
         """Plain values for a JSON file; numbers that are not finite become None."""

@@ -17,6 +17,7 @@ from workbench.config import (
 from workbench.errors import ConfigError
 from workbench.objects import entry
 from workbench.policies.registry import PolicyRecord, Registry
+from workbench.rewards import reward_named
 from workbench.rounds.holding import earlier_versions
 from workbench.rounds.schedules import fixed
 from workbench.tasks import FILE, HASH, Anchor, Past, Plan, VersionRef
@@ -33,7 +34,7 @@ def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) 
         version: the version the settings name; those of earlier rounds lie beside it.
 
     Raises:
-        ConfigError: a guideline is unknown, or the version to be replaced was never trained on.
+        ConfigError: a guideline or a reward is unknown, or the version to be replaced was never trained on.
         PolicyError: the parent or an anchor does not exist.
     """
     unknown = [g for g in settings.evaluation.guidelines if g not in GUIDELINES]
@@ -41,6 +42,8 @@ def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) 
         raise ConfigError(
             f"evaluation.guidelines: unknown guideline '{unknown[0]}'; known guidelines: {', '.join(GUIDELINES)}"
         )
+    for reward in (*settings.online.rewards, *([settings.online.guard] if settings.online.guard else [])):
+        reward_named(reward)
     parent = registry.resolve(settings.parent)
     lineage = registry.lineage(parent.digest)
     known = {"parent": parent, "base": lineage[0]}

@@ -33,12 +33,12 @@ def asked_of(job: TrainJob) -> list[Asked]:
 def order_of(asked: Sequence[Asked], settings: OnlineSettings, *, seed: int) -> tuple[list[int], int]:
     """Prompts of all steps, one step after the other, and how many a step has.
 
-    New ones come in permuted turns; old ones with them, as many as there are to every new one.
+    New ones come in permuted turns; old ones with them, as many as there are to every new one, at least one where there are any.
     """
     new = [i for i, each in enumerate(asked) if not each.old]
     old = [i for i, each in enumerate(asked) if each.old]
     fresh = min(settings.prompts, len(new)) if new else 0
-    again = round(fresh * len(old) / len(new)) if new else settings.prompts
+    again = max(round(fresh * len(old) / len(new)), min(len(old), 1)) if new else settings.prompts
     rng = np.random.default_rng(seed)
     turns = [(_turns(new, rng), fresh), (_turns(old, rng), again)]
     steps = [[i for turn, count in turns for i in islice(turn, count)] for _ in range(settings.steps)]

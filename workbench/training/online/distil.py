@@ -5,6 +5,9 @@ from workbench.training.online.drawn import Drawn, Loss
 
 
 def distil(drawn: Drawn, _settings: OnlineSettings) -> Loss:
-    """Beta KL to the anchors and nothing else (on-policy distillation with reverse KL, GKD, arXiv 2306.13649)."""
+    """Beta KL to the anchors at each token of its own answers and nothing else (GKD with reverse KL, arXiv 2306.13649).
+
+    The answers are taken as given, as in GKD: which ones come is not learned.
+    """
     kl = drawn.kl()
     return Loss(drawn.beta * kl, kl.detach())

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from preference_data.records import Prompt, digest
 from workbench.config import NumericsSettings, OnlineSettings
-from workbench.models.forward import CompletionStates, Rows, collate, completion_states
+from workbench.models.forward import MOST_SHARED, CompletionStates, Layout, Rows, collate, completion_states
 from workbench.models.head import DirectHead, token_logps
 from workbench.models.kl_head import kl_to_anchors
 from workbench.models.numerics import apply_numerics
 from workbench.models.sampling import Answer, Sampling, sample
-from workbench.models.tokens import pad_id
+from workbench.models.tokens import Encoded, pad_id
 from workbench.models.weights import Weights, speaking_as
 from workbench.rewards import Reward, Said
 from workbench.training.carried import Carried, Steering
@@ -130,13 +130,13 @@ class OnlineTrainer(AnchoredDPOTrainer):
         """Prompts with all their answers, as many a pass as fit."""
         samples, found = self.fresh.settings.samples, list[list[int]]()
         sizes = [
-            sum(len(a.encoded.completion) for a in answers[k * samples : (k + 1) * samples])
-            + len(answers[k * samples].encoded.prompt)
+            group_tokens([a.encoded for a in answers[k * samples : (k + 1) * samples]], self.pairs.layout)
             for k in range(len(indices))
         ]
-        order = sorted(range(len(indices)), key=lambda k: (-sizes[k], k))
-        for k in order:
-            if found and sum(sizes[j] for j in (*found[-1], k)) <= self.pairs.tokens:
+        for k in sorted(range(len(indices)), key=lambda k: (-sizes[k], k)):
+            padded = [sizes[j] for j in (*(found[-1] if found else ()), k)]
+            whole = sum(padded) if self.pairs.layout == "packed" else len(padded) * max(padded)
+            if found and whole <= self.pairs.tokens:
                 found[-1].append(k)
             else:
                 found.append([k])
@@ -217,6 +217,14 @@ class _Pass:
             0, self._rows.example.to(per_token.device), per_token
         )
         return found.view(-1, self._samples)
+
+
+def group_tokens(answers: Sequence[Encoded], layout: Layout) -> int:
+    """Tokens of a prompt with its answers, as they are laid out: the prompt once for every row that has it."""
+    prompt, lengths = len(answers[0].prompt), [len(a.completion) for a in answers]
+    if layout == "plain":
+        return len(answers) * (prompt + max(lengths))
+    return sum(lengths) + prompt * -(-len(answers) // MOST_SHARED)
 
 
 def _of_tokens(found: CompletionStates, rows: Rows) -> Tensor:
