@@ -8,7 +8,6 @@ import pytest
 from preference_data.records import Comparison, Completion, Imported, Judgement, Pairwise, Prompt, Verdict, now
 from preference_data.simulate import GUIDELINES, Guideline
 from preference_data.store import Entry, Store
-from workbench import ai_judge as module
 from workbench.ai_judge import ai_judge, endpoint
 from workbench.config import JudgeSettings
 from workbench.errors import ConfigError, JudgeError
@@ -85,7 +84,7 @@ def test_now_and_then_nonsense_is_a_tie():
 
 
 def served(monkeypatch, handler):
-    monkeypatch.setattr(module.httpx, "post", httpx.Client(transport=httpx.MockTransport(handler)).post)
+    monkeypatch.setattr(httpx, "post", httpx.Client(transport=httpx.MockTransport(handler)).post)
 
 
 def test_an_endpoint_is_asked_as_openai_would_be(monkeypatch):

@@ -1,16 +1,15 @@
 """Why a version fell: asked for with one click, done by a runner, shown beside the rows with what to do about it. For leads."""
 
 import json
-import secrets
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse
 
 from preference_data.requests import Requests
 from preference_data.store import Store
-from ui.shown import Lead, page, part
+from ui.shown import Lead, form_of, page, part
 from workbench.drift.ledger import Ledger
 from workbench.rebasing import settings_of
 from workbench.rounds.journal import RoundRecord
@@ -121,7 +120,7 @@ def add_causes(app: FastAPI, causes: Causes) -> None:
 
     @app.post("/drift/explain")
     async def ask(request: Request, person: Lead) -> HTMLResponse:
-        form = dict(parse_qsl((await request.body()).decode("utf-8", "replace")))
+        form = await form_of(request)
         inspection = causes.inspection
         if not _known(inspection, form.get("policy", "")) or form.get("version") not in inspection.names():
             raise HTTPException(404, "no such policy or version; open a cell of the drift page")
@@ -132,7 +131,7 @@ def add_causes(app: FastAPI, causes: Causes) -> None:
         )
 
     @app.get("/drift/causes.jsonl")
-    def file(_: Lead, policy: str, version: str, within: str = "") -> HTMLResponse:
+    def file(_: Lead, policy: str, version: str, within: str = "") -> Response:
         found = causes.found(policy, version, within) if _known(causes.inspection, policy) else None
         if found is None:
             raise HTTPException(404, "not looked for yet; ask for it beside the rows")
@@ -142,8 +141,8 @@ def add_causes(app: FastAPI, causes: Causes) -> None:
                         "slices": dict(c.pair.slices)}, ensure_ascii=False) + "\n"
             for c in found.causes
         )  # fmt: skip
-        headers = {"content-disposition": f'attachment; filename="causes-{secrets.token_hex(2)}.jsonl"'}
-        return HTMLResponse("".join(lines), media_type="application/x-ndjson", headers=headers)
+        headers = {"content-disposition": 'attachment; filename="causes.jsonl"'}
+        return Response("".join(lines), media_type="application/x-ndjson", headers=headers)
 
 
 def _known(inspection: Inspection, policy: str) -> bool:

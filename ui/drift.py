@@ -9,7 +9,7 @@ from hashlib import sha256
 from subprocess import TimeoutExpired
 from threading import Lock
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from anyio import to_thread
 from fastapi import FastAPI, HTTPException, Query, Request, Response
@@ -18,7 +18,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from preference_data.errors import PreferenceDataError
 from ui.causes import Causes
 from ui.chores import ChoreError, Chores
-from ui.shown import Lead, page, part
+from ui.shown import Lead, form_of, page, part
 from workbench.drift.metrics import accuracy_change
 from workbench.drift.uncertainty import Estimate, format_estimate
 from workbench.errors import PolicyError, WorkbenchError
@@ -232,7 +232,7 @@ def add_asking(app: FastAPI, inspection: Inspection, chores: Chores) -> None:
 
     @app.post("/drift/ask")
     async def again(request: Request, _: Lead) -> HTMLResponse:
-        form = dict(parse_qsl((await request.body()).decode("utf-8", "replace")))
+        form = await form_of(request)
         entry = next((e for e in inspection.places.versions.entries() if e.digest == form.get("version")), None)
         if entry is None:
             raise HTTPException(404, "no such version; open a cell of the page")

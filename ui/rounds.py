@@ -8,7 +8,6 @@ import secrets
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qsl
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -17,7 +16,7 @@ from preference_data.errors import PreferenceDataError
 from preference_data.requests import Kind, Requests
 from preference_data.store import Store
 from ui.chores import ChoreError, Chores
-from ui.shown import Lead, page, part
+from ui.shown import Lead, form_of, page, part
 from workbench.config import METHODS, GateSettings, RoundSettings, settings_from, values_of
 from workbench.config.written import as_toml
 from workbench.drift.uncertainty import Estimate
@@ -179,7 +178,7 @@ def _add_actions(app: FastAPI, rounds: Rounds) -> None:
 
     @app.post("/rounds")
     async def start(request: Request, person: Lead) -> Response:
-        form = await _form(request)
+        form = await form_of(request)
         try:
             values = _settings(form)
             settings = settings_from(values, RoundSettings, where="the form")
@@ -192,13 +191,13 @@ def _add_actions(app: FastAPI, rounds: Rounds) -> None:
 
     @app.post("/rounds/{digest}/{what}")
     async def act(digest: str, what: str, request: Request, person: Lead) -> Response:
-        form, record = await _form(request), rounds.one(digest)
+        form, record = await form_of(request), rounds.one(digest)
         rounds.act(record, what, form, person.handle)
         return RedirectResponse(f"/rounds/{record.digest}", status_code=303)
 
     @app.post("/thresholds")
     async def set_thresholds(request: Request, person: Lead) -> Response:
-        form = await _form(request)
+        form = await form_of(request)
         try:
             values: dict[str, object] = {
                 name: float(form[name]) for name in GateSettings.model_fields if form.get(name)
@@ -257,7 +256,3 @@ def _curve(seen: Watched, name: str, title: str, unit: str) -> str:
 
 def _champion(inspection: Inspection) -> str:
     return inspection.places.registry.resolve("champion").digest
-
-
-async def _form(request: Request) -> dict[str, str]:
-    return dict(parse_qsl((await request.body()).decode("utf-8", "replace"), keep_blank_values=True))

@@ -9,15 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import httpx
-
 from preference_data.records import Comparison, Judgement, Pairwise, Prompt, Verdict, now
 from workbench.errors import JudgeError
-from workbench.rewards import Reward, Said
+from workbench.posting import UnansweredError, asked
+from workbench.rewards import Reward, gaps
 
 Ask = Callable[[Sequence[Prompt]], Sequence[str]]
 """Answers some prompts, in their order."""
-TRIES, WAIT_S = 3, 1.0
 MOST_NONSENSE = 0.5
 """Share of answers without a verdict beyond which a judge is no judge."""
 _VERDICT = re.compile(r"\W*(?:answer\W+)?(A|B|tie)\W*", re.IGNORECASE)
@@ -117,10 +115,7 @@ def _judgement(
 
 
 def _receipts(reward: Reward, comparisons: Sequence[Comparison]) -> list[Receipt]:
-    said = [Said(c.prompt, one.text, c.slices, finished=True) for c in comparisons for one in c.completions]
-    scores = reward(said)
-    gaps = [scores[k] - scores[k + 1] for k in range(0, len(scores), 2)]
-    return [Receipt(int(gap < 0), 1 / (1 + math.exp(-min(abs(gap), 700.0)))) for gap in gaps]
+    return [Receipt(int(gap < 0), 1 / (1 + math.exp(-min(abs(gap), 700.0)))) for gap in gaps(reward, comparisons)]
 
 
 def endpoint(address: str, model: str, *, timeout_s: float = 60.0, sleep: Callable[[float], None] = time.sleep) -> Ask:
@@ -135,22 +130,14 @@ def endpoint(address: str, model: str, *, timeout_s: float = 60.0, sleep: Callab
 
     def _asked(prompt: Prompt) -> str:
         body = {"model": model, "temperature": 0, "max_tokens": 8, "messages": [m._asdict() for m in prompt.messages]}
-        why = ""
-        for attempt in range(TRIES):
-            if attempt:
-                sleep(WAIT_S * 2**attempt)
-            try:
-                answer = httpx.post(f"{address.rstrip('/')}/chat/completions", json=body, timeout=timeout_s)
-                answer.raise_for_status()
-                found: Any = answer.json()
-                return str(found["choices"][0]["message"]["content"])
-            except httpx.HTTPError as error:
-                why = f"{type(error).__name__}: {error}"
-            except (ValueError, KeyError, IndexError, TypeError) as error:
-                raise JudgeError(f"judge {address}: no chat completion came back: {error!r}") from error
-        raise JudgeError(
-            f"judge {address}: {TRIES} tries failed, the last with {why}; judgements given before are kept: start the server, "
-            "then run the same again"
-        )
+        try:
+            found = asked(f"{address.rstrip('/')}/chat/completions", body, timeout_s=timeout_s, sleep=sleep)
+            return str(found["choices"][0]["message"]["content"])
+        except UnansweredError as error:
+            raise JudgeError(
+                f"judge {address}: {error}; judgements given before are kept: start the server, then run the same again"
+            ) from error
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise JudgeError(f"judge {address}: no chat completion came back: {error!r}") from error
 
     return ask

@@ -12,7 +12,7 @@ from workbench.ai_judge import ai_judge, endpoint
 from workbench.config import JUDGES, JudgeSettings, RewardSettings, settings_from
 from workbench.drift.uncertainty import Estimate, format_estimate, not_enough, proportion
 from workbench.errors import ConfigError, JudgeError
-from workbench.rewards import Reward, Said, reward_named
+from workbench.rewards import Reward, gaps, reward_named
 
 BATCH = 100
 """Judgements a machine gives before they are stored: a killed judge loses no more."""
@@ -129,10 +129,8 @@ def by_reward(name: str, reward: Reward) -> Judge:
     """A judge that prefers the answer with the higher reward; equal ones are ties."""
 
     def judged(comparisons: Sequence[Comparison]) -> list[Judgement]:
-        said = [Said(c.prompt, one.text, c.slices, finished=True) for c in comparisons for one in c.completions]
-        scores, moment = reward(said), now()
-        gaps = [scores[k] - scores[k + 1] for k in range(0, len(scores), SIDES)]
-        return [Judgement(c.key, name, _preferred(gap), moment) for c, gap in zip(comparisons, gaps, strict=True)]
+        found, moment = gaps(reward, comparisons), now()
+        return [Judgement(c.key, name, _preferred(gap), moment) for c, gap in zip(comparisons, found, strict=True)]
 
     return judged
 

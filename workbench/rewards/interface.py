@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from preference_data.records import Prompt
+from preference_data.records import Comparison, Prompt
 from workbench.errors import RewardError
 
 
@@ -59,6 +59,13 @@ def _number(name: str, value: object, said: Said) -> float:
     if not math.isfinite(value):
         raise RewardError(f"reward {name}: got {value} for {said.text[:60]!r}; expected a finite number")
     return float(value)
+
+
+def gaps(reward: Reward, comparisons: Sequence[Comparison]) -> list[float]:
+    """Reward of the first answer minus the second's, of comparisons of two."""
+    said = [Said(c.prompt, one.text, c.slices, finished=True) for c in comparisons for one in c.completions]
+    scores = reward(said)
+    return [scores[k] - scores[k + 1] for k in range(0, len(scores), 2)]
 
 
 def total(parts: Sequence[tuple[Reward, float]]) -> Reward:

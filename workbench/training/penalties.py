@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from workbench.maths import PairLogps
-from workbench.models.forward import CompletionStates, completion_states
+from workbench.models.forward import CompletionStates, Rows, completion_states
 from workbench.models.head import DirectHead
 from workbench.models.kl_head import Direction, kl_to_anchors
 from workbench.models.weights import Weights, speaking_as
@@ -95,18 +95,20 @@ class KlToAnchors:
         used = [k for k in range(len(self._anchors)) if bool((shares[:, k] > 0).any())]
         per_token = kl_to_anchors(
             given.states,
-            [self._states(given, self._anchors[k]) for k in used],
+            [states_under(self._anchors[k], given.model, given.batch.rows) for k in used],
             shares[:, used][pair],
             direction=self._direction,
         )
         tokens = batch.lengths.chosen + batch.lengths.rejected
         return per_token.new_zeros(pairs).index_add(0, pair.to(per_token.device), per_token) / tokens
 
-    def _states(self, given: Pass, anchor: Weights) -> Tensor:
-        with speaking_as(given.model, anchor):
-            found = completion_states(given.model, given.batch.rows)
-            frozen = not any(p.requires_grad for p in found.head.parameters())
-            return found.states if isinstance(found.head, DirectHead) and frozen else found.head(found.states)
+
+def states_under(anchor: Weights, model: Any, rows: Rows) -> Tensor:
+    """What `kl_to_anchors` takes of an anchor: its states, or its logits where its head is not the policy's."""
+    with speaking_as(model, anchor):
+        found = completion_states(model, rows)
+        frozen = not any(p.requires_grad for p in found.head.parameters())
+        return found.states if isinstance(found.head, DirectHead) and frozen else found.head(found.states)
 
 
 def near(start: Weights, importance: Mapping[str, Tensor], weight: float) -> Penalty:

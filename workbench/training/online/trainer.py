@@ -12,8 +12,7 @@ from torch import Tensor
 
 from preference_data.records import Prompt, digest
 from workbench.config import NumericsSettings, OnlineSettings
-from workbench.models.forward import MOST_SHARED, CompletionStates, Layout, Rows, collate, completion_states
-from workbench.models.head import DirectHead, token_logps
+from workbench.models.forward import MOST_SHARED, Layout, Rows, collate, completion_logps, completion_states, logps_from
 from workbench.models.kl_head import kl_to_anchors
 from workbench.models.numerics import apply_numerics
 from workbench.models.sampling import Answer, Sampling, sample
@@ -23,6 +22,7 @@ from workbench.rewards import Reward, Said
 from workbench.training.carried import Carried, Steering
 from workbench.training.online import OBJECTIVES, Drawn
 from workbench.training.online.guard import Guard
+from workbench.training.penalties import states_under
 from workbench.training.trainer import AnchoredDPOTrainer, tokenizer_of
 
 AT_ONCE = 64
@@ -183,39 +183,28 @@ class _Pass:
     def __init__(self, model: Any, rows: Rows, fresh: Fresh, weights: Sequence[tuple[float, ...]]) -> None:
         self._model, self._rows, self._anchors, self._samples = model, rows, fresh.anchors, fresh.settings.samples
         self._states = completion_states(model, rows)
-        shares = torch.tensor(weights, device=model.device)
-        self._shares = shares.repeat_interleave(self._samples, 0)[rows.example]
-        self._used = [k for k in range(len(self._anchors)) if bool((shares[:, k] > 0).any())]
+        self._shares = torch.tensor(weights, device=model.device).repeat_interleave(self._samples, 0)
+        self._used = [k for k in range(len(self._anchors)) if bool((self._shares[:, k] > 0).any())]
 
     def logps(self) -> Tensor:
         """Under the policy, with gradient."""
-        return self._summed(_of_tokens(self._states, self._rows))
+        return logps_from(self._states, self._rows).view(-1, self._samples)
 
     def reference(self) -> Tensor:
         """Under the geometric reference: the anchors' log-probs, weighted."""
         columns: list[Tensor] = []
         for k in self._used:
             with speaking_as(self._model, self._anchors[k]):
-                per_token = _of_tokens(completion_states(self._model, self._rows), self._rows)
-            columns.append(self._shares[:, k] * per_token)
-        return self._summed(torch.stack(columns).sum(0))
+                columns.append(self._shares[:, k] * completion_logps(self._model, self._rows))
+        return torch.stack(columns).sum(0).view(-1, self._samples)
 
     def kl(self) -> Tensor:
         """To the anchors, weighted, with gradient."""
-        anchors = [self._states_of(k) for k in self._used]
-        return self._summed(kl_to_anchors(self._states, anchors, self._shares[:, self._used], direction="reverse"))
-
-    def _states_of(self, anchor: int) -> Tensor:
-        """What `kl_to_anchors` takes of an anchor: its logits where its head is not the policy's."""
-        with speaking_as(self._model, self._anchors[anchor]):
-            found = completion_states(self._model, self._rows)
-            frozen = not any(p.requires_grad for p in found.head.parameters())
-            return found.states if isinstance(found.head, DirectHead) and frozen else found.head(found.states)
-
-    def _summed(self, per_token: Tensor) -> Tensor:
-        found = per_token.new_zeros(self._rows.examples).index_add(
-            0, self._rows.example.to(per_token.device), per_token
-        )
+        example = self._rows.example
+        anchors = [states_under(self._anchors[k], self._model, self._rows) for k in self._used]
+        shares = self._shares[:, self._used][example]
+        per_token = kl_to_anchors(self._states, anchors, shares, direction="reverse")
+        found = per_token.new_zeros(self._rows.examples).index_add(0, example, per_token)
         return found.view(-1, self._samples)
 
 
@@ -225,12 +214,6 @@ def group_tokens(answers: Sequence[Encoded], layout: Layout) -> int:
     if layout == "plain":
         return len(answers) * (prompt + max(lengths))
     return sum(lengths) + prompt * -(-len(answers) // MOST_SHARED)
-
-
-def _of_tokens(found: CompletionStates, rows: Rows) -> Tensor:
-    if isinstance(found.head, DirectHead):
-        return token_logps(found.head, found.states, rows.targets)
-    return -torch.nn.functional.cross_entropy(found.states, rows.targets, reduction="none")
 
 
 def _distinct(answers: Sequence[Answer], samples: int) -> float:
