@@ -8,16 +8,30 @@ import re
 import pytest
 
 from preference_data.accounts import Accounts
-from preference_data.records import Comparison, Completion, Judgement, Pairwise, Prompt, Sampled, Verdict, now
+from preference_data.freeze import FreezeRule
+from preference_data.records import (
+    Comparison,
+    Completion,
+    Judgement,
+    Pairwise,
+    Prompt,
+    Sampled,
+    Verdict,
+    canonical_json,
+    now,
+)
 from preference_data.requests import Requests
 from preference_data.store import Entry
 from tests.drift_kit import PLAIN, POLITE, World, capability, retention, two_rounds_in
 from tests.page_kit import client, running
+from tests.rounds_kit import entries, settings
 from tests.tiny_model import build_tiny_model
 from ui.app import make_app
 from workbench.acting import act_on_requests
 from workbench.config import GateSettings, RoundSettings
-from workbench.rounds.plan import measuring_condition
+from workbench.errors import PolicyError
+from workbench.rejecting import reject, rejections
+from workbench.rounds.plan import measuring_condition, plan_as_json, plan_digest
 from workbench.views.asked import runner_alive, sole_runner
 from workbench.views.inspection import Inspection
 from workbench.workspace import Workspace
@@ -203,11 +217,52 @@ def test_promoting_and_going_back_need_a_reason_and_a_runner(web, world):
     ]  # fmt: skip
 
 
+def test_a_policy_is_rejected_by_hand_until_somebody_promotes_it(web, world):
+    _, second = world.ws.journal.rounds()
+    assert web.post(f"/rounds/{second.digest}/reject", data={"reason": ""}).status_code == 409
+    assert web.post(f"/rounds/{second.digest}/reject", data={"reason": "rude <b>in German</b>"}).status_code == 303
+    # It was champion: the runner takes it back, and the page says both.
+    assert [kind for kind, *_ in asked(world.ws)] == ["rollback"]
+    done(world.ws)
+    assert world.ws.registry.resolve("champion").digest == world.first.digest
+    page = web.get(f"/rounds/{second.digest}").text
+    assert "Rejected by ann" in page
+    assert "rude &lt;b&gt;in German&lt;/b&gt;" in page
+    assert ">rejected<" in web.get("/rounds").text
+    assert list(rejections(world.ws)) == [world.second.digest]
+
+    world.ws.promote(world.second.digest, reason="it was another policy", by="bo")
+    assert rejections(world.ws) == {}
+    assert "Rejected by" not in web.get(f"/rounds/{second.digest}").text
+    # Said of one that is not champion, it moves nothing.
+    assert web.post(f"/rounds/{world.ws.journal.rounds()[0].digest}/reject", data={"reason": "old"}).status_code == 303
+    assert len(asked(world.ws)) == 1
+    with pytest.raises(PolicyError, match="is a base"):
+        reject(world.ws, "base", reason="why not", by="bo")
+
+
+def test_a_judgement_leads_to_the_rounds_that_trained_on_it(tmp_path):
+    ws = Workspace.init(tmp_path / "ws", base=build_tiny_model(tmp_path / "model"))
+    ws.store.add(entries(40, source="polite", better="yes please", worse="no"))
+    ws.freeze(name="polite", rule=FreezeRule(sources=("polite",)))
+    plan = ws.plan(settings(version="polite"))
+    ws.journal.begin(plan_digest(plan), plan.number, canonical_json(plan_as_json(plan)))
+    trained, tested = (ws.version("polite").pairs(split)[0] for split in ("train", "test"))
+    with drift_served(ws) as url, client(url) as web:
+        pairs = web.get(f"/rounds/{plan_digest(plan)}/pairs").text
+        assert f"/judgements/{trained.judgements[0]}" in pairs
+        page = web.get(f"/judgements/{trained.judgements[0]}").text
+        assert "trained on in <a href" in page
+        assert f"/rounds/{plan_digest(plan)}" in page
+        assert trained.chosen in page
+        assert "measured in" in web.get(f"/judgements/{tested.judgements[0][:12]}").text
+        for nobody in ("0" * 64, "<b>short", tested.judgements[0][:7]):
+            assert "No version on this disk" in web.get(f"/judgements/{nobody}").text
+        assert "<b>short" not in web.get("/judgements/<b>short").text
+
+
 def test_a_round_that_failed_hangs_below_its_parent_and_is_tried_again(web, world):
     plan = world.plan(world.second, "c" * 64)
-    from preference_data.records import canonical_json
-    from workbench.rounds.plan import plan_as_json, plan_digest
-
     digest = plan_digest(plan)
     world.ws.journal.begin(digest, plan.number, canonical_json(plan_as_json(plan)))
     world.ws.journal.finish(digest, "failed", message="the loss is not finite")

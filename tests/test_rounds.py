@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.rounds_kit import settings, two_versions
 from tests.tiny_model import build_tiny_model
@@ -82,6 +83,40 @@ def test_the_gate_judges_what_ships(workspace, expected):
     condition = workspace.ledger.suites(expected)[0].numerics
     for a, b in zip(*(workspace.ledger.items(p, suite, "margin", condition) for p in (expected, merged)), strict=True):
         assert a.value == pytest.approx(b.value, abs=1e-3)
+
+
+@pytest.mark.parametrize("rounded", ["bf16", "q8_0", "q4_0"])
+def test_the_gate_judges_what_a_server_holds(workspace, expected, rounded):
+    from safetensors.torch import load_file
+
+    outcome = first_round(workspace, judged=rounded, gate={"min_gain": -1}).run(where="here", promote=False)
+    assert outcome.child.digest == expected
+    (step,) = [step for step in workspace.journal.status(outcome.round).steps if step.name == "merge"]
+    shipped = load_file(workspace.objects.path(step.output) / "model.safetensors")
+    matrices = [one.float() for one in shipped.values() if one.ndim == 2 and one.shape[1] % 32 == 0]
+    assert matrices
+    for matrix in matrices:
+        if rounded == "bf16":
+            assert torch.equal(matrix, matrix.bfloat16().float())
+        else:
+            # A block of 32 holds a multiple of its scale each: 255 or 16 different values at most.
+            assert all(len(block.unique()) <= {"q8_0": 255, "q4_0": 16}[rounded] for block in matrix.reshape(-1, 32))
+    measured = {m.suite for m in workspace.ledger.suites(step.output)}
+    assert f"retention/{workspace.version('polite').digest}" in measured
+    assert outcome.verdict.passed
+
+
+def test_a_block_of_eight_bits_by_hand():
+    # The largest is 127 steps: 12.7 makes a step of 0.1, in half precision 0.0999755859375; 0.26 is nearest to three of them.
+    row = torch.zeros(1, 32)
+    row[0, 0], row[0, 1] = 12.7, 0.26
+    from workbench.models.export import in_blocks
+
+    found = in_blocks(row, "q8_0")
+    assert found[0, :3].tolist() == pytest.approx([127 * 0.0999755859375, 3 * 0.0999755859375, 0], rel=1e-6)
+    assert torch.equal(in_blocks(found, "q8_0"), found)
+    assert torch.equal(in_blocks(row[0], "q8_0"), row[0])
+    assert torch.equal(in_blocks(row[:, :31], "q8_0"), row[:, :31])
 
 
 def test_an_artifact_that_was_damaged_on_the_way_is_refused(workspace):

@@ -22,11 +22,13 @@ from workbench.config.written import as_toml
 from workbench.drift.uncertainty import Estimate
 from workbench.errors import ConfigError, WorkbenchError
 from workbench.rebasing import settings_of
+from workbench.rejecting import note_rejection, rejections
 from workbench.reports.charts import Line, Point, lines
 from workbench.reports.story import criteria
 from workbench.rounds.journal import RoundRecord
 from workbench.views.asked import runner_alive, thresholds
 from workbench.views.inspection import Inspection
+from workbench.views.taught import SHORTEST, uses_of
 from workbench.views.watched import Watched, state_of, watched
 
 SHOWN = 200
@@ -79,11 +81,13 @@ class Rounds:
     def listed(self) -> list[dict[str, Any]]:
         """All rounds, newest first."""
         names, journal = self.inspection.names(), self.inspection.places.journal
+        gone = rejections(self.inspection.places)
         found: list[dict[str, Any]] = []
         for record in list(reversed(self.inspection.rounds()))[:SHOWN]:
             plan = json.loads(record.plan)
             gain = next((c.value for c in criteria(record.verdict, names) if c.name == "gain"), "")
             state, _ = state_of(journal, record)
+            state = "rejected" if record.child in gone else state
             found.append({"record": record, "state": state, "version": names.get(plan["version"], plan["version"][:12]),
                           "parent": names.get(plan["parent"], plan["parent"][:12]), "gain": gain,
                           "child": names.get(record.child or "", "")})  # fmt: skip
@@ -95,13 +99,13 @@ class Rounds:
         self.requests.file(key, kind, payload, by=by)
 
     def act(self, record: RoundRecord, what: str, form: Mapping[str, str], by: str) -> None:
-        """Stop a round, go on with it, promote its policy or go back to the champion before.
+        """Stop a round, go on with it, promote or reject its policy, or go back to the champion before.
 
         Raises:
             HTTPException: a reason is missing, or nothing such can be done.
         """
         reason = form.get("reason", "").strip()[:LONGEST_REASON]
-        if what in {"promote", "rollback"} and not reason:
+        if what in {"promote", "reject", "rollback"} and not reason:
             raise HTTPException(409, f"{what}: a reason is missing; say why, it goes into the audit log")
         match what:
             case "stop":
@@ -110,10 +114,17 @@ class Rounds:
                 self.file("round", {"round": record.digest}, form, by)
             case "promote" if record.child:
                 self.file("promote", {"policy": record.child, "reason": reason}, form, by)
+            case "reject" if record.child:
+                # What was said is written at once; moving the champion is the runner's.
+                note_rejection(self.inspection.places, record.child, reason=reason, by=by)
+                if _champion(self.inspection) == record.child:
+                    self.file("rollback", {"reason": reason}, form, by)
             case "rollback":
                 self.file("rollback", {"reason": reason}, form, by)
             case _:
-                raise HTTPException(404, f"{what!r}: a round can be stopped, gone on with, promoted or rolled back")
+                raise HTTPException(
+                    404, f"{what!r}: a round can be stopped, gone on with, promoted, rejected or rolled back"
+                )
 
     def shown(
         self, *, error: str = "", told: Sequence[tuple[str, str]] = (), given: Mapping[str, str] | None = None
@@ -147,6 +158,7 @@ def add_rounds(app: FastAPI, inspection: Inspection, store: Store, chores: Chore
             "round.html", seen=seen, parts=_parts(seen), criteria=criteria(record.verdict, inspection.names()),
             plan=as_toml(settings_of(record.plan)), once=secrets.token_hex(8), alive=runner_alive(inspection.places.root),
             child=inspection.names().get(record.child or "", ""), champion=_champion(inspection) == record.child,
+            rejection=rejections(inspection.places).get(record.child or ""),
         )  # fmt: skip
 
     @app.get("/rounds/{digest}/pairs")
@@ -162,6 +174,10 @@ def add_rounds(app: FastAPI, inspection: Inspection, store: Store, chores: Chore
             step=AT_ONCE,
             total=len(taught),
         )
+
+    @app.get("/judgements/{key}")
+    def judgement(key: str, _: Lead) -> HTMLResponse:
+        return page("judgement.html", key=key, uses=uses_of(inspection.places, key), shortest=SHORTEST)
 
     @app.get("/rounds/{digest}/part/{name}")
     def one_part(digest: str, name: str, _: Lead) -> HTMLResponse:

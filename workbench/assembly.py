@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
-from workbench.config import NumericsSettings
+from workbench.config import NumericsSettings, Rounded
 from workbench.tasks import (
     EvaluateJob,
     ExplainJob,
@@ -76,8 +76,11 @@ def explain(job: ExplainJob, report: Report) -> None:
 
 
 def merge(job: MergeJob, report: Report) -> None:
-    """`workbench.models.export.export`, folded into the base."""
-    export_policy(job.policy, Path(job.output), merged=True)
+    """`workbench.models.export.merge`."""
+    _quiet()
+    from workbench.models.export import merge as run
+
+    run(job)
     report(Progress("merge", 1, 1, {}))
 
 
@@ -97,12 +100,15 @@ def fastest(threads: int) -> NumericsSettings:
     return run(threads)
 
 
-def export_policy(policy: PolicyRef, output: Path, *, merged: bool) -> None:
-    """`workbench.models.export.export`."""
+def export_policy(policy: PolicyRef, output: Path, *, merged: bool, rounded: Rounded | None = None) -> None:
+    """`workbench.models.export.export`, or `merge` for what has to be rounded."""
     _quiet()
-    from workbench.models.export import export as run
+    from workbench.models import export
 
-    run(policy, output, merged=merged)
+    if rounded:
+        export.merge(MergeJob(policy, str(output), NumericsSettings(), rounded))
+    else:
+        export.export(policy, output, merged=merged)
 
 
 def cached_model(name: str) -> Path:

@@ -14,12 +14,14 @@ from workbench.config import (
     AfterSettings,
     EvaluationSettings,
     GateSettings,
+    Judged,
     MovingSettings,
     NumericsSettings,
     ObjectiveSettings,
     OnlineSettings,
     PenaltySettings,
     ReplaySettings,
+    Rounded,
     ScheduleSettings,
     TrainingSettings,
 )
@@ -205,11 +207,19 @@ class ExplainJob:
 
 @dataclass(frozen=True, slots=True)
 class MergeJob:
-    """A policy's adapter folded into its base, written to `output` as a full model."""
+    """A policy's adapter folded into its base, written to `output` as a full model.
+
+    Attributes:
+        rounded: what its matrices are rounded to; None for not at all.
+        start: a policy of the same base that is mixed in; `share` is the policy's, between 0 and 1.
+    """
 
     policy: PolicyRef
     output: str
     numerics: NumericsSettings
+    rounded: Rounded | None = None
+    start: PolicyRef | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +354,7 @@ class Plan:
         lineage: the base and what came of it, the parent last.
         start_from: whose weights training starts from.
         update: True if the version replaces the one before it, or the digest of the one it replaces.
-        judged: what the gate judges, the child or its weights folded into the base.
+        judged: what the gate judges, the child, or its weights folded into the base and rounded.
     """
 
     number: int
@@ -367,7 +377,7 @@ class Plan:
     penalties: PenaltySettings = field(default_factory=PenaltySettings)
     after: AfterSettings = field(default_factory=AfterSettings)
     online: OnlineSettings = field(default_factory=OnlineSettings)
-    judged: Literal["child", "merged"] = "child"
+    judged: Judged = "child"
 
     @property
     def start(self) -> PolicyRef:

@@ -25,7 +25,7 @@ from workbench import assembly
 from workbench.alerts import require_trackers, telling
 from workbench.answering import Generated, Request, answer
 from workbench.assembly import Where
-from workbench.config import AnchorSettings, GenerateSettings, RoundSettings
+from workbench.config import AnchorSettings, GenerateSettings, Rounded, RoundSettings
 from workbench.drift.uncertainty import Estimate
 from workbench.errors import ConfigError
 from workbench.places import CONFIG, Places, Watch, silent
@@ -354,13 +354,16 @@ class Workspace(Places):
         digest = self.version(version).digest if version else None
         return self.registry.adopt(path, parent=parent, version=digest, name=name)
 
-    def export_policy(self, policy: str, folder: Path, *, merged: bool = False) -> PolicyRecord:
+    def export_policy(
+        self, policy: str, folder: Path, *, merged: bool = False, rounded: Rounded | None = None
+    ) -> PolicyRecord:
         """Write a policy as a Hugging Face folder that needs no workbench.
 
         Args:
             policy: as `registry.resolve` takes it.
             folder: new or empty.
             merged: fold an adapter into its base.
+            rounded: what a full model's matrices are rounded to; None for not at all.
 
         Raises:
             ConfigError: the folder holds something already.
@@ -370,7 +373,7 @@ class Workspace(Places):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(f"{folder}: exists and is not an empty folder; give another place")
         folder.mkdir(parents=True, exist_ok=True)
-        assembly.export_policy(self.registry.ref(record), folder, merged=merged)
+        assembly.export_policy(self.registry.ref(record), folder, merged=merged, rounded=rounded)
         return record
 
     def promote(self, policy: str, *, reason: str, by: str) -> PolicyRecord:

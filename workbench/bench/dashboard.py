@@ -27,7 +27,7 @@ PATHS = ("/drift", "/rounds", "/compare")
 
 _READY = "document.querySelectorAll('#matrix tbody td').length"
 _SINCE_START = """() => new Promise(done => requestAnimationFrame(() => setTimeout(() => done(performance.now()))))"""
-_OPEN = """([row, column]) => new Promise((done, fail) => {
+_OPEN = """k => new Promise((done, fail) => {
   const rows = document.getElementById('rows');
   const begun = performance.now();
   const watch = new MutationObserver(() => {
@@ -38,8 +38,9 @@ _OPEN = """([row, column]) => new Promise((done, fail) => {
   rows.replaceChildren();
   watch.observe(rows, { childList: true, subtree: true });
   setTimeout(() => fail(new Error('no rows within 20 s')), 20000);
-  document.querySelectorAll('#matrix tbody tr')[row].querySelectorAll('td')[column].click();
+  document.querySelectorAll('#matrix tbody td:not(.bare)')[k].click();
 })"""
+"""Opens the rows of a cell that has a number."""
 _WATCH = """() => {
   window.mounted = {};
   for (const place of document.querySelectorAll('[data-part]')) {
@@ -116,10 +117,8 @@ def _visit(tab: Any, world: DashboardWorld) -> float:
 
 def _cells(tab: Any, count: int) -> list[float]:
     rng = random.Random(0)
-    rows, columns = tab.evaluate(
-        "[document.querySelectorAll('#matrix tbody tr').length, document.querySelectorAll('#matrix thead th').length - 1]"
-    )
-    return [tab.evaluate(_OPEN, [rng.randrange(rows), rng.randrange(1, columns)]) for _ in range(count)]
+    there = tab.evaluate("document.querySelectorAll('#matrix tbody td:not(.bare)').length")
+    return [tab.evaluate(_OPEN, rng.randrange(there)) for _ in range(count)]
 
 
 def _violations(running: Any, world: DashboardWorld, scheme: str) -> list[str]:
@@ -146,7 +145,7 @@ def _live(world: DashboardWorld, load: Load, tell: Callable[[str], None]) -> Ite
     with world.serving() as server, chromium() as running:
         tab = running.new_context(viewport={"width": 1400, "height": 900}).new_page()
         tab.goto(f"{world.address}/drift")
-        tab.evaluate(_OPEN, [0, 1])
+        tab.evaluate(_OPEN, 1)
         chosen = tab.url
         tab.evaluate(_WATCH)
         stop = threading.Event()

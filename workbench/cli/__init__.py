@@ -51,6 +51,7 @@ VERBS = {
     "policies": Verb("policies", "List, verify and export policies."),
     "adopt": Verb("policies", "Register a checkpoint trained elsewhere."),
     "promote": Verb("policies", "Make a policy champion by hand."),
+    "reject": Verb("policies", "Say that a policy is not to be used."),
     "rollback": Verb("policies", "Make an earlier champion champion again."),
     "bench": Verb(".bench.verb", "Measure figures against their targets."),
     "gc": Verb("upkeep", "Give back disk space that nothing refers to."),

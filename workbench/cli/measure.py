@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from workbench.between import measure_between
 from workbench.cli import app, show
 from workbench.cli.bars import step_bars
 from workbench.cli.options import AsJson, Set, SettingsFile, WorkspaceDir
 from workbench.cli.settings import round_settings
 from workbench.config import GenerateSettings, NumericsSettings, settings_from
 from workbench.drift.uncertainty import Estimate, format_estimate
+from workbench.errors import ConfigError
 from workbench.workspace import Workspace
 
 TITLES = {"retention": "preferences of", "samples": "answers to prompts of"}
@@ -23,12 +25,16 @@ def evaluate(
     *,
     suite: Annotated[list[str] | None, typer.Option(help="A suite, instead of those of the settings.")] = None,
     version: Annotated[list[str] | None, typer.Option(help="A version, instead of all.")] = None,
+    between: Annotated[str, typer.Option(help="Mixtures with its parent instead: shares, as in 0.25,0.5,0.75.")] = "",
     settings: SettingsFile = None,
     set_: Set = None,
     workspace: WorkspaceDir = Path(),
     as_json: AsJson = False,
 ) -> None:
     """Measure a policy outside a round; what is measured already is only shown."""
+    if between:
+        _mixtures(Workspace(workspace), policy, between, as_json=as_json)
+        return
     chosen = round_settings(settings, assignments=set_ or [])
     if suite:
         measured = chosen.evaluation.model_copy(update={"suites": tuple(suite)})
@@ -38,6 +44,23 @@ def evaluate(
         found = ws.evaluate(policy, chosen, versions=version or (), watch=watch)
     show.result({"policy": ws.registry.resolve(policy).digest, "suites": found}, as_json=as_json,
                 render=lambda out: _render(out, found, ws))  # fmt: skip
+
+
+def _mixtures(ws: Workspace, policy: str, between: str, *, as_json: bool) -> None:
+    """Measured as the policy's round was, whose settings count."""
+    try:
+        shares = [float(share) for share in between.split(",")]
+    except ValueError:
+        raise ConfigError(f"--between {between}: expected shares of the policy, such as 0.25,0.5,0.75") from None
+    with step_bars() as watch:
+        found = measure_between(ws, policy, shares, watch=watch)
+
+    def render(out: Console) -> None:
+        for share, numbers in found.items():
+            out.print(f"{share:.0%} of the way to {policy}", markup=False)
+            _render(out, numbers, ws)
+
+    show.result({"policy": ws.registry.resolve(policy).digest, "between": found}, as_json=as_json, render=render)
 
 
 def _render(out: Console, found: dict[str, dict[str, Estimate]], ws: Workspace) -> None:

@@ -9,8 +9,11 @@ from rich.console import Console
 
 from workbench.cli import app, show
 from workbench.cli.options import AsJson, WorkspaceDir
+from workbench.config import Rounded
 from workbench.errors import PolicyError
 from workbench.policies.registry import PolicyRecord
+from workbench.rejecting import reject as rejected
+from workbench.rejecting import rejections
 from workbench.workspace import Workspace
 
 policies = typer.Typer(help="List, verify and export policies.")
@@ -31,13 +34,14 @@ def list_policies(
     if context.invoked_subcommand:
         return
     ws = Workspace(workspace)
-    champion = ws.registry.resolve("champion").digest
+    champion, gone = ws.registry.resolve("champion").digest, rejections(ws)
     faults = _faults(ws) if verify else {}
     records = ws.registry.policies()
     found: dict[str, Any] = {
         "champion": champion,
         "policies": [_row(p, champion) | ({"fault": faults.get(p.digest)} if verify else {}) for p in records],
         "history": ws.registry.history(),
+        "rejected": [{"policy": p, "by": e.by, "at": e.at, "reason": e.facts["reason"]} for p, e in gone.items()],
     }
     show.result(found, as_json=as_json, render=lambda out: _render(out, found, ws))
     if faults:
@@ -81,6 +85,12 @@ def _render(out: Console, found: dict[str, Any], ws: Workspace) -> None:
     out.print(show.table("policies (* champion)", columns, rows))
     moves = [(m.at[:16], m.kind, names.get(m.new, show.short(m.new)), m.by, m.reason) for m in found["history"]]
     out.print(show.table("moves of the champion", ("=at (UTC)", "move", "=to", "by", "reason"), moves))
+    for r in found["rejected"]:
+        out.print(
+            f"{names.get(r['policy'], r['policy'])} was rejected by {r['by']}: {r['reason']}",
+            markup=False,
+            soft_wrap=True,
+        )
     for p in found["policies"]:
         if "fault" in p:
             out.print(f"{p['name']}: {p['fault'] or 'every file is whole'}", markup=False, soft_wrap=True)
@@ -96,12 +106,13 @@ def export(
     directory: Annotated[Path, typer.Argument(help="New or empty folder.")],
     *,
     merged: Annotated[bool, typer.Option("--merged", help="Fold the adapter into its base: a full model.")] = False,
+    rounded: Annotated[Rounded | None, typer.Option(help="Round a full model's matrices, as `judged` does.")] = None,
     workspace: WorkspaceDir = Path(),
     as_json: AsJson = False,
 ) -> None:
     """Write a policy as a Hugging Face folder that transformers and PEFT load without this project."""
-    record = Workspace(workspace).export_policy(policy, directory, merged=merged)
-    kind = "full" if merged else record.kind
+    record = Workspace(workspace).export_policy(policy, directory, merged=merged, rounded=rounded)
+    kind = "full" if merged or rounded else record.kind
     show.result(
         {"policy": record.digest, "directory": directory, "kind": kind},
         as_json=as_json,
@@ -152,6 +163,20 @@ def rollback(
     """Make an earlier champion champion again."""
     ws = Workspace(workspace)
     _told(ws.rollback(reason=reason, by=by or getpass.getuser(), to=to), ws, "champion", as_json=as_json)
+
+
+@app.command()
+def reject(
+    policy: Annotated[str, typer.Argument(help="A name, digest or round number.")],
+    *,
+    reason: Reason,
+    by: Annotated[str, typer.Option(help="Who decides; the user of this machine where left out.")] = "",
+    workspace: WorkspaceDir = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Say that a policy is not to be used; a champion gives way to the one before it."""
+    ws = Workspace(workspace)
+    _told(rejected(ws, policy, reason=reason, by=by or getpass.getuser()), ws, "rejected", as_json=as_json)
 
 
 def _told(policy: PolicyRecord, ws: Workspace, what: str, *, as_json: bool) -> None:

@@ -14,6 +14,9 @@ from workbench.config.presets import DEFAULT, with_method
 from workbench.config.settings import Settings
 
 WEIGHT_TOLERANCE = 1e-6
+Rounded = Literal["bf16", "q8_0", "q4_0"]
+"""Half precision, and GGUF's eight and four bits with a scale per 32 weights."""
+Judged = Literal["child", "merged", "bf16", "q8_0", "q4_0"]
 
 
 class AnchorSettings(Settings):
@@ -147,8 +150,9 @@ class RoundSettings(Settings):
     numerics: NumericsSettings = NumericsSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     gate: GateSettings = GateSettings()
-    judged: Literal["child", "merged"] = "child"
-    """What the gate judges: the child as it was trained, or its adapter folded into the base, as it is exported to ship."""
+    judged: Judged = "child"
+    """What the gate judges: the child as it was trained; `merged`, its adapter folded into the base, as it is exported to
+    ship; `bf16`, `q8_0` or `q4_0`, that with its matrices rounded to what a server holds."""
 
     @model_validator(mode="before")
     @classmethod

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
+from preference_data.records import digest as content_digest
 from workbench.errors import PolicyError
 
+STEPS = 20
 Parents = Mapping[str, str | None]
 """Each policy's parent by digest; None for a base."""
 
@@ -34,6 +36,14 @@ def depth(digest: str, parents: Parents) -> int:
 def at_depth(number: int, parents: Parents) -> tuple[str, ...]:
     """All policies a number of rounds away from their base, sorted."""
     return tuple(sorted(d for d in parents if depth(d, parents) == number))
+
+
+def points_between(parent: str, child: str) -> dict[float, str]:
+    """What the ledger calls mixtures of two policies, by the second one's share in whole twentieths.
+
+    Nothing lists those measured: whoever knows the ends knows all names there can be.
+    """
+    return {k / STEPS: content_digest(["between", parent, child, k]) for k in range(1, STEPS)}
 
 
 def superseded(rounds: Iterable[tuple[str, bool | str]]) -> frozenset[str]:

@@ -48,6 +48,7 @@ def figures(view: Overview, href: Href) -> Iterator[Figure]:
     yield divergences(view, href)
     yield frontier(view)
     yield pareto(view)
+    yield line(view)
     yield margins(view, href)
     yield confidence(view, href)
     yield from (answers(view, href, *each) for each in ANSWERS)
@@ -154,6 +155,32 @@ def pareto(view: Overview) -> Figure:
     title = "Gain against tax, policy by policy"
     note = "Mean accuracy on all versions taught so far against the mean tax of all suites: up and left is better."
     return _figure("pareto", title, note, spots(given, title=title, units=("tax in points", "accuracy")), keys)
+
+
+def line(view: Overview) -> Figure:
+    """What a smaller step than the last round's would have kept and cost."""
+    title, keys = "What a smaller step would have kept and cost", list[tuple[str, str, str]]()
+    if not view.rounds:
+        return Figure("between", title, "", None, "There is no round yet.", ())
+    parent, policy = view.policies[-2:]
+    known = [v for v in view.trained if v.digest not in view.replaced]
+    points = {0.0: parent.digest, **view.between, 1.0: policy.digest}
+    given: list[Spot] = []
+    for share, mixed in sorted(points.items()) if view.between else ():
+        cost = [(mixed, "tax", suite) for suite in view.suites("tax")]
+        held = [(mixed, "accuracy", f"retention/{v.digest}") for v in known]
+        spent, still = (average([view.number(*key) for key in part]) for part in (cost, held))
+        if mixed == view.policies[0].digest:
+            spent = Estimate(0.0, 0.0, 0.0, 0, "tax is measured against it")
+        name = {0.0: called(parent), 1.0: called(policy)}.get(share, f"{share:.0%} of the way")
+        given.append(
+            Spot(name, spent.scaled(100), still, "champion" if mixed == policy.digest and policy.champion else "")
+        )
+        keys += [*held, *cost]
+    note = f"Weights on the line from {called(parent)} to {called(policy)}: mean accuracy on all versions against mean tax."
+    drawn = spots(given, title=title, units=("tax in points", "accuracy"))
+    missing = f"Not measured. `workbench evaluate {called(policy)} --between 0.25,0.5,0.75` measures it."
+    return Figure("between", title, note, drawn, missing, tuple(keys))
 
 
 def margins(view: Overview, href: Href) -> Figure:

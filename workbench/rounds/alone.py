@@ -24,10 +24,12 @@ class Alone:
         plan: says how, and which suites.
         tools: the heavy verbs.
         services: where results are kept.
+        policy: another than the parent.
     """
 
-    def __init__(self, plan: Plan, tools: Tools, services: Services) -> None:
+    def __init__(self, plan: Plan, tools: Tools, services: Services, *, policy: PolicyRef | None = None) -> None:
         self._plan, self._tools, self._services = plan, tools, services
+        self._policy = policy or plan.parent
 
     def measure(self, versions: Sequence[VersionRef], against: Mapping[str, PolicyRef]) -> None:
         """Measure what is not measured yet, and add it to the ledger.
@@ -37,7 +39,7 @@ class Alone:
             against: earlier policies to measure KL to, by digest.
         """
         plan, services = self._plan, self._services
-        policy, condition = plan.parent, measuring_condition(plan)
+        policy, condition = self._policy, measuring_condition(plan)
         known = {m.suite for m in services.ledger.suites(policy.digest) if m.numerics == condition}
         missing = tuple(v for v in versions if f"retention/{v.digest}" not in known)
         suites = tuple(s for s in plan.evaluation.suites if not has(known, s))
@@ -64,7 +66,7 @@ class Alone:
     def _score(self, version: VersionRef, output: Path) -> str:
         plan = self._plan
         job = ScoreJob(
-            policy=plan.parent,
+            policy=self._policy,
             version=version,
             splits=("test",),
             numerics=plan.numerics,

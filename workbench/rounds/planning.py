@@ -79,7 +79,7 @@ def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) 
         penalties=settings.penalties,
         after=settings.after,
         online=settings.online,
-        judged=settings.judged if settings.training.method == "lora" else "child",
+        judged="child" if settings.training.method == "full" and settings.judged == "merged" else settings.judged,
     )
     return _without_what_has_no_effect(plan)
 

@@ -266,13 +266,14 @@ class _Steps:
         return Path(self._step(explaining(version.digest, within), work))
 
     def judged(self, child: PolicyRecord) -> PolicyRef:
-        """What the gate judges: the child, or its weights folded into the base, which round otherwise."""
-        own = self._services.registry.ref(child)
-        if self._plan.judged == "child":
+        """What the gate judges: the child, or its weights folded into the base and rounded as they ship."""
+        own, wanted = self._services.registry.ref(child), self._plan.judged
+        if wanted == "child":
             return own
 
         def work(output: Path, report: Report) -> None:
-            self._tools.merge(MergeJob(own, str(output), self._plan.numerics), report)
+            rounded = None if wanted == "merged" else wanted
+            self._tools.merge(MergeJob(own, str(output), self._plan.numerics, rounded), report)
 
         folder = self._step("merge", work)
         return own._replace(digest=Path(folder).name, kind="full", path=folder)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from preference_data.database import reading
 from workbench.drift.uncertainty import Estimate
 from workbench.places import Places
 from workbench.policies.champion import Move
-from workbench.policies.lineage import superseded
+from workbench.policies.lineage import points_between, superseded
 from workbench.policies.records import PolicyRecord
 from workbench.rounds.journal import RoundRecord
 from workbench.rounds.plan import condition_of
@@ -40,6 +40,7 @@ class Overview:
         slice: as `language=de`; empty for all items.
         numbers: by policy, name and suite.
         slices: slices there are numbers of.
+        between: digests of mixtures of the newest policy with its parent that were measured, by its share.
     """
 
     policies: tuple[PolicyView, ...]
@@ -48,6 +49,7 @@ class Overview:
     slice: str
     numbers: Mapping[Key, Estimate]
     slices: tuple[str, ...]
+    between: Mapping[float, str] = field(default_factory=dict)
 
     @property
     def rounds(self) -> int:
@@ -173,7 +175,11 @@ class Inspection:
         kept.keep(digests, told)
         found = kept.read(digests, NAMES, within=within, like="kl/")
         found |= kept.read(digests[-NEWEST:], NEW_NAMES, within=within)
-        return Overview(policies, versions, condition, within, found, kept.slices(digests[-1]))
+        mixed = points_between(digests[-2], digests[-1]) if len(digests) > 1 else {}
+        found |= kept.read(mixed.values(), ("accuracy", "tax"), within=within)
+        known = {policy for policy, _, _ in found}
+        between = {share: name for share, name in mixed.items() if name in known}
+        return Overview(policies, versions, condition, within, found, kept.slices(digests[-1]), between)
 
     def condition(self, lineage: Sequence[PolicyRecord]) -> str | None:
         """How the newest round of a lineage measured; what its policies share where no round is known."""
