@@ -17,6 +17,7 @@ from tests.tiny_model import build_tiny_model
 from workbench.acting import act_on_requests
 from workbench.cli import app
 from workbench.errors import ConfigError
+from workbench.explaining import explain
 from workbench.views.explained import explained
 from workbench.workspace import Workspace
 
@@ -44,7 +45,7 @@ def world(tmp_path_factory):
 def test_planted_contradictions_are_the_first_that_are_found(world):
     ws, second = world
     seen = []
-    found = ws.explain(second.child.digest, "polite", where="here", watch=seen.append)
+    found = explain(ws, second.child.digest, "polite", where="here", watch=seen.append)
     first = found.causes[:PLANTED]
     planted = [cause.pair.slices["domain"] == "planted" for cause in first]
     assert sum(planted) >= 0.75 * PLANTED
@@ -90,7 +91,7 @@ def test_a_share_is_the_product_of_two_gradients(world):
 
 def test_it_is_kept_and_found_again(world):
     ws, second = world
-    once = ws.explain(second.child.digest, "polite", where="here")
+    once = explain(ws, second.child.digest, "polite", where="here")
     steps = ws.journal.status(second.round).steps
     assert sum(step.name.startswith("explain") for step in steps) == 1
     assert explained(ws, second.round, ws.version("polite").digest, "") == once
@@ -108,7 +109,7 @@ def test_it_is_kept_and_found_again(world):
 def test_what_cannot_be_explained_says_why(world, policy, version, within, words):
     ws, _ = world
     with pytest.raises(ConfigError, match=words):
-        ws.explain(policy, version, within=within, where="here")
+        explain(ws, policy, version, within=within, where="here")
 
 
 def test_the_verb_prints_the_worst(world):

@@ -14,7 +14,7 @@ from preference_data.records import Prompt
 from tests.tiny_model import build_tiny_model
 from workbench import assembly
 from workbench.config import NumericsSettings
-from workbench.tasks import SpeakJob
+from workbench.speaking import SpeakJob
 from workbench.workspace import Workspace
 
 

@@ -11,6 +11,7 @@ from preference_data.requests import Request, Requests
 from workbench.assembly import Where
 from workbench.config import GateSettings, RoundSettings, settings_from
 from workbench.errors import ConfigError, StopRequested, WorkbenchError
+from workbench.explaining import explain
 from workbench.places import Watch, silent
 from workbench.rebasing import settings_of
 from workbench.workspace import Workspace
@@ -78,7 +79,7 @@ def _act(ws: Workspace, request: Request, where: Where, watch: Watch) -> None:
         case "import" | "freeze":
             raise ConfigError(f"{request.kind}: not done by a runner; use `workbench {request.kind}`")
         case "explain":
-            ws.explain(given["policy"], given["version"], within=given["within"], where=where, watch=watch)
+            explain(ws, given["policy"], given["version"], within=given["within"], where=where, watch=watch)
         case _:
             assert_never(request.kind)
 

@@ -5,13 +5,16 @@ listing rounds and refusing a bad plan take well under a second.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 from workbench.config import NumericsSettings, Rounded
+from workbench.reward_tasks import RewardItemsJob, RewardJob, RewardTools
+from workbench.rewards import Reward
+from workbench.speaking import Speak, SpeakJob
 from workbench.tasks import (
     EvaluateJob,
     ExplainJob,
@@ -22,8 +25,6 @@ from workbench.tasks import (
     Progress,
     Report,
     ScoreJob,
-    Speak,
-    SpeakJob,
     Tools,
     TrainJob,
     Workload,
@@ -130,6 +131,39 @@ def scores_of(folder: Path) -> "dict[str, PairScore]":
     return run(folder)
 
 
+def train_reward(job: RewardJob, report: Report) -> None:
+    """`workbench.training.reward_model.train_reward_model`."""
+    _quiet()
+    from workbench.training.reward_model import train_reward_model as run
+
+    run(job, report)
+
+
+def reward_items(job: RewardItemsJob, report: Report) -> None:
+    """`workbench.evaluation.rewarded.reward_items`."""
+    _quiet()
+    from workbench.evaluation.rewarded import reward_items as run
+
+    run(job, report)
+
+
+def average_rewards(models: Sequence[PolicyRef], output: Path) -> None:
+    """`workbench.models.reward_model.average`."""
+    _quiet()
+    from workbench.models.reward_model import average as run
+
+    run(models, output)
+
+
+def reward_of(model: PolicyRef, numerics: NumericsSettings, *, max_length: int) -> Reward:
+    """`workbench.rewards.trained.by_model`."""
+    _quiet()
+    from workbench.rewards.trained import by_model as run
+
+    return run(model, numerics, max_length=max_length)
+
+
+REWARDS_IN_PROCESS = RewardTools(train=train_reward, items=reward_items)
 IN_PROCESS = Tools(score=score, optimise=optimise, evaluate=evaluate, generate=generate, merge=merge, explain=explain)
 
 
@@ -140,16 +174,38 @@ def tools(where: Where) -> Iterator[Tools]:
     Args:
         where: `auto` uses Ray if RAY_ADDRESS names a cluster, and this process otherwise.
     """
-    if where == "here" or (where == "auto" and not os.environ.get("RAY_ADDRESS")):
+    if _is_here(where):
         yield IN_PROCESS
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    _quiet_ray()
     from workbench.cluster.ray_tools import RayOptions, cluster, ray_tools
 
     options = RayOptions(address=os.environ.get("RAY_ADDRESS"))
     with cluster(options):
         yield ray_tools(IN_PROCESS, options)
+
+
+@contextmanager
+def reward_tools(where: Where) -> Iterator[RewardTools]:
+    """The verbs about reward models, as `tools` gives those of rounds."""
+    if _is_here(where):
+        yield REWARDS_IN_PROCESS
+        return
+    _quiet_ray()
+    from workbench.cluster.ray_tools import RayOptions, cluster, ray_reward_tools
+
+    options = RayOptions(address=os.environ.get("RAY_ADDRESS"))
+    with cluster(options):
+        yield ray_reward_tools(REWARDS_IN_PROCESS, options)
+
+
+def _is_here(where: Where) -> bool:
+    return where == "here" or (where == "auto" and not os.environ.get("RAY_ADDRESS"))
+
+
+def _quiet_ray() -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
 def speak(job: SpeakJob) -> Iterator[str]:
@@ -169,11 +225,10 @@ def speaking(where: Where, *, count: int, threads: int) -> Iterator[Speak]:
         count: workers on Ray.
         threads: CPUs of each.
     """
-    if where == "here" or (where == "auto" and not os.environ.get("RAY_ADDRESS")):
+    if _is_here(where):
         yield one_at_a_time(speak)
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    _quiet_ray()
     from workbench.cluster.ray_tools import RayOptions, cluster
     from workbench.cluster.speakers import Speakers
 

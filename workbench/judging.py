@@ -12,7 +12,7 @@ from workbench.ai_judge import ai_judge, endpoint
 from workbench.config import JUDGES, JudgeSettings, RewardSettings, settings_from
 from workbench.drift.uncertainty import Estimate, format_estimate, not_enough, proportion
 from workbench.errors import ConfigError, JudgeError
-from workbench.rewards import Reward, gaps, reward_named
+from workbench.rewards import Models, Reward, gaps, no_models, reward_named
 
 BATCH = 100
 """Judgements a machine gives before they are stored: a killed judge loses no more."""
@@ -141,8 +141,12 @@ def _preferred(gap: float) -> Pairwise:
     return Pairwise(Verdict.FIRST if gap > 0 else Verdict.SECOND, 1)
 
 
-def judge_named(settings: JudgeSettings) -> Judge:
+def judge_named(settings: JudgeSettings, models: Models = no_models) -> Judge:
     """A machine that judges, by its name.
+
+    Args:
+        settings: name it.
+        models: finds reward models.
 
     Raises:
         ConfigError: there is no such judge.
@@ -152,12 +156,16 @@ def judge_named(settings: JudgeSettings) -> Judge:
         case "rule" | "simulated":
             return by_rule(settings.by, error_rate=settings.error_rate)
         case "reward":
-            return by_reward(settings.by, reward_named(settings_from({"by": rest}, RewardSettings, where="judge")))
+            return by_reward(
+                settings.by, reward_named(settings_from({"by": rest}, RewardSettings, where="judge"), models)
+            )
         case "ai":
             address, _, model = rest.partition("#")
             receipt: dict[str, object] = {"by": settings.receipt}
             receipts = (
-                reward_named(settings_from(receipt, RewardSettings, where="receipt")) if settings.receipt else None
+                reward_named(settings_from(receipt, RewardSettings, where="receipt"), models)
+                if settings.receipt
+                else None
             )
             return ai_judge(settings.by, endpoint(address, model), guideline=settings.guideline, receipts=receipts)
         case _:

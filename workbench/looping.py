@@ -29,6 +29,7 @@ from workbench.foreseeing import foreseen
 from workbench.judging import PEOPLE, Judge, Judged, counted, judge_named, judge_open, of_source, require_trust
 from workbench.places import Watch, silent
 from workbench.policies.registry import PolicyRecord
+from workbench.reward_models import loaded
 from workbench.rounds.plan import measuring_condition
 from workbench.tasks import Progress
 from workbench.views.reading import Reader
@@ -180,7 +181,8 @@ def run_loop(ws: Workspace, settings: LoopSettings, stage: Stage) -> Ended:
 
 def _run(ws: Workspace, settings: LoopSettings, stage: Stage) -> Ended:
     book = _Book(ws, settings)
-    machines = {one: judge_named(one) for judges in settings.judges for one in judges if one.by != PEOPLE}
+    models = loaded(ws, settings.round.numerics)
+    machines = {one: judge_named(one, models) for judges in settings.judges for one in judges if one.by != PEOPLE}
     prompts = read_prompts(settings.prompts)
     if not prompts:
         raise ConfigError(f"{settings.prompts}: no prompts; give at least one per line")

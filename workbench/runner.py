@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from preference_data.records import Message, Prompt
 from workbench.config import NumericsSettings
 from workbench.errors import WorkbenchError
-from workbench.tasks import PolicyRef, Speak, SpeakJob
+from workbench.speaking import Speak, SpeakJob
+from workbench.tasks import PolicyRef
 
 MOST_TOKENS = 4096
 

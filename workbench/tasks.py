@@ -4,12 +4,12 @@ Jobs and results hold facts and paths, never models or tensors, so that a job me
 Ray worker and in a test's fake. Paths are absolute: a worker may run in another directory.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from preference_data.records import Prompt, Split
+from preference_data.records import Split
 from workbench.config import (
     AfterSettings,
     EvaluationSettings,
@@ -174,6 +174,7 @@ class TrainJob:
     penalties: PenaltySettings = field(default_factory=PenaltySettings)
     after: AfterSettings = field(default_factory=AfterSettings)
     online: OnlineSettings = field(default_factory=OnlineSettings)
+    reward_models: tuple[PolicyRef, ...] = ()
     report_to: tuple[str, ...] = ()
 
 
@@ -267,27 +268,6 @@ class GenerateJob:
     output: str
 
 
-@dataclass(frozen=True, slots=True)
-class SpeakJob:
-    """One answer of one policy, to be streamed.
-
-    Attributes:
-        prompt: the turns so far.
-    """
-
-    policy: PolicyRef
-    prompt: Prompt
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    seed: int
-    numerics: NumericsSettings
-
-
-Speak = Callable[[SpeakJob], Iterator[str]]
-"""Answers a job, in pieces as they are written."""
-
-
 FILE, HASH = "file:", 12
 """How the names of suites begin whose questions are in a file; a plan adds `#` and so many digits of the file's hash."""
 
@@ -355,6 +335,7 @@ class Plan:
         start_from: whose weights training starts from.
         update: True if the version replaces the one before it, or the digest of the one it replaces.
         judged: what the gate judges, the child, or its weights folded into the base and rounded.
+        reward_models: that rewards are named after, by digest.
     """
 
     number: int
@@ -378,6 +359,7 @@ class Plan:
     after: AfterSettings = field(default_factory=AfterSettings)
     online: OnlineSettings = field(default_factory=OnlineSettings)
     judged: Judged = "child"
+    reward_models: tuple[PolicyRef, ...] = ()
 
     @property
     def start(self) -> PolicyRef:

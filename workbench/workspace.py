@@ -31,18 +31,18 @@ from workbench.errors import ConfigError
 from workbench.places import CONFIG, Places, Watch, silent
 from workbench.policies.checkpoints import read_base
 from workbench.policies.registry import PolicyRecord
-from workbench.rebasing import check_movable, moved_settings, settings_of
+from workbench.rebasing import check_movable, moved_settings
+from workbench.reward_models import RewardModels, pinned
 from workbench.rounds.alone import Alone, measurements
 from workbench.rounds.estimate import Estimated, estimate, shape_of, suite_sizes
 from workbench.rounds.journal import FINAL
 from workbench.rounds.plan import measuring_condition, plan_digest
 from workbench.rounds.planning import resolve_plan, version_ref
-from workbench.rounds.run import Outcome, explain_round, run_round
+from workbench.rounds.run import Outcome, run_round
 from workbench.rounds.sweeping import Freed, sweep
 from workbench.scoring.cache import ScoreCache
 from workbench.tasks import Plan
 from workbench.views.asked import thresholds
-from workbench.views.explained import Explained, explained
 from workbench.views.kept import Numbers
 from workbench.worth import Strategy, worth_by
 
@@ -229,7 +229,8 @@ class Workspace(Places):
             settings = settings.model_copy(update={"gate": thresholds(Requests(self.store.engine))[0].gate})
         if isinstance(settings.update, str):
             settings = settings.model_copy(update={"update": self.version(settings.update).digest})
-        return resolve_plan(settings, self.registry, self.version(settings.version))
+        settings, models = pinned(self, settings)
+        return resolve_plan(settings, self.registry, self.version(settings.version), models)
 
     def round(self, plan: Plan) -> PlannedRound:
         """A round ready to run."""
@@ -319,36 +320,6 @@ class Workspace(Places):
         with assembly.tools(where) as tools:
             return answer(request, tools, self.services(watch), store=self.store if add else None)
 
-    def explain(
-        self, policy: str, version: str, *, within: str = "", where: Where = "auto", watch: Watch = silent
-    ) -> Explained:
-        """Which training pairs of the round that made a policy turned what a version had taught.
-
-        Args:
-            policy: as `registry.resolve` takes it.
-            version: what fell.
-            within: slice, such as `language=de`; all pairs where empty.
-            where: in this process or on Ray.
-            watch: told every progress.
-
-        Raises:
-            ConfigError: no round on pairs of this workspace made the policy, or too little of the version turned.
-        """
-        record = self.registry.resolve(policy)
-        made = next((r for r in self.journal.rounds() if r.digest == record.round), None)
-        plan = self.plan(settings_of(made.plan)) if made else None
-        if made is None or plan is None or plan_digest(plan) != made.digest or plan.online.on:
-            raise ConfigError(
-                f"{record.name}: no round on pairs of this workspace made it that can be planned again, so there are no training "
-                "pairs to look at; choose a policy of such a round; `workbench policies` lists them"
-            )
-        fell = version_ref(self.version(version).digest, self.versions.directory)
-        with assembly.tools(where) as tools:
-            explain_round(plan, (fell, within), tools, self.services(watch))
-        found = explained(self, made.digest, fell.digest, within)
-        assert found is not None  # the step was just done
-        return found
-
     def adopt(self, path: Path, *, parent: str, name: str, version: str | None = None) -> PolicyRecord:
         """Register a checkpoint trained elsewhere, with its parent and, where known, its data."""
         digest = self.version(version).digest if version else None
@@ -394,7 +365,10 @@ class Workspace(Places):
             older_than_s: younger folders stay.
         """
         scratch = self.root / "scratch"
-        freed = sweep(self.journal, self.objects, self.registry, scratch, older_than_s=older_than_s, scores=scores)
+        also = [model.digest for model in RewardModels(self).entries()]
+        freed = sweep(
+            self.journal, self.objects, self.registry, scratch, older_than_s=older_than_s, scores=scores, also=also
+        )
         if scores:
             ScoreCache(self.engine).clear()
         return freed

@@ -42,6 +42,7 @@ VERBS = {
     "methods": Verb("rounds", "List the named ways to hold a round to earlier ones."),
     "loop": Verb("looping", "Generate, judge, freeze, align, promote; again and again."),
     "explain": Verb("drift", "Show which training pairs made a policy forget what a version taught."),
+    "rewards": Verb("reward_models", "List, train, average and measure reward models."),
     "rebase": Verb("rebase", "Run a lineage's rounds once more on another base, and compare."),
     "status": Verb("status", "Show the workspace: preferences, versions, champion, rounds."),
     "drift": Verb("drift", "Show what rounds gained, lost and moved."),

@@ -14,6 +14,7 @@ from workbench.cli.options import AsJson, Workers, WorkspaceDir, where_of
 from workbench.cli.render import render_report
 from workbench.drift.ledger import Measured
 from workbench.errors import ConfigError
+from workbench.explaining import explain as explain_version
 from workbench.reports.document import html_report, markdown_report
 from workbench.rounds.journal import RoundRecord
 from workbench.rounds.plan import condition_of
@@ -76,7 +77,9 @@ def explain(
 ) -> None:
     """Show which training pairs of its round turned what a version had taught; the worst first."""
     with step_bars() as watch:
-        found = Workspace(workspace).explain(policy, version, within=within, where=where_of(workers), watch=watch)
+        found = explain_version(
+            Workspace(workspace), policy, version, within=within, where=where_of(workers), watch=watch
+        )
     rows = [
         (f"{100 * one.share:.1f} %", one.pair.prompt.text[-60:], one.pair.chosen[:30], one.pair.rejected[:30])
         for one in found.causes[:count]

@@ -18,6 +18,7 @@ from ray.exceptions import RayTaskError, WorkerCrashedError
 
 from preference_data.versions import load_version
 from workbench.errors import WorkerError
+from workbench.reward_tasks import RewardItemsJob, RewardJob, RewardTools
 from workbench.tasks import (
     EvaluateJob,
     ExplainJob,
@@ -31,7 +32,7 @@ from workbench.tasks import (
     TrainJob,
 )
 
-Job = ScoreJob | TrainJob | EvaluateJob | GenerateJob | MergeJob | ExplainJob
+Job = ScoreJob | TrainJob | EvaluateJob | GenerateJob | MergeJob | ExplainJob | RewardJob | RewardItemsJob
 POLL_S = 0.2
 
 
@@ -79,6 +80,11 @@ def ray_tools(local: Tools, options: RayOptions) -> Tools:
         merge=_as_task(local.merge, options),
         explain=_as_task(local.explain, options),
     )
+
+
+def ray_reward_tools(local: RewardTools, options: RayOptions) -> RewardTools:
+    """The verbs about reward models as tasks. Call inside `cluster`."""
+    return RewardTools(train=_as_task(local.train, options), items=_as_task(local.items, options))
 
 
 @ray.remote(num_cpus=0)

@@ -7,7 +7,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 
-from workbench.tasks import Speak, SpeakJob
+from workbench.speaking import Speak, SpeakJob
 
 
 @ray.remote

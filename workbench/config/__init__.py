@@ -8,6 +8,7 @@ from workbench.config.losses import APPROXIMATE_LOSSES, BY_BATCH, EXACT_LOSSES, 
 from workbench.config.methods import AfterSettings, MovingSettings, PenaltySettings, ReplaySettings, ScheduleSettings
 from workbench.config.online import OnlineSettings, RewardSettings
 from workbench.config.presets import METHODS, Method
+from workbench.config.reward_models import RewardModelSettings
 from workbench.config.rounds import (
     AnchorSettings,
     EvaluationSettings,
@@ -42,6 +43,7 @@ __all__ = [
     "OnlineSettings",
     "PenaltySettings",
     "ReplaySettings",
+    "RewardModelSettings",
     "RewardSettings",
     "RoundSettings",
     "Rounded",

@@ -7,16 +7,16 @@ from pydantic import Field, field_validator, model_validator
 
 from workbench.config.settings import Settings
 
-REWARDS = "rule:GUIDELINE, code:NAME, or the address of a server (http://… or https://…)"
-_REWARD = re.compile(r"(rule|code):\S+|https?://\S+")
+REWARDS = "rule:GUIDELINE, code:NAME, model:NAME, or the address of a server (http://… or https://…)"
+_REWARD = re.compile(r"(rule|code|model):\S+|https?://\S+")
 
 
 class RewardSettings(Settings):
     """Something that says how good an answer is; higher is better."""
 
     by: str
-    """`rule:GUIDELINE` (in units of the guideline's margin), `code:NAME` of an installed package, or the address of a
-    server that is posted prompts with answers."""
+    """`rule:GUIDELINE` (in units of the guideline's margin), `code:NAME` of an installed package, `model:NAME` of a reward
+    model (`workbench rewards`), or the address of a server that is posted prompts with answers."""
     weight: float = 1.0
     """What its numbers are multiplied by; all rewards are added up."""
     timeout_s: float = Field(default=30.0, gt=0)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from workbench.models.load import family_of
 from workbench.models.numerics import apply_numerics
 from workbench.models.sampling import Sampling, stream
-from workbench.tasks import SpeakJob
+from workbench.speaking import SpeakJob
 
 
 def speak(job: SpeakJob) -> Iterator[str]:

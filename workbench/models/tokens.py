@@ -50,6 +50,12 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, pair: Pair, *, max_length: i
     return EncodedPair(*(Encoded(prompt, tuple(whole[border:max_length])) for whole in wholes))
 
 
+def encode_answer(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, text: str, *, max_length: int) -> Encoded | None:
+    """One answer, as `encode_pair` encodes each of two; None where the prompt alone fills `max_length`."""
+    both = encode_pair(tokenizer, Pair(prompt, text, text, 1.0, None, (), {}, "train"), max_length=max_length)
+    return both.chosen if both else None
+
+
 def encode_text(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> Encoded:
     """Plain text without chat template; the completion begins where the two tokenisations diverge."""
     start = tokenizer(prompt, add_special_tokens=False)["input_ids"]

@@ -20,10 +20,12 @@ from workbench.policies.registry import PolicyRecord, Registry
 from workbench.rewards import reward_named
 from workbench.rounds.holding import earlier_versions
 from workbench.rounds.schedules import fixed
-from workbench.tasks import FILE, HASH, Anchor, Past, Plan, VersionRef
+from workbench.tasks import FILE, HASH, Anchor, Past, Plan, PolicyRef, VersionRef
 
 
-def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) -> Plan:
+def resolve_plan(
+    settings: RoundSettings, registry: Registry, version: Version, reward_models: tuple[PolicyRef, ...] = ()
+) -> Plan:
     """The plan of a round. Nothing is loaded or written.
 
     Two names of one policy (`parent` and `base` in a first round) become one anchor with the sum of their weights.
@@ -32,6 +34,7 @@ def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) 
         settings: as a person wrote them.
         registry: what policies there are.
         version: the version the settings name; those of earlier rounds lie beside it.
+        reward_models: those that rewards name by their digests.
 
     Raises:
         ConfigError: a guideline or a reward is unknown, or the version to be replaced was never trained on.
@@ -43,7 +46,8 @@ def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) 
             f"evaluation.guidelines: unknown guideline '{unknown[0]}'; known guidelines: {', '.join(GUIDELINES)}"
         )
     for reward in (*settings.online.rewards, *([settings.online.guard] if settings.online.guard else [])):
-        reward_named(reward)
+        if not reward.by.startswith("model:"):  # these were found, or there would be no digest
+            reward_named(reward)
     parent = registry.resolve(settings.parent)
     lineage = registry.lineage(parent.digest)
     known = {"parent": parent, "base": lineage[0]}
@@ -80,6 +84,7 @@ def resolve_plan(settings: RoundSettings, registry: Registry, version: Version) 
         after=settings.after,
         online=settings.online,
         judged="child" if settings.training.method == "full" and settings.judged == "merged" else settings.judged,
+        reward_models=reward_models,
     )
     return _without_what_has_no_effect(plan)
 

@@ -232,6 +232,7 @@ class _Steps:
             penalties=plan.penalties,
             after=plan.after,
             online=plan.online,
+            reward_models=plan.reward_models,
             report_to=self._services.report_to,
         )
 

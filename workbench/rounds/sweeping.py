@@ -1,6 +1,7 @@
 """Giving back disk space: what no policy, round or person refers to."""
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,14 @@ class Freed(NamedTuple):
 
 
 def sweep(
-    journal: Journal, objects: Objects, registry: Registry, scratch: Path, *, older_than_s: float, scores: bool
+    journal: Journal,
+    objects: Objects,
+    registry: Registry,
+    scratch: Path,
+    *,
+    older_than_s: float,
+    scores: bool,
+    also: Collection[str] = (),
 ) -> Freed:
     """Remove objects nothing refers to, staging folders left behind, and checkpoints of rounds that have ended.
 
@@ -31,13 +39,14 @@ def sweep(
         registry: its policies are kept.
         scratch: folder with the checkpoints of each round.
         older_than_s: objects and staging folders younger than this stay; work outside rounds may be using them.
+        also: further objects that are kept.
         scores: also remove published score tables; a round that needs one scores again.
 
     Raises:
         JournalError: a round is running.
     """
     rounds = journal.rounds()
-    keep = {p.digest for p in registry.policies()} | journal.outputs()
+    keep = {p.digest for p in registry.policies()} | journal.outputs() | {*also}
     for one in rounds:
         status = journal.status(one.digest)
         if any(step.alive for step in status.steps):

@@ -24,6 +24,7 @@ from workbench.models.sharing import layout_of
 from workbench.models.tokens import pad_id
 from workbench.objects import entry
 from workbench.policies.checkpoints import kind_of
+from workbench.reward_tasks import RewardJob
 from workbench.tasks import Anchor, PolicyRef, Progress, Report, TrainJob
 from workbench.training.after import Refinement
 from workbench.training.batches import (
@@ -35,7 +36,7 @@ from workbench.training.batches import (
     in_order,
     train_rows,
 )
-from workbench.training.carried import MovingReference
+from workbench.training.carried import Carried, MovingReference
 from workbench.training.checkpoints import newest_verified
 from workbench.training.held import carried_by, penalties_of
 from workbench.training.memory import fit, free_memory
@@ -94,7 +95,9 @@ def _trained(
     proof = _prove_start(trainer, proof_rows, job, gap)
     report(Progress("prove", 1, 1, asdict(proof)))
     refinement = Refinement(trainer, job)
-    _train(trainer, job, proof_rows[:PROBE_ROWS], report)
+    probed = trainer.pairs.at_once(as_columns(proof_rows[:PROBE_ROWS]))
+    probe = KlProbe(trainer.model, batch_of(probed).rows, job.numerics)
+    train_to_end(trainer, job, carried_by(trainer), report, probe=probe)
     refinement.apply(report)
     _save(trainer, job)
     return policy_logps(trainer, trainer.pairs.at_once(as_columns(proof_rows)))
@@ -137,7 +140,7 @@ def _trainer(
     return trainer
 
 
-def _config(job: TrainJob, rows: int, batch_size: int, accumulation: int) -> DPOConfig:
+def config_of(job: TrainJob | RewardJob, rows: int, batch_size: int, accumulation: int) -> DPOConfig:
     """TRL's settings of one pass over so many rows."""
     t, steps = job.training, expected_steps(rows, batch_size, accumulation)
     return DPOConfig(
@@ -171,7 +174,7 @@ def _config(job: TrainJob, rows: int, batch_size: int, accumulation: int) -> DPO
 
 def _of_pairs(job: TrainJob, columns: list[dict[str, Any]], **built_with: Any) -> AnchoredDPOTrainer:
     """The trainer of the version's pairs."""
-    args = _config(job, len(columns), job.training.batch_size, job.training.accumulation)
+    args = config_of(job, len(columns), job.training.batch_size, job.training.accumulation)
     return AnchoredDPOTrainer(args=args, train_dataset=Dataset.from_list(columns), **built_with)
 
 
@@ -179,7 +182,7 @@ def _of_fresh_answers(job: TrainJob, **built_with: Any) -> OnlineTrainer:
     """The trainer of fresh answers to the pairs' prompts."""
     fresh, order, at_once = fresh_answers(job, built_with["model"])
     rows = Dataset.from_list([{"index": i} for i in order])
-    trainer = OnlineTrainer(args=_config(job, len(order), at_once, 1), train_dataset=rows, **built_with)
+    trainer = OnlineTrainer(args=config_of(job, len(order), at_once, 1), train_dataset=rows, **built_with)
     trainer.data_collator = lambda rows: {"indices": [row["index"] for row in rows]}
     trainer.fresh = fresh
     return trainer
@@ -203,9 +206,28 @@ def _prove_start(trainer: AnchoredDPOTrainer, rows: Sequence[TrainRow], job: Tra
     return prove_start(measured, rows, job.objective, job.numerics, gap=gap)
 
 
-def _train(trainer: AnchoredDPOTrainer, job: TrainJob, probe_rows: Sequence[TrainRow], report: Report) -> None:
-    probe = KlProbe(trainer.model, batch_of(trainer.pairs.at_once(as_columns(probe_rows))).rows, job.numerics)
-    carried = carried_by(trainer)
+def train_to_end(
+    trainer: AnchoredDPOTrainer,
+    job: TrainJob | RewardJob,
+    carried: Sequence[Carried],
+    report: Report,
+    *,
+    probe: KlProbe | None = None,
+) -> None:
+    """Take all steps, from the newest verified checkpoint on if there is one.
+
+    Args:
+        trainer: made ready.
+        job: whose checkpoints they are.
+        carried: what changes from step to step beside the weights.
+        report: told every step.
+        probe: measures KL for the progress bar.
+
+    Raises:
+        StopRequested: `report` answered True; a checkpoint was written.
+        NumericsError: a loss, gradient or weight is not finite.
+        JournalError: it ended after another number of steps than planned.
+    """
     per_step = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
     watch = Watch(report, probe, pairs_per_step=per_step, plan=job.plan, carried=carried)
     trainer.add_callback(watch)

@@ -52,7 +52,7 @@ class Watch(TrainerCallback):
     """Reports every step, fails at the first number that is not finite, seals checkpoints, listens for a stop."""
 
     def __init__(
-        self, report: Report, probe: KlProbe, *, pairs_per_step: int, plan: str, carried: Sequence[Carried] = ()
+        self, report: Report, probe: KlProbe | None, *, pairs_per_step: int, plan: str, carried: Sequence[Carried] = ()
     ) -> None:
         self._report, self._probe, self._carried = report, probe, carried
         self._pairs_per_step, self._plan = pairs_per_step, plan
@@ -96,7 +96,7 @@ class Watch(TrainerCallback):
         shown = {
             "loss": facts["loss"],
             "accuracy": facts.get("rewards/accuracies", math.nan),
-            "kl_parent": self._kl,
+            "kl_parent": self._kl if self._probe else math.nan,
             "pairs_per_s": steps * self._pairs_per_step / elapsed,
             "eta_s": elapsed / max(steps, 1) * (state.max_steps - state.global_step),
             **{name: facts[name] for name in FRESH if name in facts},
@@ -107,7 +107,7 @@ class Watch(TrainerCallback):
 
     def _measure_kl(self, *, last: bool) -> None:
         began = time.monotonic()
-        if last or began - self._probed >= self._probe_s / PROBE_SHARE:
+        if self._probe and (last or began - self._probed >= self._probe_s / PROBE_SHARE):
             self._kl = self._probe.measure()
             self._probed, self._probe_s = began, time.monotonic() - began
 

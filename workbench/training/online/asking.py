@@ -11,7 +11,8 @@ from preference_data.records import Pair
 from preference_data.versions import load_version
 from workbench.config import OnlineSettings
 from workbench.models.weights import weights_of
-from workbench.rewards import all_of, reward_named
+from workbench.rewards import Models, all_of, reward_named
+from workbench.rewards.trained import by_model
 from workbench.tasks import AGE, NEW, TrainJob
 from workbench.training.batches import weights_for
 from workbench.training.online.guard import Guard
@@ -55,16 +56,23 @@ def _is_old(pair: Pair) -> bool:
     return pair.slices.get(AGE, NEW) != NEW
 
 
+def _models_of(job: TrainJob) -> Models:
+    """The job's reward models, each loaded when it is asked for."""
+    known = {ref.digest: ref for ref in job.reward_models}
+    return lambda digest: by_model(known[digest], job.numerics, max_length=job.training.max_length)
+
+
 def fresh_answers(job: TrainJob, model: Any) -> tuple[Fresh, list[int], int]:
     """Where a job's answers come from, which prompts its steps answer, and how many each.
 
     Raises:
         ConfigError: a reward of that name does not exist.
     """
-    settings, asked = job.online, asked_of(job)
-    guard = settings.guard and Guard(settings.guard.by, reward_named(settings.guard), window=settings.guard_window)
+    settings, asked, models = job.online, asked_of(job), _models_of(job)
+    held_out = reward_named(settings.guard, models) if settings.guard else None
+    guard = Guard(settings.guard.by, held_out, window=settings.guard_window) if settings.guard and held_out else None
     fresh = Fresh(
-        settings, asked, reward=all_of(settings.rewards) if settings.rewards else None,
+        settings, asked, reward=all_of(settings.rewards, models) if settings.rewards else None,
         anchors=[weights_of(a.policy, model) for a in job.anchors], numerics=job.numerics, seed=job.training.seed,
         guard=guard,
     )  # fmt: skip
