@@ -14,10 +14,12 @@ from preference_data.store import Entry
 from tests.rounds_kit import WORDS, entries
 from tests.tiny_model import build_tiny_model
 from workbench.cli import app
-from workbench.config import LoopSettings
+from workbench.config import LoopSettings, NumericsSettings
 from workbench.errors import ConfigError, JournalError
-from workbench.judging import PEOPLE, by_rule, who_judges
+from workbench.judging import PEOPLE, by_rule, of_source, who_judges
 from workbench.looping import Stage, run_loop
+from workbench.reward_models import RewardModels, loaded
+from workbench.rewards import Said
 from workbench.workspace import Workspace
 
 ROUND = {
@@ -75,6 +77,36 @@ def test_two_turns_learn_from_their_own_answers(ws, prompts):
     assert origins == {first.policy, second.policy}
     assert all(turn.state == "promoted" and 0 <= turn.agreed <= 1 for turn in ended.turns)
     assert any("short" in line for line in said)
+
+
+def test_a_loop_trains_a_reward_model_each_turn_and_puts_new_judgements_to_the_one_before(ws, prompts):
+    online = {
+        "objective": "grpo",
+        "rewards": [{"by": "model:latest"}],
+        "steps": 2,
+        "prompts": 4,
+        "samples": 2,
+        "max_new_tokens": 4,
+    }
+    reward_model = {"training": {"learning_rate": 1e-2, "rank": 4, "alpha": 8, "max_length": 128}}
+    settings = loop(prompts, turns=2, reward_model=reward_model, round=ROUND | {"online": online})
+    first, second = run_loop(ws, settings, Stage(where="here")).turns
+    assert first.rewarded is None
+    models = RewardModels(ws)
+    assert [e.name for e in models.entries()] == ["weekly-1", "weekly-2"]
+    # Counted by hand: what the first turn's model says of the pairs of the second turn's judgements.
+    reward = loaded(ws, NumericsSettings())("weekly-1")
+    right = []
+    for entry in of_source(ws.store, "generated:weekly-turn-2"):
+        shorter, longer = sorted((c.text for c in entry.comparison.completions), key=len)
+        if len(shorter) < len(longer):
+            a, b = reward([Said(entry.comparison.prompt, text, {}, finished=True) for text in (shorter, longer)])
+            right.append(a > b)
+    assert second.rewarded == pytest.approx(sum(right) / len(right), abs=0.02)
+    # A round names the model by what it is, whatever is trained later.
+    plans = [json.loads(r.plan) for r in ws.journal.rounds()]
+    used = [plan["online"]["rewards"][0]["by"] for plan in plans]
+    assert used == [f"model:{models.find(name).digest}" for name in ("weekly-1", "weekly-2")]
 
 
 class KilledError(Exception):

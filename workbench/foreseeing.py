@@ -12,6 +12,7 @@ from workbench.assembly import Where
 from workbench.config import RoundSettings
 from workbench.places import Places, Watch, silent
 from workbench.policies.registry import PolicyRecord
+from workbench.rewards import Reward, Said
 from workbench.tasks import ScoreJob, VersionRef
 
 
@@ -56,6 +57,14 @@ def foreseen(
     finally:
         services.objects.discard(staged)
     return [scores[pair.key].margin > 0 for _, pair in decided if pair.key in scores]
+
+
+def foreseen_by_reward(reward: Reward, entries: Iterable[Entry]) -> list[bool]:
+    """The same of a reward: whether what each judgement preferred has the higher one; equal ones do not."""
+    pairs = [pair for _, pair in sorted(_decided(entries), key=lambda each: (each[0].at, each[1].key))]
+    said = [Said(p.prompt, text, p.slices, finished=True) for p in pairs for text in (p.chosen, p.rejected)]
+    rewards = reward(said)
+    return [rewards[k] > rewards[k + 1] for k in range(0, len(rewards), 2)]
 
 
 def _decided(entries: Iterable[Entry]) -> Iterable[tuple[Judgement, Pair]]:

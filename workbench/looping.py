@@ -25,11 +25,11 @@ from workbench.drift.metrics import accuracy as held_out_accuracy
 from workbench.drift.prequential import Change, accuracy, changed
 from workbench.drift.uncertainty import format_estimate
 from workbench.errors import ConfigError, JournalError
-from workbench.foreseeing import foreseen
+from workbench.foreseeing import foreseen, foreseen_by_reward
 from workbench.judging import PEOPLE, Judge, Judged, counted, judge_named, judge_open, of_source, require_trust
 from workbench.places import Watch, silent
 from workbench.policies.registry import PolicyRecord
-from workbench.reward_models import loaded
+from workbench.reward_models import RewardModels, loaded, pinned, train_reward_model
 from workbench.rounds.plan import measuring_condition
 from workbench.tasks import Progress
 from workbench.views.reading import Reader
@@ -49,6 +49,7 @@ class Turn(NamedTuple):
         policy: digest of the policy that answered.
         judged: how many judgements, and how many of them ties.
         agreed: share of the new judgements the policy agreed with before it learned from them; None for none.
+        rewarded: the same of the reward model of the turn before.
         change: what the detector says of it.
         proposal: what to do about a change; empty where there is none.
         round, child, state: of the round.
@@ -66,6 +67,7 @@ class Turn(NamedTuple):
     child: str
     state: str
     seconds: float
+    rewarded: float | None = None
 
 
 class Ended(NamedTuple):
@@ -253,12 +255,13 @@ class _OneTurn:
         made = (outcome.round, outcome.child.digest, outcome.state)
         said = (scored["agreed"], scored["change"], scored["proposal"])
         took = self._stage.clock() - began - self._waited
-        book.end(Turn(self._number, policy.digest, version, judged.judged, judged.ties, *said, *made, took))
+        rewarded = scored.get("rewarded")
+        book.end(Turn(self._number, policy.digest, version, judged.judged, judged.ties, *said, *made, took, rewarded))
         return 0
 
     def _score(self, book: _Book, policy: PolicyRecord, source: str, version: str) -> None:
         """Put the judgements to the policy, and write down what the round will be: run again it is the same."""
-        ws = self._ws
+        ws, rewarded = self._ws, self._rewarded(source, version)
         settings = self._settings.round.model_copy(update={"parent": policy.digest, "version": version})
         correct = foreseen(
             ws, policy, of_source(ws.store, source), settings, where=self._stage.where, watch=self._stage.watch
@@ -273,9 +276,26 @@ class _OneTurn:
         agreed = accuracy(correct)
         self._stage.say(f"Turn {self._number}: {policy.name} agreed with {format_estimate(agreed)} of the judgements before it "
                         "learned from them; now it learns.")  # fmt: skip
-        pinned = settings.model_copy(update={"gate": ws.plan(settings).gate})
-        kept = pinned.model_dump(mode="json", exclude_unset=True)
-        book.score(self._number, agreed=agreed.value, change=change.kind, proposal=change.proposal, settings=kept)
+        exact = pinned(ws, settings)[0].model_copy(update={"gate": ws.plan(settings).gate})
+        kept = exact.model_dump(mode="json", exclude_unset=True)
+        book.score(self._number, agreed=agreed.value, change=change.kind, proposal=change.proposal, settings=kept,
+                   rewarded=rewarded)  # fmt: skip
+
+    def _rewarded(self, source: str, version: str) -> float | None:
+        """Put the judgements to the reward model of the turn before, then train the turn's own, where the loop has any."""
+        if self._settings.reward_model is None:
+            return None
+        ws, before, found = self._ws, f"{self._settings.name}-{self._number - 1}", None
+        if before in {record.name for record in RewardModels(ws).entries()}:
+            reward = loaded(ws, self._settings.reward_model.numerics)(before)
+            agreed = accuracy(foreseen_by_reward(reward, of_source(ws.store, source)))
+            self._stage.say(
+                f"Turn {self._number}: reward model {before} agreed with {format_estimate(agreed)} of them."
+            )
+            found = agreed.value
+        wanted = self._settings.reward_model.model_copy(update={"version": version})
+        train_reward_model(ws, self._name, wanted, where=self._stage.where, watch=self._stage.watch)
+        return found
 
     def _answered(self, policy: PolicyRecord, prompts: Sequence[PromptRow]) -> str:
         """The source of the policy's answers to the turn's prompts."""

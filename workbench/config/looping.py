@@ -6,6 +6,7 @@ from typing import Any, Literal, Self, cast
 
 from pydantic import Field, field_validator, model_validator
 
+from workbench.config.reward_models import RewardModelSettings
 from workbench.config.rounds import GenerateSettings, RoundSettings
 from workbench.config.settings import Settings
 
@@ -68,6 +69,9 @@ class LoopSettings(Settings):
     on_change: Literal["tell", "declare"] = "tell"
     """Where judgements contradict what was taught: say so, or make the round an update of the turn before as well."""
     generate: GenerateSettings = GenerateSettings()
+    reward_model: RewardModelSettings | None = None
+    """Where given, a reward model is trained on every turn's version before its round and called NAME-TURN; rewards in
+    `[round.online]` may name the newest as `model:latest`. Its version is the loop's to say."""
     round: RoundSettings = RoundSettings()
     """Of every turn; its version and parent are the loop's to say."""
 
