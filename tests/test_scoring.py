@@ -116,7 +116,7 @@ def test_parts_compute_together_what_the_whole_computes_alone(job, tmp_path):
 @pytest.mark.ray
 def test_workers_share_what_is_to_be_scored(job, tmp_path):
     """Two workers on Ray: the same bytes, and progress of all together."""
-    from workbench.assembly import IN_PROCESS
+    from workbench.assembly import IN_PROCESS, writer
     from workbench.cluster.ray_tools import RayOptions, cluster, ray_tools
 
     score(job, lambda _: False)
@@ -124,7 +124,7 @@ def test_workers_share_what_is_to_be_scored(job, tmp_path):
     shared, seen = replace(job, cache=f"sqlite:///{tmp_path / 'shared.db'}"), []
     options = RayOptions(pairs_per_worker=5)
     with cluster(options):
-        ray_tools(IN_PROCESS, options).score(shared, lambda progress: seen.append(progress) and False)
+        ray_tools(IN_PROCESS, options, writer).score(shared, lambda progress: seen.append(progress) and False)
     assert (Path(job.output) / FILE).read_bytes() == alone
     assert sorted(path.name for path in Path(job.output).iterdir()) == [FILE]
     pairs = [p for p in _pairs(job) if p.split == "train"]

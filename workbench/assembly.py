@@ -5,11 +5,11 @@ listing rounds and refusing a bad plan take well under a second.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.config import NumericsSettings, Rounded
 from workbench.reward_tasks import RewardItemsJob, RewardJob, RewardTools
@@ -31,7 +31,10 @@ from workbench.tasks import (
 )
 
 if TYPE_CHECKING:
+    from preference_data.records import Prompt
+    from workbench.models.sampling import Answer, Sampling
     from workbench.models.score_table import PairScore
+    from workbench.training.online.writers import Write
 
 Where = Literal["auto", "here", "ray"]
 
@@ -44,12 +47,20 @@ def score(job: ScoreJob, report: Report) -> None:
     run(job, report)
 
 
-def optimise(job: TrainJob, report: Report) -> None:
+def optimise(job: TrainJob, report: Report, write: "Write | None" = None) -> None:
     """`workbench.training.optimise.optimise`."""
     _quiet()
     from workbench.training.optimise import optimise as run
 
-    run(job, report)
+    run(job, report, write)
+
+
+def writer(job: TrainJob) -> "Callable[[Mapping[str, Any], Sequence[Prompt], Sampling], list[Answer]]":
+    """`workbench.training.online.writers.Writer`: what a worker writes answers with."""
+    _quiet()
+    from workbench.training.online.writers import Writer
+
+    return Writer(job).write
 
 
 def evaluate(job: EvaluateJob, report: Report) -> None:
@@ -182,7 +193,7 @@ def tools(where: Where) -> Iterator[Tools]:
 
     options = RayOptions(address=os.environ.get("RAY_ADDRESS"))
     with cluster(options):
-        yield ray_tools(IN_PROCESS, options)
+        yield ray_tools(IN_PROCESS, options, writer)
 
 
 @contextmanager

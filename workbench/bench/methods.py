@@ -184,6 +184,8 @@ class Bench:
         guidelines = [each.guideline for each in self._tasks if each.guideline]
         evaluation = {**EVALUATION, "suites": suites, "guidelines": guidelines}
         given = cell.settings
+        if "online" in given and task.guideline:  # what a person would ask for in this round
+            given["online"] = {"rewards": [{"by": f"rule:{task.guideline}"}], **given["online"]}
         values = {**given, "parent": parent, "version": task.name, "update": task.update,
                   "replay": {**given.get("replay", {}), "seed": cell.seed},
                   "training": {**TRAINING, **given.get("training", {}), "seed": cell.seed},

@@ -197,7 +197,9 @@ def _on_ray() -> Iterator[Callable[[int, int], Tools]]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with cluster(RayOptions()):
         yield lambda workers, pairs: ray_tools(
-            assembly.IN_PROCESS, RayOptions(pairs_per_worker=pairs + 1 if workers == 1 else pairs // workers)
+            assembly.IN_PROCESS,
+            RayOptions(pairs_per_worker=pairs + 1 if workers == 1 else pairs // workers),
+            assembly.writer,
         )
 
 

@@ -17,6 +17,7 @@ import ray
 from ray.exceptions import RayTaskError, WorkerCrashedError
 
 from preference_data.versions import load_version
+from workbench.cluster.writers import Make, with_writers
 from workbench.errors import WorkerError
 from workbench.reward_tasks import RewardItemsJob, RewardJob, RewardTools
 from workbench.tasks import (
@@ -70,11 +71,11 @@ def cluster(options: RayOptions) -> Iterator[None]:
         ray.shutdown()
 
 
-def ray_tools(local: Tools, options: RayOptions) -> Tools:
-    """The same verbs as tasks. Call inside `cluster`."""
+def ray_tools(local: Tools, options: RayOptions, writer: Make) -> Tools:
+    """The same verbs as tasks; `writer` makes what a worker writes answers with. Call inside `cluster`."""
     return Tools(
         score=_spread(local.score, options),
-        optimise=_as_task(local.optimise, options),
+        optimise=_as_task(with_writers(local.optimise, writer), options),
         evaluate=_as_task(local.evaluate, options),
         generate=_as_task(local.generate, options),
         merge=_as_task(local.merge, options),

@@ -53,6 +53,12 @@ class OnlineSettings(Settings):
     max_new_tokens: int = Field(default=64, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     """1 draws from the policy itself, which is what the formulas are about."""
+    workers: int = Field(default=0, ge=0, le=64)
+    """On Ray, processes that write the answers, each with `numerics.threads` CPUs; 0, and in process, the trainer writes them."""
+    staleness: int = Field(default=0, ge=0, le=8)
+    """How many optimizer steps the policy that writes lies behind the one that learns: 0 writes and learns in turn, 1 or more
+    writes while it learns. What the policy has since become is made up for by importance weights (not in dpo, whose optimum
+    does not depend on who wrote)."""
     scaled: bool = False
     """grpo: divide by the group's standard deviation, as published; it moves the optimum."""
     guard: RewardSettings | None = None
@@ -69,6 +75,11 @@ class OnlineSettings(Settings):
             )
         if not needed and self.rewards and self.objective == "distil":
             raise ValueError("objective = 'distil' has no reward; leave rewards out, or choose another objective")
+        if self.staleness and self.temperature != 1:
+            raise ValueError(
+                f"staleness = {self.staleness} weighs answers by their chance under the policy, which temperature = "
+                f"{self.temperature:g} changes; use temperature = 1, or staleness = 0"
+            )
         if self.guard and self.guard.by in {one.by for one in self.rewards}:
             raise ValueError(f"guard: {self.guard.by!r} is trained on, so it cannot tell; name another reward")
         return self

@@ -3,7 +3,7 @@
 from workbench.maths.anchors import Weighted, geometric_reference
 from workbench.maths.divergences import kl_per_position, kl_to_each
 from workbench.maths.pairs import PairLogps, require_same_shape
-from workbench.maths.policy_losses import left_out, scaled, soft_preference
+from workbench.maths.policy_losses import importance, left_out, scaled, soft_preference
 from workbench.maths.preference_losses import LOSSES, PairLoss, loss_named
 from workbench.maths.updates import between, essential, short_to_long
 
@@ -15,6 +15,7 @@ __all__ = [
     "between",
     "essential",
     "geometric_reference",
+    "importance",
     "kl_per_position",
     "kl_to_each",
     "left_out",

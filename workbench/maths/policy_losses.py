@@ -54,3 +54,16 @@ def soft_preference(margin: Tensor, difference: Tensor, *, beta: Tensor | float)
         beta: weight of the reference.
     """
     return F.binary_cross_entropy_with_logits(beta * margin, difference.sigmoid().to(margin), reduction="none")
+
+
+MOST_IMPORTANT = 2.0
+"""An importance weight is cut here: an answer that became far likelier since would drown the others."""
+
+
+def importance(away: Tensor) -> Tensor:
+    """Weights of answers that an earlier policy drew: pi / mu, cut at `MOST_IMPORTANT` (as V-trace's, arXiv 1802.01561, eq. 1).
+
+    Args:
+        away: log-prob under the policy in training minus that under the one that drew, of whole answers, nats, any shape.
+    """
+    return away.exp().clamp(max=MOST_IMPORTANT)

@@ -39,6 +39,7 @@ class Answer:
         index: position of its prompt in the list given.
         text: the answer without special tokens.
         encoded: prompt and completion ids, the closing token included where the model wrote one.
+        logp: of all its tokens, as they were drawn: nats, under the temperature and nucleus; 0 where the likeliest was taken.
         finished: False where `max_new_tokens` cut it.
     """
 
@@ -46,6 +47,7 @@ class Answer:
     text: str
     encoded: Encoded
     finished: bool
+    logp: float = 0.0
 
 
 NUCLEUS_AT_MOST = 256
@@ -53,7 +55,7 @@ NUCLEUS_AT_MOST = 256
 forward pass."""
 
 
-def draw(logits: Tensor, chance: Tensor, *, temperature: float, top_p: float) -> Tensor:
+def draw(logits: Tensor, chance: Tensor, *, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
     """One token per row; nucleus sampling (Holtzman et al., arXiv 1904.09751) where `top_p` is below 1.
 
     Args:
@@ -63,25 +65,33 @@ def draw(logits: Tensor, chance: Tensor, *, temperature: float, top_p: float) ->
         top_p: the likeliest tokens that together have at least this probability are kept.
 
     Returns:
-        Token ids, shape (rows,).
+        Token ids, shape (rows,), and the log of the chance each was drawn with, nats, shape (rows,).
 
     Raises:
         NumericsError: a logit is not a number.
     """
     if temperature == 0:
-        return logits.argmax(dim=-1)
+        return logits.argmax(dim=-1), torch.zeros(len(logits), device=logits.device)
     scores = logits.float() / temperature
     if bool(scores.isnan().any()):
         raise NumericsError(
             "a policy gives logits that are not numbers; check its weights with `workbench policies --verify`"
         )
     if top_p == 1:
-        return _at(scores.softmax(dim=-1), chance)
+        weights = scores.softmax(dim=-1)
+        found = _at(weights, chance)
+        return found, _log_chance(weights, found)
     top, index = scores.topk(min(NUCLEUS_AT_MOST, scores.shape[-1]), dim=-1)
     share = (top - scores.logsumexp(-1, keepdim=True)).exp()
     # A token is kept while those likelier than it do not yet reach top_p together; the likeliest always is.
     kept = share * (share.cumsum(-1) - share < top_p)
-    return index.gather(-1, _at(kept, chance)[:, None])[:, 0]
+    found = _at(kept, chance)
+    return index.gather(-1, found[:, None])[:, 0], _log_chance(kept, found)
+
+
+def _log_chance(weights: Tensor, found: Tensor) -> Tensor:
+    """Of a column among weights that need not sum to one."""
+    return (weights.gather(-1, found[:, None])[:, 0] / weights.sum(dim=-1)).log()
 
 
 def _at(weights: Tensor, chance: Tensor) -> Tensor:
@@ -119,15 +129,19 @@ def sample(
     answers: dict[int, Answer] = {}
     for batch in _batches(ids, sampling):
         completions: list[list[int]] = [[] for _ in batch]
-        for step in _grow(model, tokenizer, [ids[i] for i in batch], chances[batch], sampling=sampling, layout=layout):
-            for k, token in step:
+        logps = [0.0] * len(batch)
+        growing = _grow(model, tokenizer, [ids[i] for i in batch], chances[batch], sampling=sampling, layout=layout)
+        for step in growing:
+            for k, token, logp in step:
                 completions[k].append(token)
-        for i, completion in zip(batch, completions, strict=True):
+                logps[k] += logp
+        for i, completion, logp in zip(batch, completions, logps, strict=True):
             answers[i] = Answer(
                 index=i,
                 text=str(tokenizer.decode(completion, skip_special_tokens=True)).strip(),
                 encoded=Encoded(ids[i], tuple(completion)),
                 finished=bool(completion) and completion[-1] in ends,
+                logp=logp,
             )
         progress(len(answers))
     return [answers[i] for i in range(len(prompts))]
@@ -143,7 +157,7 @@ def stream(
     ids = tuple(prompt_ids(tokenizer, prompt))
     written: list[int] = []
     told = ""
-    for ((_, token),) in _grow(model, tokenizer, [ids], _chances([ids], sampling), sampling=sampling, layout=layout):
+    for ((_, token, _),) in _grow(model, tokenizer, [ids], _chances([ids], sampling), sampling=sampling, layout=layout):
         written.append(token)
         text = str(tokenizer.decode(written, skip_special_tokens=True))
         if not text.endswith("\ufffd") and len(text) > len(told):
@@ -179,15 +193,19 @@ def _grow(
     *,
     sampling: Sampling,
     layout: Layout,
-) -> Iterator[list[tuple[int, int]]]:
-    """Tokens of answers to a batch of prompts, step by step, each with the place of its prompt."""
+) -> Iterator[list[tuple[int, int, float]]]:
+    """Tokens of answers to a batch of prompts, step by step, each with the place of its prompt and the log of its chance."""
+    logps: dict[int, float] = {}
 
     def drawn(logits: Tensor, answers: list[int], step: int) -> list[int]:
         chance = chances[answers, step].to(logits.device)
-        return draw(logits, chance, temperature=sampling.temperature, top_p=sampling.top_p).tolist()
+        tokens, found = draw(logits, chance, temperature=sampling.temperature, top_p=sampling.top_p)
+        logps.update(zip(answers, found.tolist(), strict=True))
+        return tokens.tolist()
 
     growing = Growing(model, prompts, pad=pad_id(tokenizer), layout=layout, room=sampling.max_new_tokens)
-    return growing.steps(drawn, _end_tokens(model, tokenizer), sampling.max_new_tokens)
+    for step in growing.steps(drawn, _end_tokens(model, tokenizer), sampling.max_new_tokens):
+        yield [(k, token, logps[k]) for k, token in step]
 
 
 def _end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -42,6 +42,7 @@ from workbench.training.held import carried_by, penalties_of
 from workbench.training.memory import fit, free_memory
 from workbench.training.online.asking import fresh_answers
 from workbench.training.online.trainer import OnlineTrainer
+from workbench.training.online.writers import Ahead, Write, own_answers
 from workbench.training.proof import PROOF_PAIRS, Proof, prove_anchors, prove_child, prove_reference, prove_start
 from workbench.training.trainer import AnchoredDPOTrainer, policy_logps
 from workbench.training.watch import KlProbe, Watch, require_finite_weights
@@ -49,8 +50,13 @@ from workbench.training.watch import KlProbe, Watch, require_finite_weights
 PROBE_ROWS = 2
 
 
-def optimise(job: TrainJob, report: Report) -> None:
+def optimise(job: TrainJob, report: Report, write: Write | None = None) -> None:
     """Train the child of a job and write its weights into `job.output`.
+
+    Args:
+        job: everything that determines the child.
+        report: told every step.
+        write: who writes fresh answers; the trainer itself where None.
 
     Killed and called again with the same job it goes on from the newest verified checkpoint and ends with the same
     weights (CPU, same thread count).
@@ -81,7 +87,7 @@ def optimise(job: TrainJob, report: Report) -> None:
     prove_reference(rows, anchors)
     gap = _prove_scores(job, proof_rows, tables, anchors)
     with apply_numerics(job.numerics):
-        trainer = _trainer(job, ordered, tokenizer, report)
+        trainer = _trainer(job, ordered, tokenizer, report, write=write)
         trained = _trained(trainer, job, proof_rows, gap=gap, report=report)
         del trainer
     give_back_memory()
@@ -115,7 +121,12 @@ def _prove_scores(
 
 
 def _trainer(
-    job: TrainJob, rows: Sequence[TrainRow], tokenizer: PreTrainedTokenizerBase, report: Report
+    job: TrainJob,
+    rows: Sequence[TrainRow],
+    tokenizer: PreTrainedTokenizerBase,
+    report: Report,
+    *,
+    write: Write | None,
 ) -> AnchoredDPOTrainer:
     t = job.training
     torch.manual_seed(t.seed)
@@ -132,7 +143,7 @@ def _trainer(
     whole = _in_one_pass(job, most=max(batches), fits=fits.tokens)
     pairs = PairCollator(pad_id(tokenizer), layout=layout, tokens=fits.tokens, whole=whole)
     built_with: dict[str, Any] = {"model": model, "processing_class": tokenizer, "data_collator": pairs}
-    trainer = _of_fresh_answers(job, **built_with) if job.online.on else _of_pairs(job, columns, **built_with)
+    trainer = _of_fresh_answers(job, write, **built_with) if job.online.on else _of_pairs(job, columns, **built_with)
     trainer.remove_callback(PrinterCallback)
     trainer.objective_settings, trainer.pairs = job.objective, pairs
     trainer.penalties = penalties_of(job, trainer)
@@ -178,12 +189,15 @@ def _of_pairs(job: TrainJob, columns: list[dict[str, Any]], **built_with: Any) -
     return AnchoredDPOTrainer(args=args, train_dataset=Dataset.from_list(columns), **built_with)
 
 
-def _of_fresh_answers(job: TrainJob, **built_with: Any) -> OnlineTrainer:
+def _of_fresh_answers(job: TrainJob, write: Write | None, **built_with: Any) -> OnlineTrainer:
     """The trainer of fresh answers to the pairs' prompts."""
-    fresh, order, at_once = fresh_answers(job, built_with["model"])
-    rows = Dataset.from_list([{"index": i} for i in order])
-    trainer = OnlineTrainer(args=config_of(job, len(order), at_once, 1), train_dataset=rows, **built_with)
+    fresh = fresh_answers(job, built_with["model"])
+    rows = Dataset.from_list([{"index": i} for i in fresh.order])
+    args = config_of(job, len(fresh.order), fresh.per_step, 1)
+    trainer = OnlineTrainer(args=args, train_dataset=rows, **built_with)
     trainer.data_collator = lambda rows: {"indices": [row["index"] for row in rows]}
+    write = write or own_answers(trainer, job.numerics)
+    fresh.ahead = Ahead(trainer.model, write, fresh.of_step, staleness=job.online.staleness)
     trainer.fresh = fresh
     return trainer
 

@@ -42,8 +42,9 @@ class KlProbe:
         return logits
 
 
-FRESH = ("reward", "guard", "kl", "answer_tokens", "distinct_answers")
-"""What is logged of fresh answers: means over a step's answers; the KL to the anchors in nats per answer."""
+FRESH = ("reward", "guard", "kl", "apart", "answer_tokens", "distinct_answers")
+"""What is logged of fresh answers: means over a step's answers; the KL to the anchors in nats per answer; how far apart an
+answer's log-prob is where it was written and where it is learned from, nats per token."""
 PROBE_SHARE = 0.02
 """Most of the time that measuring KL for the progress bar may take."""
 

@@ -62,8 +62,8 @@ def _models_of(job: TrainJob) -> Models:
     return lambda digest: by_model(known[digest], job.numerics, max_length=job.training.max_length)
 
 
-def fresh_answers(job: TrainJob, model: Any) -> tuple[Fresh, list[int], int]:
-    """Where a job's answers come from, which prompts its steps answer, and how many each.
+def fresh_answers(job: TrainJob, model: Any) -> Fresh:
+    """Where a job's answers come from.
 
     Raises:
         ConfigError: a reward of that name does not exist.
@@ -71,9 +71,9 @@ def fresh_answers(job: TrainJob, model: Any) -> tuple[Fresh, list[int], int]:
     settings, asked, models = job.online, asked_of(job), _models_of(job)
     held_out = reward_named(settings.guard, models) if settings.guard else None
     guard = Guard(settings.guard.by, held_out, window=settings.guard_window) if settings.guard and held_out else None
-    fresh = Fresh(
+    order, per_step = order_of(asked, settings, seed=job.training.seed)
+    return Fresh(
         settings, asked, reward=all_of(settings.rewards, models) if settings.rewards else None,
-        anchors=[weights_of(a.policy, model) for a in job.anchors], numerics=job.numerics, seed=job.training.seed,
-        guard=guard,
+        anchors=[weights_of(a.policy, model) for a in job.anchors], order=order, per_step=per_step,
+        seed=job.training.seed, guard=guard,
     )  # fmt: skip
-    return fresh, *order_of(asked, settings, seed=job.training.seed)

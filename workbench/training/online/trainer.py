@@ -5,23 +5,24 @@ The loop, optimizer, checkpoints and proofs are those of the pair trainer; what 
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from preference_data.records import Prompt, digest
-from workbench.config import NumericsSettings, OnlineSettings
+from workbench.config import OnlineSettings
+from workbench.maths import importance
 from workbench.models.forward import MOST_SHARED, Layout, Rows, collate, completion_logps, completion_states, logps_from
 from workbench.models.kl_head import kl_to_anchors
-from workbench.models.numerics import apply_numerics
-from workbench.models.sampling import Answer, Sampling, sample
+from workbench.models.sampling import Answer, Sampling
 from workbench.models.tokens import Encoded, pad_id
 from workbench.models.weights import Weights, speaking_as
 from workbench.rewards import Reward, Said
 from workbench.training.carried import Carried, Steering
 from workbench.training.online import OBJECTIVES, Drawn
 from workbench.training.online.guard import Guard
+from workbench.training.online.writers import Ahead
 from workbench.training.penalties import states_under
 from workbench.training.trainer import AnchoredDPOTrainer, tokenizer_of
 
@@ -51,10 +52,14 @@ class Fresh:
         asked: prompts by their place in the dataset.
         reward: of answers to new prompts; None where the objective has none.
         anchors: weights of each anchor in place of the model's.
-        numerics: precision answers are written in.
+        order: prompts of all steps, by their place, one step after the other.
+        per_step: how many each has.
         seed: another seed, other answers.
         guard: watches a reward that is not trained on.
     """
+
+    ahead: Ahead
+    """Who writes the answers; set before the first step."""
 
     def __init__(
         self,
@@ -63,28 +68,28 @@ class Fresh:
         *,
         reward: Reward | None,
         anchors: Sequence[Weights],
-        numerics: NumericsSettings,
+        order: Sequence[int],
+        per_step: int,
         seed: int,
         guard: Guard | None,
     ) -> None:
         self.settings, self.asked, self.anchors, self.guard = settings, asked, anchors, guard
-        self._reward, self._numerics, self._seed = reward, numerics, seed
+        self._reward, self._seed = reward, seed
+        self.order, self.per_step = order, per_step
         self.steering = Steering("online", settings.kl_target)
 
     def carried(self) -> list[Carried]:
         """What changes from step to step beside the weights."""
-        return [self.steering, *([self.guard] if self.guard else [])]
+        return [self.steering, self.ahead, *([self.guard] if self.guard else [])]
 
-    def answers(self, trainer: AnchoredDPOTrainer, indices: Sequence[int]) -> list[Answer]:
-        """The policy's answers to some prompts, `samples` each, those of a prompt one after the other."""
-        s, model, step = self.settings, cast("Any", trainer.model), trainer.state.global_step
-        prompts = [self.asked[i].prompt for i in indices for _ in range(s.samples)]
+    def of_step(self, step: int) -> tuple[list[Prompt], Sampling] | None:
+        """What a step asks, `samples` answers to each prompt, one after the other, and how; None after the last."""
+        s, indices = self.settings, self.order[step * self.per_step : (step + 1) * self.per_step]
+        if not indices:
+            return None
         seed = int(digest(["online", self._seed, step])[:12], 16)
-        sampling = Sampling(s.max_new_tokens, s.temperature, 1.0, AT_ONCE, seed)
-        with torch.no_grad(), apply_numerics(self._numerics):
-            found = sample(model.eval(), tokenizer_of(trainer), prompts, sampling, layout=trainer.pairs.layout)
-        model.train()
-        return found
+        prompts = [self.asked[i].prompt for i in indices for _ in range(s.samples)]
+        return prompts, Sampling(s.max_new_tokens, s.temperature, 1.0, AT_ONCE, seed)
 
     def rewards(self, indices: Sequence[int], answers: Sequence[Answer]) -> tuple[Tensor, float | None]:
         """Rewards of answers, 0 for old prompts, shape (prompts, samples); and the mean the guard's reward has."""
@@ -113,7 +118,7 @@ class OnlineTrainer(AnchoredDPOTrainer):
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> Tensor:
         """Answer the batch's prompts, reward the answers, and learn from them a pass at a time."""
         fresh, indices = self.fresh, inputs["indices"]
-        answers = fresh.answers(self, indices)
+        answers = fresh.ahead.answers(self.state.global_step)
         rewards, watched = fresh.rewards(indices, answers)
         log = self._metrics["train"]
         new = [k for k, i in enumerate(indices) if not fresh.asked[i].old]
@@ -148,6 +153,7 @@ class OnlineTrainer(AnchoredDPOTrainer):
                     pad_id=pad, layout=self.pairs.layout,
                 ),
                 "rewards": rewards[part],
+                "drawn": torch.tensor([[answers[k * samples + s].logp for s in range(samples)] for k in part]),
                 "asked": [self.fresh.asked[indices[k]] for k in part],
                 "share": len(part) / len(indices),
             }
@@ -170,8 +176,14 @@ class OnlineTrainer(AnchoredDPOTrainer):
         )  # fmt: skip
         loss = OBJECTIVES[settings.objective](drawn, settings)
         self.fresh.steering.saw(float(loss.kl.sum()), loss.kl.numel())
-        self._metrics["train"]["kl"] += loss.kl.mean(1).tolist()
-        return loss.per_sample.mean() * inputs["share"]
+        log = self._metrics["train"]
+        log["kl"] += loss.kl.mean(1).tolist()
+        away = drawn.logps.detach() - inputs["drawn"].to(drawn.logps)
+        if settings.temperature == 1:
+            tokens = rows.example.bincount(minlength=rows.examples).view_as(away)
+            log["apart"] += (away.abs() / tokens).mean(1).tolist()
+        weights = importance(away) if settings.staleness and settings.objective != "dpo" else torch.ones_like(away)
+        return (weights * loss.per_sample).mean() * inputs["share"]
 
 
 class _Pass:
