@@ -17,6 +17,7 @@ from preference_data.samples import prompts
 from preference_data.simulate import own_words
 from workbench.bench.figures import Figure
 from workbench.bench.online_toy import Table, total_variation
+from workbench.bench.online_workers import workers
 from workbench.config import GenerateSettings, NumericsSettings, OnlineSettings, RoundSettings
 from workbench.demo import SYSTEM
 from workbench.drift.uncertainty import Estimate, mean
@@ -162,4 +163,4 @@ def _rise(rewards: list[float]) -> Estimate:
     return mean([b - a for a, b in zip(rewards[:WINDOW], rewards[-WINDOW:], strict=True)])
 
 
-PARTS = {"toy": toy, "climb": climb, "guard": guard}
+PARTS = {"toy": toy, "climb": climb, "guard": guard, "workers": workers}

@@ -35,7 +35,11 @@ BENCHES = {
     "matched": Bench(
         "matched", "are several anchors worth it, at one KL to the base: references x replay x beta", TRAINING
     ),
-    "online": Bench("online", "learning from fresh answers: where it converges, what it earns, the guard", TRAINING),
+    "online": Bench(
+        "online",
+        "learning from fresh answers: where it converges, what it earns, the guard, workers",
+        (*TRAINING, "ray"),
+    ),
     "rounds": Bench("rounds", "rounds with more anchors, added pairs, workers on Ray", (*TRAINING, "ray")),
 }
 
