@@ -109,6 +109,39 @@ def test_a_loop_trains_a_reward_model_each_turn_and_puts_new_judgements_to_the_o
     assert used == [f"model:{models.find(name).digest}" for name in ("weekly-1", "weekly-2")]
 
 
+def test_a_proxy_spares_judgements_and_its_own_are_not_foreseen(ws, prompts):
+    proxy = {"by": "rule:short", "confidence": 0.85, "control": 0.3, "agreeing": False}
+    said = []
+    settings = loop(prompts, judges="simulated:short", proxy=proxy)
+    (turn,) = run_loop(ws, settings, Stage(say=said.append)).turns
+    entries = list(of_source(ws.store, "generated:weekly-turn-1"))
+    by = [e.judgements[-1].annotator for e in entries]
+    assert set(by) == {"reward:rule:short", "simulated:short"}
+    assert turn.spared == pytest.approx(by.count("reward:rule:short") / len(by))
+    # The rule errs nowhere, so the proxy is right on the control, sure or not.
+    assert turn.proxy_right == turn.chance_right == 1.0
+    assert all(len(e.judgements) == 1 for e in entries)
+    # sigma of one letter is 0.73, of two 0.88.
+    for e in entries:
+        first, second = (len(c.text) for c in e.comparison.completions)
+        if e.judgements[-1].annotator.startswith("reward"):
+            assert abs(first - second) >= 2
+    assert any("spared" in line for line in said)
+    # Run again, nothing is labelled twice.
+    assert run_loop(ws, settings, Stage()).turns == (turn,)
+
+
+def test_before_there_is_a_reward_model_everybody_is_asked(ws, prompts):
+    reward_model = {"training": {"learning_rate": 1e-2, "rank": 4, "alpha": 8, "max_length": 128}}
+    settings = loop(prompts, turns=2, proxy={"confidence": 0.6, "agreeing": False}, reward_model=reward_model)
+    first, second = run_loop(ws, settings, Stage(where="here")).turns
+    assert first.spared is None
+    assert 0 < second.spared < 1
+    labels = {e.judgements[-1].annotator for e in of_source(ws.store, "generated:weekly-turn-2")}
+    # By the model of the turn before, under a name that stays its own.
+    assert labels == {"rule:short", f"reward:model:{RewardModels(ws).find('weekly-1').digest}"}
+
+
 class KilledError(Exception):
     """Stands for a process that is gone."""
 

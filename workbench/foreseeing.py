@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from preference_data.records import Judgement, Pair, Pairwise, Verdict
+from preference_data.records import Comparison, Judgement, Pair, Pairwise, Verdict
 from preference_data.store import Entry
 from preference_data.versions import write_version
 from workbench import assembly
@@ -37,13 +37,47 @@ def foreseen(
         where: in this process or on Ray.
         watch: told every progress.
     """
-    decided = sorted(_decided(entries), key=lambda each: (each[0].at, each[1].key))
-    if not decided:
-        return []
+    decided = [pair for _, pair in sorted(_decided(entries), key=lambda each: (each[0].at, each[1].key))]
+    found = margins(places, policy, decided, settings, where=where, watch=watch)
+    return [found[pair.key] > 0 for pair in decided if pair.key in found]
+
+
+def undecided(comparisons: Iterable[Comparison]) -> dict[str, Pair]:
+    """Comparisons of two different answers as pairs that prefer the first, by the comparison's key."""
+    found: dict[str, Pair] = {}
+    for one in comparisons:
+        first, second = (completion.text for completion in one.completions)
+        if first.strip() != second.strip():
+            found[one.key] = Pair(one.prompt, first, second, 1.0, None, (), {}, "train")
+    return found
+
+
+def margins(
+    places: Places,
+    policy: PolicyRecord,
+    pairs: Iterable[Pair],
+    settings: RoundSettings,
+    *,
+    where: Where = "auto",
+    watch: Watch = silent,
+) -> dict[str, float]:
+    """Log-prob of the preferred answer minus the other's under a policy, nats, by the pair's key; too long ones are left out.
+
+    Args:
+        places: the workspace.
+        policy: whose.
+        pairs: each once.
+        settings: precision and length.
+        where: in this process or on Ray.
+        watch: told every progress.
+    """
+    distinct = {pair.key: pair for pair in pairs}
+    if not distinct:
+        return {}
     services = places.services(watch)
     staged = services.objects.stage()
     try:
-        written = write_version((pair for _, pair in decided), staged / "judged", rule={}, watermark=0, head="")
+        written = write_version(distinct.values(), staged / "judged", rule={}, watermark=0, head="")
         output = staged / "scores"
         output.mkdir()
         job = ScoreJob(
@@ -56,7 +90,7 @@ def foreseen(
         scores = assembly.scores_of(output)
     finally:
         services.objects.discard(staged)
-    return [scores[pair.key].margin > 0 for _, pair in decided if pair.key in scores]
+    return {key: score.margin for key, score in scores.items()}
 
 
 def foreseen_by_reward(reward: Reward, entries: Iterable[Entry]) -> list[bool]:

@@ -81,13 +81,19 @@ def judge_open(
     for one in judges:
         if one.by == PEOPLE:
             continue
-        mine = iter([c for c in todo if who_judges(c, judges) == one])
-        while batch := list(islice(mine, BATCH)):
-            given = machines[one](batch)
-            store.add(Entry(c, (j,)) for c, j in zip(batch, given, strict=True))
-            done += len(batch)
+        for given in judge_all(store, [c for c in todo if who_judges(c, judges) == one], machines[one]):
+            done += given
             tell(done, len(wanted))
     return counted(store, source, judges, most=most)
+
+
+def judge_all(store: Store, comparisons: Sequence[Comparison], judge: Judge) -> Iterator[int]:
+    """Have a machine judge comparisons and store what it says, some at a time; how many each time."""
+    left = iter(comparisons)
+    while batch := list(islice(left, BATCH)):
+        given = judge(batch)
+        store.add(Entry(c, (j,)) for c, j in zip(batch, given, strict=True))
+        yield len(batch)
 
 
 def counted(store: Store, source: str, judges: Sequence[JudgeSettings], *, most: int = 0) -> Judged:

@@ -6,68 +6,52 @@ done twice without harm: answers and judgements are known by their content, vers
 
 import fcntl
 import json
-import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from preference_data.asking import ask
 from preference_data.freeze import FreezeRule
 from preference_data.projects import ProjectSettings
 from preference_data.prompt_file import PromptRow, read_prompts
 from preference_data.reading import plain_name
-from preference_data.records import digest
+from preference_data.store import Entry
 from workbench.assembly import Where
-from workbench.config import JudgeSettings, LoopSettings, RoundSettings, settings_from
+from workbench.config import JudgeSettings, LoopSettings, ProxySettings, RewardSettings, RoundSettings, settings_from
 from workbench.drift.metrics import accuracy as held_out_accuracy
 from workbench.drift.prequential import Change, accuracy, changed
 from workbench.drift.uncertainty import format_estimate
 from workbench.errors import ConfigError, JournalError
-from workbench.foreseeing import foreseen, foreseen_by_reward
-from workbench.judging import PEOPLE, Judge, Judged, counted, judge_named, judge_open, of_source, require_trust
+from workbench.foreseeing import foreseen, foreseen_by_reward, margins, undecided
+from workbench.judging import (
+    PEOPLE,
+    Judge,
+    Judged,
+    by_reward,
+    counted,
+    judge_all,
+    judge_named,
+    judge_open,
+    of_source,
+    require_trust,
+)
+from workbench.loop_book import FOLDER, Book, Turn
 from workbench.places import Watch, silent
 from workbench.policies.registry import PolicyRecord
-from workbench.reward_models import RewardModels, loaded, pinned, train_reward_model
+from workbench.reward_models import LATEST, MODEL, RewardModels, loaded, pinned, train_reward_model
+from workbench.rewards import gaps, reward_named
 from workbench.rounds.plan import measuring_condition
+from workbench.routing import Routed, route, saved
 from workbench.tasks import Progress
 from workbench.views.reading import Reader
 from workbench.workspace import Workspace
 
-FOLDER = "loops"
 ASK_EVERY_S = 5.0
 """Between looks whether people are done."""
 FEWEST = 8
 """Judgements a turn needs to be learned from."""
-
-
-class Turn(NamedTuple):
-    """What came of one turn.
-
-    Attributes:
-        policy: digest of the policy that answered.
-        judged: how many judgements, and how many of them ties.
-        agreed: share of the new judgements the policy agreed with before it learned from them; None for none.
-        rewarded: the same of the reward model of the turn before.
-        change: what the detector says of it.
-        proposal: what to do about a change; empty where there is none.
-        round, child, state: of the round.
-    """
-
-    number: int
-    policy: str
-    version: str
-    judged: int
-    ties: int
-    agreed: float | None
-    change: str
-    proposal: str
-    round: str
-    child: str
-    state: str
-    seconds: float
-    rewarded: float | None = None
 
 
 class Ended(NamedTuple):
@@ -104,59 +88,6 @@ class Stage:
     sleep: Callable[[float], None] = time.sleep
 
 
-class _Book:
-    """The file of a loop: what it is, and each turn that is done."""
-
-    def __init__(self, ws: Workspace, settings: LoopSettings) -> None:
-        self.file = ws.root / FOLDER / settings.name / "book.jsonl"
-        self._cut_torn_line()
-        identity = digest([str(settings.prompts.resolve()), settings.prompts_per_turn])
-        lines = self._lines()
-        if not lines:
-            self._add({"loop": settings.name, "identity": identity})
-        elif lines[0].get("identity") != identity:
-            raise ConfigError(
-                f"loop {settings.name!r} was begun with other prompts or prompts_per_turn, which say what a turn is; give them as "
-                f"they were (all else may change), or choose another name; what it did is in {self.file}"
-            )
-
-    def turns(self) -> tuple[Turn, ...]:
-        return tuple(Turn(**line["done"]) for line in self._lines() if "done" in line)
-
-    def policy(self, number: int) -> str | None:
-        """Who answers in a turn that was begun."""
-        return next((line["policy"] for line in self._lines() if line.get("begun") == number), None)
-
-    def begin(self, number: int, policy: str) -> None:
-        self._add({"begun": number, "policy": policy})
-
-    def scored(self, number: int) -> dict[str, Any] | None:
-        """What was found out before a turn's round, and the round's settings."""
-        return next((line for line in self._lines() if line.get("scored") == number), None)
-
-    def score(self, number: int, **found: Any) -> None:
-        self._add({"scored": number, **found})
-
-    def end(self, turn: Turn) -> None:
-        self._add({"done": turn._asdict()})
-
-    def _add(self, line: Mapping[str, Any]) -> None:
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _cut_torn_line(self) -> None:
-        """Drop a last line that a crash cut short: nobody acted on it."""
-        if self.file.exists() and not (text := self.file.read_bytes()).endswith(b"\n"):
-            os.truncate(self.file, text.rfind(b"\n") + 1)
-
-    def _lines(self) -> list[dict[str, Any]]:
-        if not self.file.exists():
-            return []
-        return [json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines()]
-
-
 def run_loop(ws: Workspace, settings: LoopSettings, stage: Stage) -> Ended:
     """Run a loop to its end, or go on with it.
 
@@ -182,7 +113,7 @@ def run_loop(ws: Workspace, settings: LoopSettings, stage: Stage) -> Ended:
 
 
 def _run(ws: Workspace, settings: LoopSettings, stage: Stage) -> Ended:
-    book = _Book(ws, settings)
+    book = Book(ws, settings)
     models = loaded(ws, settings.round.numerics)
     machines = {one: judge_named(one, models) for judges in settings.judges for one in judges if one.by != PEOPLE}
     prompts = read_prompts(settings.prompts)
@@ -224,9 +155,9 @@ class _OneTurn:
         self._number = len(before) + 1
         self._name = f"{settings.name}-{self._number}"
         self._judges = settings.judges_of(self._number)
-        self._waited = 0.0
+        self._waited, self._routed = 0.0, None
 
-    def run(self, book: _Book, prompts: Sequence[PromptRow], machines: Mapping[JudgeSettings, Judge]) -> int:
+    def run(self, book: Book, prompts: Sequence[PromptRow], machines: Mapping[JudgeSettings, Judge]) -> int:
         """Do the turn and write it down.
 
         Returns:
@@ -234,9 +165,11 @@ class _OneTurn:
         """
         ws, began = self._ws, self._stage.clock()
         if book.policy(self._number) is None:
-            book.begin(self._number, ws.registry.resolve("champion").digest)
+            book.begin(self._number, ws.registry.resolve("champion").digest, self._proxy())
         policy = ws.registry.get(str(book.policy(self._number)))
         source = self._answered(policy, prompts)
+        if book.proxy(self._number):
+            self._routed = self._route(source, policy, book.proxy(self._number))
         judged = self._judged(source, machines)
         if judged.waiting:
             return len(judged.waiting)
@@ -248,24 +181,22 @@ class _OneTurn:
             )
         version = self._frozen(source)
         if book.scored(self._number) is None:
-            self._score(book, policy, source, version)
+            self._score(book, policy, self._people_said(source), version)
         scored = book.scored(self._number) or {}
         settings = settings_from(scored["settings"], RoundSettings, where=f"{book.file}")
         outcome = ws.round(ws.plan(settings)).run(where=self._stage.where, watch=self._stage.watch)
         made = (outcome.round, outcome.child.digest, outcome.state)
         said = (scored["agreed"], scored["change"], scored["proposal"])
         took = self._stage.clock() - began - self._waited
-        rewarded = scored.get("rewarded")
-        book.end(Turn(self._number, policy.digest, version, judged.judged, judged.ties, *said, *made, took, rewarded))
+        beside = (scored.get("rewarded"), *self._spared(source))
+        book.end(Turn(self._number, policy.digest, version, judged.judged, judged.ties, *said, *made, took, *beside))
         return 0
 
-    def _score(self, book: _Book, policy: PolicyRecord, source: str, version: str) -> None:
+    def _score(self, book: Book, policy: PolicyRecord, said: Sequence[Entry], version: str) -> None:
         """Put the judgements to the policy, and write down what the round will be: run again it is the same."""
-        ws, rewarded = self._ws, self._rewarded(source, version)
+        ws, rewarded = self._ws, self._rewarded(said, version)
         settings = self._settings.round.model_copy(update={"parent": policy.digest, "version": version})
-        correct = foreseen(
-            ws, policy, of_source(ws.store, source), settings, where=self._stage.where, watch=self._stage.watch
-        )
+        correct = foreseen(ws, policy, said, settings, where=self._stage.where, watch=self._stage.watch)
         change = self._changed(policy, correct, settings)
         if change.proposal:
             self._stage.say(
@@ -281,14 +212,14 @@ class _OneTurn:
         book.score(self._number, agreed=agreed.value, change=change.kind, proposal=change.proposal, settings=kept,
                    rewarded=rewarded)  # fmt: skip
 
-    def _rewarded(self, source: str, version: str) -> float | None:
+    def _rewarded(self, said: Sequence[Entry], version: str) -> float | None:
         """Put the judgements to the reward model of the turn before, then train the turn's own, where the loop has any."""
         if self._settings.reward_model is None:
             return None
         ws, before, found = self._ws, f"{self._settings.name}-{self._number - 1}", None
         if before in {record.name for record in RewardModels(ws).entries()}:
             reward = loaded(ws, self._settings.reward_model.numerics)(before)
-            agreed = accuracy(foreseen_by_reward(reward, of_source(ws.store, source)))
+            agreed = accuracy(foreseen_by_reward(reward, said))
             self._stage.say(
                 f"Turn {self._number}: reward model {before} agreed with {format_estimate(agreed)} of them."
             )
@@ -296,6 +227,48 @@ class _OneTurn:
         wanted = self._settings.reward_model.model_copy(update={"version": version})
         train_reward_model(ws, self._name, wanted, where=self._stage.where, watch=self._stage.watch)
         return found
+
+    def _proxy(self) -> str:
+        """What labels in a turn that begins, by a name that means the same for ever; nothing before there is a reward model."""
+        wanted, models = self._settings.proxy, RewardModels(self._ws)
+        if wanted is None or not wanted.by.startswith(MODEL):
+            return wanted.by if wanted else ""
+        name = wanted.by.removeprefix(MODEL)
+        return "" if name == LATEST and not models.entries() else MODEL + models.find(name).digest
+
+    def _route(self, source: str, policy: PolicyRecord, proxy: str) -> Routed:
+        """What the proxy is sure of."""
+        ws, settings = self._ws, self._settings.proxy or ProxySettings()
+        pairs = undecided(entry.comparison for entry in of_source(ws.store, source))
+        asked = [e.comparison for e in of_source(ws.store, source) if e.comparison.key in pairs]
+        reward = reward_named(RewardSettings(by=proxy), loaded(ws, self._settings.round.numerics))
+        found = margins(
+            ws, policy, pairs.values(), self._settings.round, where=self._stage.where, watch=self._stage.watch
+        )
+        by_key = {key: found[pair.key] for key, pair in pairs.items() if pair.key in found}
+        routed = route(asked, gaps(reward, asked), by_key, settings)
+        self._stage.say(f"Turn {self._number}: the proxy is sure of {len(routed.sure)} of {len(asked)} comparisons and labels "
+                        f"{len(routed.proxy)}; {len(routed.control)} drawn at random are judged either way.")  # fmt: skip
+        judged = {entry.comparison.key for entry in of_source(ws.store, source) if entry.judgements}
+        todo = [c for c in asked if c.key in routed.proxy - judged]
+        for _ in judge_all(ws.store, todo, by_reward(f"reward:{proxy}", reward)):
+            self._stage.watch(Progress("judge", len(routed.proxy), len(asked), {}))
+        return routed
+
+    def _people_said(self, source: str) -> list[Entry]:
+        """The turn's comparisons without those the proxy labelled: it agrees with itself."""
+        spared = self._routed.proxy if self._routed else frozenset[str]()
+        return [entry for entry in of_source(self._ws.store, source) if entry.comparison.key not in spared]
+
+    def _spared(self, source: str) -> tuple[float | None, float | None, float | None]:
+        if self._routed is None:
+            return None, None, None
+        found = saved(self._routed, list(of_source(self._ws.store, source)))
+        self._stage.say(
+            f"Turn {self._number}: the proxy spared {found.share:.0%} of the judgements; on the random share it is right on "
+            f"{format_estimate(found.sure)} of what it is sure of, and on {format_estimate(found.random)} of all."
+        )
+        return found.share, found.sure.value, found.random.value
 
     def _answered(self, policy: PolicyRecord, prompts: Sequence[PromptRow]) -> str:
         """The source of the policy's answers to the turn's prompts."""

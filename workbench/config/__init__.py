@@ -3,7 +3,7 @@
 An unknown key is an error that lists the known ones; bounds are checked here, before any model loads.
 """
 
-from workbench.config.looping import JUDGES, JudgeSettings, LoopSettings
+from workbench.config.looping import JUDGES, JudgeSettings, LoopSettings, ProxySettings
 from workbench.config.losses import APPROXIMATE_LOSSES, BY_BATCH, EXACT_LOSSES, ObjectiveSettings, losses_elsewhere
 from workbench.config.methods import AfterSettings, MovingSettings, PenaltySettings, ReplaySettings, ScheduleSettings
 from workbench.config.online import OnlineSettings, RewardSettings
@@ -42,6 +42,7 @@ __all__ = [
     "ObjectiveSettings",
     "OnlineSettings",
     "PenaltySettings",
+    "ProxySettings",
     "ReplaySettings",
     "RewardModelSettings",
     "RewardSettings",

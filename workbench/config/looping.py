@@ -6,6 +6,7 @@ from typing import Any, Literal, Self, cast
 
 from pydantic import Field, field_validator, model_validator
 
+from workbench.config.online import RewardSettings
 from workbench.config.reward_models import RewardModelSettings
 from workbench.config.rounds import GenerateSettings, RoundSettings
 from workbench.config.settings import Settings
@@ -46,6 +47,25 @@ class JudgeSettings(Settings):
         return by
 
 
+class ProxySettings(Settings):
+    """What labels the comparisons it is sure of, so that people are asked only about the rest."""
+
+    by: str = "model:latest"
+    """A reward, as in `[round.online]`. `model:latest` is the newest reward model when a turn begins; a turn before there is
+    one asks about everything."""
+    confidence: float = Field(default=0.9, gt=0.5, lt=1)
+    """It is sure where sigma of the difference of rewards is at least this for the better answer."""
+    agreeing: bool = True
+    """And where the policy, too, finds that answer likelier."""
+    control: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the comparisons judged as if there were no proxy, drawn by their content: it tells how often the proxy is right."""
+
+    @field_validator("by")
+    @classmethod
+    def _a_reward(cls, by: str) -> str:
+        return RewardSettings(by=by).by
+
+
 class LoopSettings(Settings):
     """A loop, as a person writes it."""
 
@@ -69,6 +89,8 @@ class LoopSettings(Settings):
     on_change: Literal["tell", "declare"] = "tell"
     """Where judgements contradict what was taught: say so, or make the round an update of the turn before as well."""
     generate: GenerateSettings = GenerateSettings()
+    proxy: ProxySettings | None = None
+    """Where given, a proxy labels what it is sure of, and the judges the rest and a random share."""
     reward_model: RewardModelSettings | None = None
     """Where given, a reward model is trained on every turn's version before its round and called NAME-TURN; rewards in
     `[round.online]` may name the newest as `model:latest`. Its version is the loop's to say."""

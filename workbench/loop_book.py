@@ -1,0 +1,118 @@
+"""The file of a loop: what it is, and a line for each thing that is settled in a turn, added when it is."""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from preference_data.records import digest
+from workbench.config import LoopSettings
+from workbench.errors import ConfigError
+from workbench.workspace import Workspace
+
+FOLDER = "loops"
+
+
+class Turn(NamedTuple):
+    """What came of one turn.
+
+    Attributes:
+        policy: digest of the policy that answered.
+        judged: how many judgements, and how many of them ties.
+        agreed: share of the new judgements the policy agreed with before it learned from them; None for none.
+        rewarded: the same of the reward model of the turn before.
+        spared: share of the comparisons that the proxy labelled; None without one.
+        proxy_right: how often it is right where it is sure, on the random share that was judged all the same.
+        chance_right: how often it would be right had it labelled at random.
+        change: what the detector says of it.
+        proposal: what to do about a change; empty where there is none.
+        round, child, state: of the round.
+    """
+
+    number: int
+    policy: str
+    version: str
+    judged: int
+    ties: int
+    agreed: float | None
+    change: str
+    proposal: str
+    round: str
+    child: str
+    state: str
+    seconds: float
+    rewarded: float | None = None
+    spared: float | None = None
+    proxy_right: float | None = None
+    chance_right: float | None = None
+
+
+class Book:
+    """A loop's file.
+
+    Args:
+        ws: the workspace it lies in.
+        settings: its name, and what must stay the same.
+
+    Raises:
+        ConfigError: a loop of this name was begun with other prompts.
+    """
+
+    """The file of a loop: what it is, and each turn that is done."""
+
+    def __init__(self, ws: Workspace, settings: LoopSettings) -> None:
+        self.file = ws.root / FOLDER / settings.name / "book.jsonl"
+        self._cut_torn_line()
+        identity = digest([str(settings.prompts.resolve()), settings.prompts_per_turn])
+        lines = self._lines()
+        if not lines:
+            self._add({"loop": settings.name, "identity": identity})
+        elif lines[0].get("identity") != identity:
+            raise ConfigError(
+                f"loop {settings.name!r} was begun with other prompts or prompts_per_turn, which say what a turn is; give them as "
+                f"they were (all else may change), or choose another name; what it did is in {self.file}"
+            )
+
+    def turns(self) -> tuple[Turn, ...]:
+        """All that are done."""
+        return tuple(Turn(**line["done"]) for line in self._lines() if "done" in line)
+
+    def policy(self, number: int) -> str | None:
+        """Who answers in a turn that was begun."""
+        return next((line["policy"] for line in self._lines() if line.get("begun") == number), None)
+
+    def begin(self, number: int, policy: str, proxy: str) -> None:
+        """Settle who answers in a turn and what labels."""
+        self._add({"begun": number, "policy": policy, "proxy": proxy})
+
+    def proxy(self, number: int) -> str:
+        """What labels in a turn that was begun; empty for nothing."""
+        return next((line.get("proxy", "") for line in self._lines() if line.get("begun") == number), "")
+
+    def scored(self, number: int) -> dict[str, Any] | None:
+        """What was found out before a turn's round, and the round's settings."""
+        return next((line for line in self._lines() if line.get("scored") == number), None)
+
+    def score(self, number: int, **found: Any) -> None:
+        """Settle what was found out before a turn's round."""
+        self._add({"scored": number, **found})
+
+    def end(self, turn: Turn) -> None:
+        """Write down a turn that is done."""
+        self._add({"done": turn._asdict()})
+
+    def _add(self, line: Mapping[str, Any]) -> None:
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _cut_torn_line(self) -> None:
+        """Drop a last line that a crash cut short: nobody acted on it."""
+        if self.file.exists() and not (text := self.file.read_bytes()).endswith(b"\n"):
+            os.truncate(self.file, text.rfind(b"\n") + 1)
+
+    def _lines(self) -> list[dict[str, Any]]:
+        if not self.file.exists():
+            return []
+        return [json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines()]
