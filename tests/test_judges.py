@@ -152,14 +152,28 @@ def judged_by_people(tmp_path):
 def test_an_ai_may_label_once_people_bear_it_out(judged_by_people):
     settings = JudgeSettings(by="ai:http://127.0.0.1:9#m")
     agreeing = ai_judge("ai:m", answering("A", "B")[0], guideline="")
-    found, asked = agreement_with_people(judged_by_people, agreeing)
-    assert (found.value, found.n, asked) == (1.0, 40, 40)
+    found = agreement_with_people(judged_by_people, agreeing)
+    assert (found.agrees.value, found.agrees.n, found.asked) == (1.0, 40, 40)
+    assert found.overrides.value is None
     require_trust(judged_by_people, settings, agreeing)
     for answers in (("B", "A"), ("A", "A")):  # the opposite, and never sure
         with pytest.raises(JudgeError, match="expected a lower bound of 0.6"):
             require_trust(judged_by_people, settings, ai_judge("ai:m", answering(*answers)[0], guideline=""))
     require_trust(judged_by_people, settings.model_copy(update={"trust": 0.0}), agreeing)
     assert judged_by_people.counts()["judgements"] == 41  # trying it stored nothing
+
+
+def test_whether_overrides_are_right_is_told_by_people(judged_by_people):
+    # The receipt prefers the shorter answer, which is the first, on every second question, and the second on the others.
+    def receipts(said):
+        return [float(("1" in one.prompt.text) == (len(one.text) > 10)) for one in said]
+
+    judge = ai_judge("ai:m", answering("A", "B")[0], guideline="", receipts=receipts)  # always the first, as people do
+    found = agreement_with_people(judged_by_people, judge)
+    against = sum("1" in f"question {k}?" for k in range(40))
+    assert (found.overrides.value, found.right.value, found.right.n) == (against / 40, 1.0, against)
+    wrong = ai_judge("ai:m", answering("B", "A")[0], guideline="", receipts=receipts)
+    assert agreement_with_people(judged_by_people, wrong).right.value == 0.0
 
 
 def test_without_people_an_ai_may_not_label(tmp_path):

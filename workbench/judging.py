@@ -26,6 +26,22 @@ Judge = Callable[[Sequence[Comparison]], Sequence[Judgement]]
 """Judges comparisons of two answers, in the order given."""
 
 
+class Agreement(NamedTuple):
+    """How a machine stands to people, on comparisons on which both decided.
+
+    Attributes:
+        agrees: how often it says what they said.
+        asked: comparisons it was asked about.
+        overrides: how often it decided against its receipt; without a value where it has none.
+        right: how often people bear out such an override.
+    """
+
+    agrees: Estimate
+    asked: int
+    overrides: Estimate
+    right: Estimate
+
+
 class Judged(NamedTuple):
     """How far a turn's comparisons are judged.
 
@@ -178,16 +194,13 @@ def judge_named(settings: JudgeSettings, models: Models = no_models) -> Judge:
             raise ConfigError(f"judge {settings.by!r}: unknown; expected {JUDGES}")
 
 
-def agreement_with_people(store: Store, judge: Judge, *, most: int = SHARED) -> tuple[Estimate, int]:
-    """How often a machine says what people said, of comparisons on which both decided; nothing is stored.
+def agreement_with_people(store: Store, judge: Judge, *, most: int = SHARED) -> Agreement:
+    """How often a machine says what people said, and whether it is right where it overrides its receipt; nothing is stored.
 
     Args:
         store: of judgements.
         judge: the machine.
         most: comparisons it is asked about.
-
-    Returns:
-        The share, and how many comparisons were asked about.
     """
     by_people = [
         (e.comparison, said)
@@ -197,11 +210,19 @@ def agreement_with_people(store: Store, judge: Judge, *, most: int = SHARED) -> 
     chosen = sorted(by_people, key=lambda each: digest(["shared", each[0].key]))[:most]
     given = judge([c for c, _ in chosen]) if chosen else ()
     decided = [
-        one.opinion.verdict == said
+        (one.opinion.verdict == said, one.extra.get("overridden"))
         for (_, said), one in zip(chosen, given, strict=True)
         if isinstance(one.opinion, Pairwise) and one.opinion.verdict in DECIDED
     ]
-    return (proportion(sum(decided), len(decided)) if decided else not_enough(0, "no shared comparison")), len(chosen)
+    with_receipt = [overridden for _, overridden in decided if overridden is not None]
+    return Agreement(
+        _share([right for right, _ in decided], "no shared comparison"), len(chosen),
+        _share(with_receipt, "no receipt"), _share([right for right, overridden in decided if overridden], "no override"),
+    )  # fmt: skip
+
+
+def _share(hits: Sequence[bool], none: str) -> Estimate:
+    return proportion(sum(hits), len(hits)) if hits else not_enough(0, none)
 
 
 def _of_people(judgements: Sequence[Judgement]) -> Verdict | None:
@@ -212,17 +233,18 @@ def _of_people(judgements: Sequence[Judgement]) -> Verdict | None:
     return None
 
 
-def require_trust(store: Store, settings: JudgeSettings, judge: Judge) -> None:
-    """Refuse an AI judge that people do not bear out.
+def require_trust(store: Store, settings: JudgeSettings, judge: Judge) -> Agreement | None:
+    """Refuse an AI judge that people do not bear out; how it stands to them, None where nobody asked.
 
     Raises:
         JudgeError: too few comparisons of people to tell, or it agrees too seldom.
     """
     if not settings.by.startswith("ai:") or not settings.trust:
-        return
-    found, asked = agreement_with_people(store, judge)
-    if found.low is None or found.low < settings.trust:
+        return None
+    found = agreement_with_people(store, judge)
+    if found.agrees.low is None or found.agrees.low < settings.trust:
         raise JudgeError(
-            f"judge {settings.by}: agrees with people on {format_estimate(found)} of {asked} comparisons; expected a lower bound of "
+            f"judge {settings.by}: agrees with people on {format_estimate(found.agrees)} of {found.asked} comparisons; expected a lower bound of "
             f"{settings.trust:g} or more; have people judge some first (judges = 'people'), or choose another judge"
         )
+    return found

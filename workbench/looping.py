@@ -295,8 +295,9 @@ class _OneTurn:
         store, stage = self._ws.store, self._stage
         most = self._left()
         for one in self._judges:
-            if one.by != PEOPLE:
-                require_trust(store, one, machines[one])
+            if one.by != PEOPLE and (found := require_trust(store, one, machines[one])):
+                stage.say(f"Turn {self._number}: {one.by} agrees with people on {format_estimate(found.agrees)}; it overrode its "
+                          f"receipt in {format_estimate(found.overrides)}, rightly in {format_estimate(found.right)}.")  # fmt: skip
         names = ", ".join(one.by for one in self._judges)
         stage.say(f"Turn {self._number}: judged by {names}.")
 
