@@ -7,7 +7,7 @@ from typing import NamedTuple
 from preference_data.duplicates import signature, similar
 from preference_data.records import Comparison, Judgement, Pair, Prompt, Split
 from preference_data.splits import Home
-from preference_data.votes import Outcome, Vote, tally, votes_of
+from preference_data.votes import Outcome, Unused, Vote, tally, votes_of, votes_of_thumbs
 
 # Characters of the chosen answer: up to 199 short, up to 799 medium, long from there.
 LENGTH_BANDS = {"short": 200, "medium": 800}
@@ -57,20 +57,37 @@ class Resolved(NamedTuple):
 
 
 def gather(ballots: Iterable[Ballot], unused: Counter[str]) -> list[Contest]:
-    """All votes by prompt and texts, sorted by them. Adds the judgements without a vote to `unused`, by reason."""
+    """All votes by prompt and texts, sorted by them. Adds the judgements without a vote to `unused`, by reason.
+
+    Thumbs of one person on several answers to a prompt are a ranking of two ranks: what is good before what is bad.
+    """
     contests: dict[tuple[str, str, str], Contest] = {}
+    thumbs: dict[tuple[str, str], list[Ballot]] = defaultdict(list)
     for ballot in ballots:
         votes, reason = votes_of(ballot.comparison, ballot.judgement)
-        if reason:
+        if reason == Unused.THUMB:
+            thumbs[ballot.comparison.prompt.key, ballot.judgement.annotator].append(ballot)
+        elif reason:
             unused[reason.value] += 1
-        prompt = ballot.comparison.prompt
-        prompt_key = prompt.key
-        for vote in votes:
-            left, right = sorted((vote.better, vote.worse))
-            contest = contests.setdefault((prompt_key, left, right), Contest(prompt, [], []))
-            contest.votes.append(vote._replace(weight=vote.weight * ballot.weight))
-            contest.ballots.append(ballot)
+        _add(contests, votes, ballot)
+    for given in thumbs.values():
+        votes = votes_of_thumbs([(each.comparison, each.judgement) for each in given])
+        if not votes:
+            unused[Unused.THUMB.value] += len(given)
+        for each in given:
+            _add(contests, [vote for vote in votes if vote.judgement == each.judgement.key], each)
     return [contests[key] for key in sorted(contests)]
+
+
+def _add(contests: dict[tuple[str, str, str], Contest], votes: Iterable[Vote], ballot: Ballot) -> None:
+    """Put the votes of a ballot where they belong."""
+    prompt = ballot.comparison.prompt
+    prompt_key = prompt.key
+    for vote in votes:
+        left, right = sorted((vote.better, vote.worse))
+        contest = contests.setdefault((prompt_key, left, right), Contest(prompt, [], []))
+        contest.votes.append(vote._replace(weight=vote.weight * ballot.weight))
+        contest.ballots.append(ballot)
 
 
 def resolve(contests: Iterable[Contest], homes: Mapping[str, Home], *, min_weight: float) -> Resolved:

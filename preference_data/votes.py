@@ -27,7 +27,7 @@ class Unused(StrEnum):
     TIE = "tie"
     NEITHER = "neither is good"
     SKIP = "skipped"
-    THUMB = "thumb on a single answer"
+    THUMB = "thumb without one the other way"
     SINGLE = "one answer only"
     MISFIT = "opinion does not fit its comparison"
     SAME_TEXT = "answers have the same text"
@@ -88,6 +88,26 @@ def votes_of(comparison: Comparison, judgement: Judgement) -> tuple[list[Vote], 
     if unused is None and not telling:
         unused = Unused.SAME_TEXT
     return telling, unused
+
+
+def votes_of_thumbs(given: Sequence[tuple[Comparison, Judgement]]) -> list[Vote]:
+    """What one person's thumbs on answers to one prompt say of these against each other; nothing where all are alike.
+
+    Each answer that is good beats each that is bad, as in a ranking of all of them; both judgements say so.
+    """
+    sides: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
+    for comparison, judgement in given:
+        if isinstance(judgement.opinion, Thumb) and not SET_ASIDE & set(judgement.flags):
+            sides[judgement.opinion.up].append((comparison.completions[0].text, judgement.key))
+    bad, good = sides
+    weight = 1 / max(1, len(good) + len(bad) - 1)
+    return [
+        Vote(better, worse, weight, None, key)
+        for better, liked in good
+        for worse, disliked in bad
+        if better.strip() != worse.strip()
+        for key in (liked, disliked)
+    ]
 
 
 def tally(votes: Sequence[Vote]) -> Outcome | None:

@@ -74,6 +74,25 @@ def prompt_of(split, skip=0):
     return [next(found) for _ in range(skip + 1)][-1]
 
 
+def test_thumbs_on_answers_to_one_prompt_become_pairs(store_of, tmp_path):
+    good, bad = Said(Thumb(up=True)), Said(Thumb(up=False))
+    prompt = prompt_of("train", 7)
+    nobodys_counterpart = Said(Thumb(up=True), "bo")
+    store = store_of(
+        entry(prompt, ["good one"], good, nobodys_counterpart),
+        entry(prompt, ["bad one"], bad),
+        entry(prompt, ["bad too"], bad),
+    )
+    version, report = freeze(store, ANY, tmp_path / "versions")
+    found = version.pairs()
+    assert sorted((p.chosen, p.rejected, p.weight) for p in found) == [
+        ("good one", "bad one", 0.5),
+        ("good one", "bad too", 0.5),
+    ]
+    assert all(len(p.judgements) == 2 for p in found)
+    assert report.judgements_left_out == {Unused.THUMB: 1}
+
+
 def test_a_freeze_worked_out_by_hand(store_of, tmp_path):
     train, select, test = prompt_of("train"), prompt_of("select"), prompt_of("test")
     entries = [

@@ -206,6 +206,22 @@ def test_cppo_weighs_by_the_type_of_a_pair():
     assert found.tolist() == pytest.approx(expected, rel=1e-5)
 
 
+def test_kto_holds_each_answer_against_the_mean_of_its_batch():
+    # log-ratios 2, 0 of what is good and -1, 3 of what is bad: z = (2 + 0 - 1 + 3) / 4 = 1.
+    policy = PairLogps(torch.tensor([2.0, 0.0]), torch.tensor([-1.0, 3.0]))
+    zero = PairLogps(torch.zeros(2), torch.zeros(2))
+    found = LOSSES["kto_pair"](policy, zero, beta=0.5, label_smoothing=0.0, lengths=LENGTHS)
+    sigma = lambda x: 1 / (1 + math.exp(-x))  # noqa: E731
+    expected = [2 - sigma(0.5 * 1) - sigma(0.5 * 2), 2 - sigma(0.5 * -1) - sigma(0.5 * -2)]
+    assert found.tolist() == pytest.approx(expected, rel=1e-6)
+    # Below zero the reference point is zero: -3 and -1 have a mean of -2.
+    low = PairLogps(torch.tensor([-3.0]), torch.tensor([-1.0]))
+    found = LOSSES["kto_pair"](
+        low, PairLogps(torch.zeros(1), torch.zeros(1)), beta=0.5, label_smoothing=0.0, lengths=LENGTHS
+    )
+    assert found.item() == pytest.approx(2 - sigma(-1.5) - sigma(0.5), rel=1e-6)
+
+
 def test_cppo_finds_no_types_in_rounding():
     # a round's first step: rewards are 0 up to 1e-3, so every pair is normal and its loss ln 2
     policy = PairLogps(torch.tensor([-2.0, -2.001, -1.999]), torch.tensor([-3.0, -3.0, -3.0]))

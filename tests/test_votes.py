@@ -14,7 +14,7 @@ from preference_data.records import (
     Thumb,
     Verdict,
 )
-from preference_data.votes import Unused, Vote, tally, votes_of
+from preference_data.votes import Unused, Vote, tally, votes_of, votes_of_thumbs
 
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
 FIRST, SECOND = Pairwise(Verdict.FIRST), Pairwise(Verdict.SECOND)
@@ -92,6 +92,23 @@ def test_an_edit_beats_the_answers_put_first(answers, opinion, expected):
 
 def test_thumbs_are_no_pairs():
     assert votes(["a"], Thumb(up=True)) == ([], Unused.THUMB)
+
+
+def thumb(text, *, up, flags=()):
+    comparison = Comparison(Prompt.of("q"), (Completion(text, Imported("x")),), "x")
+    return comparison, Judgement(comparison.key, "ann", Thumb(up=up), NOON, flags=flags)
+
+
+def test_thumbs_of_one_person_rank_what_is_good_before_what_is_bad():
+    given = [thumb("a", up=True), thumb("b", up=False), thumb("c", up=True)]
+    keys = {c.completions[0].text: j.key for c, j in given}
+    # Of three answers each votes with 1 / 2, and a pair is said by both of its judgements.
+    assert sorted(votes_of_thumbs(given)) == sorted(
+        Vote(better, "b", 0.5, None, keys[who]) for better in ("a", "c") for who in (better, "b")
+    )
+    assert votes_of_thumbs([thumb("a", up=True), thumb("c", up=True)]) == []
+    assert votes_of_thumbs([thumb("a", up=True), thumb(" a ", up=False)]) == []
+    assert votes_of_thumbs([thumb("a", up=True), thumb("b", up=False, flags=("trial",))]) == []
 
 
 def test_answers_that_differ_in_white_space_only_are_no_pair():

@@ -10,10 +10,10 @@ from workbench.config.settings import Settings
 EXACT_LOSSES = ("sigmoid", "hinge", "robust", "exo_pair", "discopop", "fpo", "copr")
 """Losses of the margin alone: the geometric reference is exact for them (its normaliser cancels)."""
 
-APPROXIMATE_LOSSES = ("ipo", "sigmoid_norm", "cppo")
+APPROXIMATE_LOSSES = ("ipo", "sigmoid_norm", "cppo", "kto_pair")
 """Losses that need each side apart, or divide it by its length, so that the normaliser no longer cancels."""
 
-BY_BATCH = ("cppo",)
+BY_BATCH = ("cppo", "kto_pair")
 """Losses that weigh the pairs of a batch against each other, so that a batch cannot be computed in parts."""
 
 LOSSES_ELSEWHERE = "continual_alignment.losses"
@@ -30,7 +30,7 @@ class ObjectiveSettings(Settings):
     """The preference loss."""
 
     loss: str = "sigmoid"
-    """sigmoid, hinge, robust, exo_pair, discopop, fpo, copr (exact with several anchors), ipo, sigmoid_norm, cppo
+    """sigmoid, hinge, robust, exo_pair, discopop, fpo, copr (exact with several anchors), ipo, sigmoid_norm, cppo, kto_pair
     (approximate), or one that an installed package registers."""
     beta: float = Field(default=0.1, gt=0)
     """Inverse temperature, per nat; larger pulls harder towards the reference."""

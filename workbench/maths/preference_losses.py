@@ -152,6 +152,20 @@ def cppo(policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothin
     return -teach * F.logsigmoid(h) + CPPO_HELD * held * moved
 
 
+def kto_pair(
+    policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothing: float, lengths: PairLogps
+) -> Tensor:
+    """KTO (Ethayarajh et al., arXiv 2402.01306, eq. 7) of both answers: 1 - sigma(b(r_c - z)) + 1 - sigma(b(z - r_r)).
+
+    What is good has to be above the reference point z, what is bad below it, each by itself: an answer far beyond it moves
+    nothing more, which forgives labels that are wrong. z is the mean of the batch's log-ratios, not below zero and without
+    gradient; the paper estimates it on answers to other prompts. Both sides weigh alike. It depends on how pairs are batched.
+    """
+    liked, disliked = policy.chosen - reference.chosen, policy.rejected - reference.rejected
+    z = torch.cat([liked, disliked]).detach().mean().clamp(min=0)
+    return (1 - (beta * (liked - z)).sigmoid()) + (1 - (beta * (z - disliked)).sigmoid())
+
+
 def _high_and_low(values: Tensor) -> Tensor:
     """1 above the mean by `CPPO_WIDTH` standard deviations, -1 below it by as much, else 0."""
     off, width = values - values.mean(), (CPPO_WIDTH * values.std(correction=0)).clamp(min=CPPO_ROUNDING)
@@ -189,6 +203,7 @@ LOSSES: Mapping[str, PairLoss] = {
     "ipo": ipo,
     "sigmoid_norm": sigmoid_norm,
     "cppo": cppo,
+    "kto_pair": kto_pair,
 }
 """Losses by the name a plan uses."""
 
