@@ -127,7 +127,12 @@ def run(arguments: list[str], base: Path) -> str:
 def test_every_command_of_the_readme_runs_in_order(folder, base):
     said = [(arguments, run(arguments, base)) for arguments in commands(README) if runs_here(arguments)]
     done = {arguments[0] for arguments, _ in said}
-    elsewhere = {"explain", "loop", "rewards", "rollback"}  # need what is not here, or more than a moment: their own tests run them
+    elsewhere = {
+        "explain",
+        "loop",
+        "rewards",
+        "rollback",
+    }  # need what is not here, or more than a moment: their own tests run them
     assert done >= VERBS.keys() - elsewhere - {"bench", "demo", "model", "page", "runner", "serve", "simulate", "up"}
     rounds = [out for arguments, out in said if arguments[0] == "round" and "--dry-run" not in arguments]
     assert all("promoted: round-" in out for out in rounds), rounds

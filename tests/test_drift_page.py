@@ -32,6 +32,8 @@ from workbench.config import GateSettings, RoundSettings
 from workbench.errors import PolicyError
 from workbench.rejecting import reject, rejections
 from workbench.rounds.plan import measuring_condition, plan_as_json, plan_digest
+from workbench.rounds.progress import append_event
+from workbench.tasks import Progress
 from workbench.views.asked import runner_alive, sole_runner
 from workbench.views.inspection import Inspection
 from workbench.workspace import Workspace
@@ -270,6 +272,19 @@ def test_a_round_that_failed_hangs_below_its_parent_and_is_tried_again(web, worl
     page = web.get(f"/rounds/{digest}").text
     assert "Try again" in page
     assert web.get("/rounds").text.count("failed") >= 1
+
+
+def test_a_round_on_fresh_answers_shows_what_they_earn(web, world):
+    record = world.ws.journal.rounds()[-1]
+    for step, reward in enumerate((0.5, 1.5), start=1):
+        facts = {"loss": 0.1, "reward": reward, "guard": 0.2, "kl": 0.3, "apart": 0.01, "kl_parent": 0.0}
+        append_event(world.ws.engine, record.digest, Progress("optimise", step, 2, facts))
+    page = web.get(f"/rounds/{record.digest}").text
+    for title in ("Reward of its own answers", "What the guard", "KL to the anchors", "Log-prob where written"):
+        assert f"<h3>{title}" in page
+    # A round on pairs has no such numbers, and no empty frames for them.
+    other = web.get(f"/rounds/{world.ws.journal.rounds()[0].digest}").text
+    assert '<section class="tile" data-part="reward"></section>' in other
 
 
 def test_a_running_round_can_be_stopped(web, world):

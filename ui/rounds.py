@@ -255,6 +255,10 @@ def _parts(seen: Watched) -> dict[str, str]:
         "loss": _curve(seen, "loss", "Loss", "nats"),
         "accuracy": _curve(seen, "accuracy", "Pairs of the batch it gets right", "share"),
         "kl": _curve(seen, "kl_parent", "Estimated KL to the parent, on training answers", "nats"),
+        "reward": _curve(seen, "reward", "Reward of its own answers", "reward, a step's mean"),
+        "guard": _curve(seen, "guard", "What the guard's reward says of them", "reward, a step's mean"),
+        "anchors": _curve(seen, "kl", "KL to the anchors, on its own answers", "nats per answer"),
+        "apart": _curve(seen, "apart", "Log-prob where written and where learned from", "nats per token apart"),
         "speed": _curve(seen, "pairs_per_s", "Speed", "pairs per second"),
         "log": part("round_parts.html", "log")(seen),
     }
