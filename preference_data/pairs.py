@@ -154,7 +154,7 @@ def _pair(contest: Contest, outcome: Outcome, split: Split) -> Pair:
         rejected=outcome.rejected,
         weight=outcome.weight,
         strength=outcome.strength,
-        judgements=tuple(sorted({vote.judgement for vote in contest.votes})),
+        judgements=tuple(sorted({key for vote in contest.votes for key in (vote.judgement, vote.also) if key})),
         slices=_slices(contest.ballots, outcome.chosen),
         split=split,
     )

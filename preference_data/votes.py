@@ -42,6 +42,8 @@ class Vote(NamedTuple):
     weight: float
     strength: int | None
     judgement: str
+    also: str = ""
+    """A second judgement that the vote follows from, where one alone says nothing."""
 
 
 class Outcome(NamedTuple):
@@ -93,7 +95,7 @@ def votes_of(comparison: Comparison, judgement: Judgement) -> tuple[list[Vote], 
 def votes_of_thumbs(given: Sequence[tuple[Comparison, Judgement]]) -> list[Vote]:
     """What one person's thumbs on answers to one prompt say of these against each other; nothing where all are alike.
 
-    Each answer that is good beats each that is bad, as in a ranking of all of them; both judgements say so.
+    Each answer that is good beats each that is bad, as in a ranking of all of them; a vote follows from two judgements.
     """
     sides: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
     for comparison, judgement in given:
@@ -102,11 +104,10 @@ def votes_of_thumbs(given: Sequence[tuple[Comparison, Judgement]]) -> list[Vote]
     bad, good = sides
     weight = 1 / max(1, len(good) + len(bad) - 1)
     return [
-        Vote(better, worse, weight, None, key)
+        Vote(better, worse, weight, None, liked, disliked)
         for better, liked in good
         for worse, disliked in bad
         if better.strip() != worse.strip()
-        for key in (liked, disliked)
     ]
 
 

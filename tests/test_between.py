@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -12,6 +13,7 @@ from workbench import assembly
 from workbench.between import measure_between
 from workbench.cli import app
 from workbench.errors import ConfigError
+from workbench.models.load import load_full
 from workbench.policies.lineage import points_between
 from workbench.reports.figures import line
 from workbench.tasks import MergeJob
@@ -54,6 +56,22 @@ def test_a_mixture_has_its_share_of_both_weights(two_rounds, tmp_path):
         assert (weights - (0.25 * child[name] + 0.75 * parent[name])).abs().max() < 1e-6
     for name, weights in load_file(f"{base.path}/model.safetensors").items():
         assert (original[name] == weights).all()
+
+
+def test_tied_weights_are_mixed_once(two_rounds, tmp_path):
+    base = two_rounds.registry.ref(two_rounds.registry.resolve("base"))
+    moved = load_full(base.path)
+    assert moved.get_input_embeddings().weight is moved.get_output_embeddings().weight
+    with torch.no_grad():
+        for parameter in moved.parameters():
+            parameter.add_(1.0)
+    moved.save_pretrained(tmp_path / "moved")
+    (tmp_path / "mixed").mkdir()
+    other = base._replace(digest="f" * 64, path=str(tmp_path / "moved"))
+    assembly.merge(MergeJob(other, str(tmp_path / "mixed"), settings().numerics, None, base, 0.25), lambda _: False)
+    mixed, start = load_file(tmp_path / "mixed" / "model.safetensors"), load_file(f"{base.path}/model.safetensors")
+    for name, weights in mixed.items():
+        assert torch.allclose(weights, start[name].float() + 0.25, atol=1e-5), name
 
 
 def test_what_lies_between_is_measured_once_and_drawn(two_rounds):

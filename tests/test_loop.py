@@ -14,12 +14,13 @@ from preference_data.store import Entry
 from tests.rounds_kit import WORDS, entries
 from tests.tiny_model import build_tiny_model
 from workbench.cli import app
-from workbench.config import LoopSettings, NumericsSettings
+from workbench.config import LoopSettings, NumericsSettings, ProxySettings
 from workbench.errors import ConfigError, JournalError
 from workbench.judging import PEOPLE, by_rule, of_source, who_judges
 from workbench.looping import Stage, run_loop
 from workbench.reward_models import RewardModels, loaded
 from workbench.rewards import Said
+from workbench.routing import route
 from workbench.workspace import Workspace
 
 ROUND = {
@@ -118,6 +119,10 @@ def test_a_proxy_spares_judgements_and_its_own_are_not_foreseen(ws, prompts):
     by = [e.judgements[-1].annotator for e in entries]
     assert set(by) == {"reward:rule:short", "simulated:short"}
     assert turn.spared == pytest.approx(by.count("reward:rule:short") / len(by))
+    # Policy and judgements are compared on the random share alone.
+    control = route([e.comparison for e in entries], [0.0] * len(entries), {}, ProxySettings(control=0.3)).control
+    assert 0 < sum(e.comparison.key in control for e in entries) < len(entries)
+    assert not any(e.judgements[-1].annotator.startswith("reward") for e in entries if e.comparison.key in control)
     # The rule errs nowhere, so the proxy is right on the control, sure or not.
     assert turn.proxy_right == turn.chance_right == 1.0
     assert all(len(e.judgements) == 1 for e in entries)

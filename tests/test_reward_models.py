@@ -21,7 +21,7 @@ from workbench import assembly
 from workbench.cli import app
 from workbench.config import NumericsSettings, RewardModelSettings
 from workbench.drift.metrics import accuracy, series
-from workbench.errors import ConfigError, PolicyError, RewardError
+from workbench.errors import ConfigError, PolicyError
 from workbench.failpoints import VARIABLE
 from workbench.maths.reward_losses import bradley_terry, off_centre
 from workbench.models.reward_model import HEAD_FILE, RewardModel
@@ -201,19 +201,25 @@ def test_a_round_climbs_a_reward_model_named_by_its_digest(trained):
     assert planned.digest == trained.round(trained.plan(exact)).digest
     outcome = planned.run(where="here", promote=False)
     assert outcome.child.digest
+    both = online | {
+        "rewards": [{"by": "model:latest"}],
+        "guard": {"by": f"model:{RewardModels(trained).entries()[-1].name}"},
+    }
+    with pytest.raises(ConfigError, match="trained on as well"):
+        trained.plan(settings(version="polite", parent="base", online=both))
     with pytest.raises(ConfigError, match="0 answer to it"):
         trained.plan(settings(version="polite", parent="base", online=online | {"rewards": [{"by": "model:nobody"}]}))
 
 
 def test_answers_are_rewarded_as_pairs_were_trained_on(trained):
     record = RewardModels(trained).find("july")
-    reward = assembly.reward_of(RewardModels(trained).ref(record), NumericsSettings(), max_length=128)
+    reward = assembly.reward_of(RewardModels(trained).ref(record), NumericsSettings())
     prompt = Prompt.of("tell me about tea moon")
     yes, no, empty = reward([Said(prompt, text, {}, finished=True) for text in ("yes please tea", "no tea", "")])
     assert yes > no
     assert math.isfinite(empty)
-    with pytest.raises(RewardError, match="alone fills"):
-        reward([Said(Prompt.of("tea " * 200), "yes", {}, finished=True)])
+    # Of an answer to a prompt that is too long it reads the beginning.
+    assert math.isfinite(*reward([Said(Prompt.of("tea " * 200), "yes", {}, finished=True)]))
 
 
 def test_nothing_that_is_in_use_is_swept(trained):

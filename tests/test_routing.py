@@ -16,7 +16,7 @@ def comparison(k):
     )
 
 
-def judged(c, first):
+def judged(c, *, first):
     verdict = Verdict.FIRST if first else Verdict.SECOND
     return Entry(c, (Judgement(c.key, "ann", Pairwise(verdict), now()),))
 
@@ -47,11 +47,17 @@ def test_what_it_saves_against_how_often_it_is_right():
     gaps = [9.0 if k % 2 else 0.1 for k in range(1000)]  # sure of every other one, always of the first answer
     routed = route(many, gaps, {c.key: 1.0 for c in many}, ProxySettings(control=0.3))
     # People prefer the first wherever the proxy is sure, and the second elsewhere.
-    found = saved(routed, [judged(c, gap > 1) for c, gap in zip(many, gaps, strict=True)])
+    found = saved(routed, [judged(c, first=gap > 1) for c, gap in zip(many, gaps, strict=True)])
     assert found.share == len(routed.proxy) / 1000 == pytest.approx(0.35, abs=0.04)
     assert found.sure.value == 1.0
     assert found.random.value == pytest.approx(0.5, abs=0.1)
     assert found.random.n == len(routed.control)
+
+
+def test_equal_rewards_prefer_nothing():
+    many = [comparison(k) for k in range(200)]
+    routed = route(many, [0.0] * 200, {}, ProxySettings(control=0.5))
+    assert saved(routed, [judged(c, first=True) for c in many]).random.value is None
 
 
 def test_ties_and_an_empty_control_say_nothing():

@@ -102,10 +102,12 @@ def thumb(text, *, up, flags=()):
 def test_thumbs_of_one_person_rank_what_is_good_before_what_is_bad():
     given = [thumb("a", up=True), thumb("b", up=False), thumb("c", up=True)]
     keys = {c.completions[0].text: j.key for c, j in given}
-    # Of three answers each votes with 1 / 2, and a pair is said by both of its judgements.
-    assert sorted(votes_of_thumbs(given)) == sorted(
-        Vote(better, "b", 0.5, None, keys[who]) for better in ("a", "c") for who in (better, "b")
-    )
+    # Of three answers each votes with 1 / 2, once, as a ranking of them would.
+    assert sorted(votes_of_thumbs(given)) == [
+        Vote(better, "b", 0.5, None, keys[better], keys["b"]) for better in ("a", "c")
+    ]
+    alike = votes_of_thumbs([thumb("a", up=True), thumb("b", up=False)])
+    assert tally([*alike, Vote("b", "a", 1, None, "bob's")]) is None  # one person against another: a contradiction
     assert votes_of_thumbs([thumb("a", up=True), thumb("c", up=True)]) == []
     assert votes_of_thumbs([thumb("a", up=True), thumb(" a ", up=False)]) == []
     assert votes_of_thumbs([thumb("a", up=True), thumb("b", up=False, flags=("trial",))]) == []

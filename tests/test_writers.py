@@ -2,6 +2,7 @@
 
 import json
 import math
+import multiprocessing
 import os
 import signal
 from dataclasses import replace
@@ -166,7 +167,7 @@ def test_more_workers_than_cpus_are_refused(monkeypatch, workers, staleness, nee
         lambda *given: made.append(given) or SimpleNamespace(end=lambda: made.append("ended")),
     )
     job = SimpleNamespace(online=OnlineSettings.model_validate({**ONLINE, "workers": workers, "staleness": staleness}),
-                          numerics=SimpleNamespace(threads=1))  # fmt: skip
+                          numerics=SimpleNamespace(threads=1, device="cpu"))  # fmt: skip
     if needs:
         with (
             pytest.raises(WorkerError, match=f"needs {needs} CPUs, the cluster has 2"),
@@ -178,6 +179,17 @@ def test_more_workers_than_cpus_are_refused(monkeypatch, workers, staleness, nee
         with cluster_writers.writers(None, job) as write:
             assert write
         assert made[-1] == "ended"
+
+
+def test_workers_on_gpus_need_one_each_beside_the_trainers(monkeypatch):
+    monkeypatch.setattr(cluster_writers.ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 1.0})
+    job = SimpleNamespace(online=OnlineSettings.model_validate({**ONLINE, "workers": 1}),
+                          numerics=SimpleNamespace(threads=1, device="cuda"))  # fmt: skip
+    with (
+        pytest.raises(WorkerError, match="needs 2 of them, the trainer's included; the cluster has 1"),
+        cluster_writers.writers(None, job),
+    ):
+        pass
 
 
 @pytest.mark.ray
@@ -235,3 +247,29 @@ def test_a_worker_and_the_trainer_are_killed_and_the_child_is_the_same(model, tm
     assert list(ws.root.rglob("trainer-killed")), "the trainer was not killed"
     assert len(seen) == 3 + 4, "killed in its fourth step, it goes on from the checkpoint after the second"
     assert outcome.child.digest == whole.child.digest
+
+
+def drive(root):
+    """A driver that dies in the third step, and its cluster with it."""
+
+    def die(progress):
+        if progress.step == "optimise" and progress.done == 3 and "answer_tokens" in progress.facts:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    run(Workspace(Path(root)), where="ray", watch=die, staleness=1, workers=1)
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_the_driver_is_killed_and_the_round_goes_on_elsewhere(model, tmp_path):
+    whole, _ = run(workspace(tmp_path / "one", model), staleness=1, workers=1)
+    ws = workspace(tmp_path / "two", model)
+    driver = multiprocessing.get_context("spawn").Process(target=drive, args=(str(ws.root),))
+    driver.start()
+    driver.join(180)
+    assert driver.exitcode == -signal.SIGKILL
+    (begun,) = ws.journal.rounds()
+    assert begun.child is None
+    outcome, seen = run(Workspace(ws.root), staleness=1, workers=1)
+    assert outcome.child.digest == whole.child.digest
+    assert len(seen) < 6, "what was done before is not done again"

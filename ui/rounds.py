@@ -20,9 +20,9 @@ from ui.shown import Lead, form_of, page, part
 from workbench.config import METHODS, GateSettings, RoundSettings, settings_from, values_of
 from workbench.config.written import as_toml
 from workbench.drift.uncertainty import Estimate
-from workbench.errors import ConfigError, WorkbenchError
+from workbench.errors import ConfigError, PolicyError, WorkbenchError
 from workbench.rebasing import settings_of
-from workbench.rejecting import note_rejection, rejections
+from workbench.rejecting import next_champion, note_rejection, rejections
 from workbench.reports.charts import Line, Point, lines
 from workbench.reports.story import criteria
 from workbench.rounds.journal import RoundRecord
@@ -115,16 +115,24 @@ class Rounds:
             case "promote" if record.child:
                 self.file("promote", {"policy": record.child, "reason": reason}, form, by)
             case "reject" if record.child:
-                # What was said is written at once; moving the champion is the runner's.
-                note_rejection(self.inspection.places, record.child, reason=reason, by=by)
-                if _champion(self.inspection) == record.child:
-                    self.file("rollback", {"reason": reason}, form, by)
+                self._reject(record.child, form, reason, by)
             case "rollback":
                 self.file("rollback", {"reason": reason}, form, by)
             case _:
                 raise HTTPException(
                     404, f"{what!r}: a round can be stopped, gone on with, promoted, rejected or rolled back"
                 )
+
+    def _reject(self, policy: str, form: Mapping[str, str], reason: str, by: str) -> None:
+        """Write the rejection down at once; a champion gives way when the runner comes to it."""
+        places = self.inspection.places
+        if _champion(self.inspection) == policy:
+            try:
+                goal = next_champion(places)
+            except PolicyError as error:
+                raise HTTPException(409, str(error)) from error
+            self.file("rollback", {"reason": reason, "policy": goal, "from": policy}, form, by)
+        note_rejection(places, policy, reason=reason, by=by)
 
     def shown(
         self, *, error: str = "", told: Sequence[tuple[str, str]] = (), given: Mapping[str, str] | None = None

@@ -71,7 +71,7 @@ def _act(ws: Workspace, request: Request, where: Where, watch: Watch) -> None:
         case "promote":
             ws.promote(given["policy"], reason=given["reason"], by=request.by)
         case "rollback":
-            ws.rollback(reason=given["reason"], by=request.by, to=given.get("policy"))
+            _roll_back(ws, request)
         case "threshold":
             GateSettings.model_validate(given["gate"])  # kept by the request itself; see `views.asked`
         case "generate":
@@ -82,6 +82,13 @@ def _act(ws: Workspace, request: Request, where: Where, watch: Watch) -> None:
             explain(ws, given["policy"], given["version"], within=given["within"], where=where, watch=watch)
         case _:
             assert_never(request.kind)
+
+
+def _roll_back(ws: Workspace, request: Request) -> None:
+    given, champion = request.payload, ws.registry.resolve("champion")
+    if given.get("from", champion.digest) != champion.digest:
+        raise ConfigError(f"the champion is {champion.name} by now, not the one that was to give way; nothing was done")
+    ws.rollback(reason=given["reason"], by=request.by, to=given.get("policy"))
 
 
 def _settings(ws: Workspace, given: Mapping[str, Any]) -> RoundSettings:

@@ -166,12 +166,12 @@ def average_rewards(models: Sequence[PolicyRef], output: Path) -> None:
     run(models, output)
 
 
-def reward_of(model: PolicyRef, numerics: NumericsSettings, *, max_length: int) -> Reward:
+def reward_of(model: PolicyRef, numerics: NumericsSettings) -> Reward:
     """`workbench.rewards.trained.by_model`."""
     _quiet()
     from workbench.rewards.trained import by_model as run
 
-    return run(model, numerics, max_length=max_length)
+    return run(model, numerics)
 
 
 REWARDS_IN_PROCESS = RewardTools(train=train_reward, items=reward_items)

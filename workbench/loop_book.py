@@ -81,13 +81,13 @@ class Book:
         """Who answers in a turn that was begun."""
         return next((line["policy"] for line in self._lines() if line.get("begun") == number), None)
 
-    def begin(self, number: int, policy: str, proxy: str) -> None:
+    def begin(self, number: int, policy: str, proxy: Mapping[str, Any]) -> None:
         """Settle who answers in a turn and what labels."""
         self._add({"begun": number, "policy": policy, "proxy": proxy})
 
-    def proxy(self, number: int) -> str:
-        """What labels in a turn that was begun; empty for nothing."""
-        return next((line.get("proxy", "") for line in self._lines() if line.get("begun") == number), "")
+    def proxy(self, number: int) -> dict[str, Any]:
+        """What labels in a turn that was begun, as settings; empty for nothing."""
+        return next((line.get("proxy", {}) for line in self._lines() if line.get("begun") == number), {})
 
     def scored(self, number: int) -> dict[str, Any] | None:
         """What was found out before a turn's round, and the round's settings."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from preference_data.asking import ask
 from preference_data.freeze import FreezeRule
@@ -169,7 +169,8 @@ class _OneTurn:
         policy = ws.registry.get(str(book.policy(self._number)))
         source = self._answered(policy, prompts)
         if book.proxy(self._number):
-            self._routed = self._route(source, policy, book.proxy(self._number))
+            proxy = settings_from(book.proxy(self._number), ProxySettings, where=f"{book.file}")
+            self._routed = self._route(source, policy, proxy)
         judged = self._judged(source, machines)
         if judged.waiting:
             return len(judged.waiting)
@@ -181,7 +182,7 @@ class _OneTurn:
             )
         version = self._frozen(source)
         if book.scored(self._number) is None:
-            self._score(book, policy, self._people_said(source), version)
+            self._score(book, policy, self._judged_at_random(source), version)
         scored = book.scored(self._number) or {}
         settings = settings_from(scored["settings"], RoundSettings, where=f"{book.file}")
         outcome = ws.round(ws.plan(settings)).run(where=self._stage.where, watch=self._stage.watch)
@@ -224,41 +225,45 @@ class _OneTurn:
                 f"Turn {self._number}: reward model {before} agreed with {format_estimate(agreed)} of them."
             )
             found = agreed.value
+        if self._name in {record.name for record in RewardModels(ws).entries()}:
+            return found
         wanted = self._settings.reward_model.model_copy(update={"version": version})
         train_reward_model(ws, self._name, wanted, where=self._stage.where, watch=self._stage.watch)
         return found
 
-    def _proxy(self) -> str:
+    def _proxy(self) -> dict[str, Any]:
         """What labels in a turn that begins, by a name that means the same for ever; nothing before there is a reward model."""
         wanted, models = self._settings.proxy, RewardModels(self._ws)
-        if wanted is None or not wanted.by.startswith(MODEL):
-            return wanted.by if wanted else ""
-        name = wanted.by.removeprefix(MODEL)
-        return "" if name == LATEST and not models.entries() else MODEL + models.find(name).digest
+        if wanted is None or (wanted.by == MODEL + LATEST and not models.entries()):
+            return {}
+        if wanted.by.startswith(MODEL):
+            wanted = wanted.model_copy(update={"by": MODEL + models.find(wanted.by.removeprefix(MODEL)).digest})
+        return wanted.model_dump(mode="json")
 
-    def _route(self, source: str, policy: PolicyRecord, proxy: str) -> Routed:
-        """What the proxy is sure of."""
-        ws, settings = self._ws, self._settings.proxy or ProxySettings()
-        pairs = undecided(entry.comparison for entry in of_source(ws.store, source))
-        asked = [e.comparison for e in of_source(ws.store, source) if e.comparison.key in pairs]
-        reward = reward_named(RewardSettings(by=proxy), loaded(ws, self._settings.round.numerics))
+    def _route(self, source: str, policy: PolicyRecord, proxy: ProxySettings) -> Routed:
+        """What the proxy is sure of, among what may be judged."""
+        ws, most = self._ws, self._left()
+        entries = list(of_source(ws.store, source))[: most or None]
+        pairs = undecided(entry.comparison for entry in entries)
+        asked = [e.comparison for e in entries if e.comparison.key in pairs]
+        reward = reward_named(RewardSettings(by=proxy.by), loaded(ws, self._settings.round.numerics))
         found = margins(
             ws, policy, pairs.values(), self._settings.round, where=self._stage.where, watch=self._stage.watch
         )
         by_key = {key: found[pair.key] for key, pair in pairs.items() if pair.key in found}
-        routed = route(asked, gaps(reward, asked), by_key, settings)
+        routed = route(asked, gaps(reward, asked), by_key, proxy)
         self._stage.say(f"Turn {self._number}: the proxy is sure of {len(routed.sure)} of {len(asked)} comparisons and labels "
                         f"{len(routed.proxy)}; {len(routed.control)} drawn at random are judged either way.")  # fmt: skip
-        judged = {entry.comparison.key for entry in of_source(ws.store, source) if entry.judgements}
+        judged = {entry.comparison.key for entry in entries if entry.judgements}
         todo = [c for c in asked if c.key in routed.proxy - judged]
-        for _ in judge_all(ws.store, todo, by_reward(f"reward:{proxy}", reward)):
+        for _ in judge_all(ws.store, todo, by_reward(f"reward:{proxy.by}", reward)):
             self._stage.watch(Progress("judge", len(routed.proxy), len(asked), {}))
         return routed
 
-    def _people_said(self, source: str) -> list[Entry]:
-        """The turn's comparisons without those the proxy labelled: it agrees with itself."""
-        spared = self._routed.proxy if self._routed else frozenset[str]()
-        return [entry for entry in of_source(self._ws.store, source) if entry.comparison.key not in spared]
+    def _judged_at_random(self, source: str) -> list[Entry]:
+        """The turn's comparisons; with a proxy the random share alone, for what it spared and what it left are both chosen."""
+        entries = of_source(self._ws.store, source)
+        return [e for e in entries if self._routed is None or e.comparison.key in self._routed.control]
 
     def _spared(self, source: str) -> tuple[float | None, float | None, float | None]:
         if self._routed is None:

@@ -6,6 +6,7 @@ from preference_data import audit
 from preference_data.database import writing
 from workbench.errors import PolicyError
 from workbench.places import Places
+from workbench.policies.champion import predecessors
 from workbench.policies.registry import PolicyRecord
 
 ACTION = "policy rejected"
@@ -35,9 +36,24 @@ def reject(places: Places, policy: str, *, reason: str, by: str) -> PolicyRecord
     if record.origin == "base":
         raise PolicyError(f"{record.name} is a base, which every policy descends from; reject a policy of a round")
     if registry.resolve("champion").digest == record.digest:
-        registry.rollback(reason=reason, by=by)
+        registry.rollback(reason=reason, by=by, to=next_champion(places))
     note_rejection(places, record.digest, reason=reason, by=by)
     return record
+
+
+def next_champion(places: Places) -> str:
+    """Digest of the last champion before the present one that nobody rejected.
+
+    Raises:
+        PolicyError: there is none.
+    """
+    gone = rejections(places)
+    left = [policy for policy in predecessors(places.registry.history()) if policy not in gone]
+    if not left:
+        raise PolicyError(
+            "no champion before this one that was not rejected as well; promote a policy first, then reject this one"
+        )
+    return left[-1]
 
 
 def note_rejection(places: Places, digest: str, *, reason: str, by: str) -> None:

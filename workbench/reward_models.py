@@ -27,6 +27,8 @@ from workbench.tasks import Item, PolicyRef, Progress
 
 FILE = "reward_models.jsonl"
 LATEST, SHORTEST = "latest", 4
+MEASURED = 1
+"""Grows when reward models are asked otherwise, so that numbers of both ways never meet."""
 MODEL = "model:"
 """How settings name a reward model: by this and its name or digest."""
 
@@ -40,6 +42,7 @@ class RewardRecord(NamedTuple):
         version: digest of the version it was trained on; empty for an average.
         members: digests of those it is the average of.
         plan: identity of its training.
+        numerics: precision it was trained in, and is measured in.
         max_length: tokens it reads at most.
         at: UTC, ISO 8601.
     """
@@ -50,6 +53,7 @@ class RewardRecord(NamedTuple):
     version: str
     members: tuple[str, ...]
     plan: str
+    numerics: dict[str, Any]
     max_length: int
     at: str
 
@@ -158,10 +162,10 @@ def train_reward_model(
     with places.held(f"training reward model {name}"):
         Path(job.scratch).mkdir(parents=True, exist_ok=True)
         made = RewardRecord(name, _published(places, work), base.digest, version.digest, (), plan,
-                            settings.training.max_length, now().isoformat())  # fmt: skip
+                            settings.numerics.model_dump(mode="json"), settings.training.max_length, now().isoformat())  # fmt: skip
         models.add(made)
         shutil.rmtree(job.scratch, ignore_errors=True)
-    measure(places, made, numerics=settings.numerics, where=where, watch=watch)
+    measure(places, made, where=where, watch=watch)
     return made
 
 
@@ -184,7 +188,7 @@ def average_reward_models(
     models.check_free(name)
     made = RewardRecord(
         name, _published(places, lambda output: assembly.average_rewards([models.ref(e) for e in found], output)),
-        found[0].base, "", tuple(e.digest for e in found), plan, min(e.max_length for e in found), now().isoformat(),
+        found[0].base, "", tuple(e.digest for e in found), plan, found[0].numerics, min(e.max_length for e in found), now().isoformat(),
     )  # fmt: skip
     models.add(made)
     measure(places, made, where=where, watch=watch)
@@ -195,7 +199,6 @@ def measure(
     places: Places,
     record: RewardRecord,
     *,
-    numerics: NumericsSettings | None = None,
     where: Where = "auto",
     watch: Watch = silent,
 ) -> None:
@@ -210,7 +213,7 @@ def measure(
     refs = tuple(version_ref(each, places.versions.directory) for each in dict.fromkeys(missing))
     staged = places.objects.stage()
     try:
-        job = RewardItemsJob(RewardModels(places).ref(record), refs, numerics or NumericsSettings(), record.max_length,
+        job = RewardItemsJob(RewardModels(places).ref(record), refs, NumericsSettings.model_validate(record.numerics),
                              str(staged / "items"))  # fmt: skip
         Path(job.output).mkdir()
         with assembly.reward_tools(where) as tools:
@@ -236,7 +239,7 @@ def loaded(places: Places, numerics: NumericsSettings) -> Models:
 
     def find(name: str) -> Reward:
         record = models.find(name)
-        return assembly.reward_of(models.ref(record), numerics, max_length=record.max_length)
+        return assembly.reward_of(models.ref(record), numerics)
 
     return find
 
@@ -245,7 +248,7 @@ def pinned(places: Places, settings: RoundSettings) -> tuple[RoundSettings, tupl
     """Settings whose reward models are named by their digests, so that a plan means the same for ever; and these models.
 
     Raises:
-        ConfigError: there is no such reward model.
+        ConfigError: there is no such reward model, or the guard is one that is trained on.
     """
     online, models = settings.online, RewardModels(places)
     named = [one.by for one in (*online.rewards, *filter(None, [online.guard])) if one.by.startswith(MODEL)]
@@ -257,6 +260,9 @@ def pinned(places: Places, settings: RoundSettings) -> tuple[RoundSettings, tupl
 
     rewards = tuple(one.model_copy(update={"by": exact(one.by)}) for one in online.rewards)
     guard = online.guard and online.guard.model_copy(update={"by": exact(online.guard.by)})
+    if guard and guard.by in {one.by for one in rewards}:
+        raise ConfigError(f"online.guard: {online.guard and online.guard.by} is {guard.by[:18]}, which is trained on as well, so it "
+                          "cannot tell; name another reward model")  # fmt: skip
     exactly = online.model_copy(update={"rewards": rewards, "guard": guard})
     used = {exact(by): models.ref(models.find(by.removeprefix(MODEL))) for by in named}
     return settings.model_copy(update={"online": exactly}), tuple(used[by] for by in sorted(used))
@@ -281,7 +287,8 @@ def _plan(settings: RewardModelSettings, version: str, base: PolicyRecord) -> st
 
 
 def _condition(record: RewardRecord) -> str:
-    return digest(["reward", record.max_length])[:16]
+    how = [record.numerics[name] for name in ("dtype", "base", "device")]
+    return digest(["reward", MEASURED, *how, record.max_length])[:16]
 
 
 def _published(places: Places, work: Callable[[Path], None]) -> str:

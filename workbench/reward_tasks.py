@@ -45,7 +45,6 @@ class RewardItemsJob:
     model: PolicyRef
     versions: tuple[VersionRef, ...]
     numerics: NumericsSettings
-    max_length: int
     output: str
 
 

@@ -21,12 +21,14 @@ class Routed(NamedTuple):
         proxy: those the proxy labels.
         control: those drawn at random that are judged by whoever judges, sure or not.
         first: those whose first answer the proxy prefers.
+        second: those whose second answer it prefers.
         sure: those the proxy is sure of.
     """
 
     proxy: frozenset[str]
     control: frozenset[str]
     first: frozenset[str]
+    second: frozenset[str]
     sure: frozenset[str]
 
 
@@ -62,8 +64,10 @@ def route(
         for c, gap in zip(comparisons, gaps, strict=True)
         if abs(gap) >= least and (not settings.agreeing or gap * margins.get(c.key, 0.0) > 0)
     )
-    first = frozenset(c.key for c, gap in zip(comparisons, gaps, strict=True) if gap > 0)
-    return Routed(sure - control, control, first, sure)
+    first, second = (
+        frozenset(c.key for c, gap in zip(comparisons, gaps, strict=True) if side * gap > 0) for side in (1, -1)
+    )
+    return Routed(sure - control, control, first, second, sure)
 
 
 def saved(routed: Routed, entries: Sequence[Entry]) -> Saved:
@@ -76,7 +80,7 @@ def saved(routed: Routed, entries: Sequence[Entry]) -> Saved:
     right = {
         e.comparison.key: (said == Verdict.FIRST) == (e.comparison.key in routed.first)
         for e in entries
-        if e.comparison.key in routed.control and (said := _decided(e)) is not None
+        if e.comparison.key in routed.control & (routed.first | routed.second) and (said := _decided(e)) is not None
     }
     among = [hit for key, hit in right.items() if key in routed.sure]
     return Saved(len(routed.proxy) / len(entries) if entries else 0.0, _share(among), _share(list(right.values())))

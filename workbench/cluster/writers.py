@@ -113,7 +113,7 @@ def writers(make: Make, job: TrainJob) -> "Iterator[Write | None]":
     """The workers a job asks for, as long as it trains; None where it asks for none.
 
     Raises:
-        WorkerError: the cluster has too few CPUs for them.
+        WorkerError: the cluster has too few CPUs or GPUs for them.
     """
     count = job.online.workers if job.online.on else 0
     if not count:
@@ -125,6 +125,11 @@ def writers(make: Make, job: TrainJob) -> "Iterator[Write | None]":
         raise WorkerError(
             f"online.workers = {count} with staleness = {job.online.staleness} and {job.numerics.threads} threads each needs {needed} "
             f"CPUs, the cluster has {there}; ask for fewer workers or threads"
+        )
+    if job.numerics.device == "cuda" and (gpus := int(ray.cluster_resources().get("GPU", 0))) < count + 1:
+        raise WorkerError(
+            f"online.workers = {count} on GPUs needs {count + 1} of them, the trainer's included; the cluster has {gpus}; ask for fewer "
+            "workers, or leave workers out"
         )
     pool = Writers(make, job, count)
     try:

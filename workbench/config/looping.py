@@ -46,6 +46,16 @@ class JudgeSettings(Settings):
             raise ValueError(f"by = {by!r}: expected {JUDGES}")
         return by
 
+    @model_validator(mode="after")
+    def _one_model(self) -> Self:
+        for given in (self.by, self.receipt):
+            if given.endswith("model:latest"):
+                raise ValueError(
+                    f"{given!r}: the latest reward model changes while labels keep the name of who gave them; name one, such as "
+                    "model:july"
+                )
+        return self
+
 
 class ProxySettings(Settings):
     """What labels the comparisons it is sure of, so that people are asked only about the rest."""

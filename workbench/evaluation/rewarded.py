@@ -17,14 +17,16 @@ def reward_items(job: RewardItemsJob, report: Report) -> None:
     model = RewardModel(job.model, job.numerics)
     found: list[Item] = []
     for done, version in enumerate(job.versions, start=1):
-        found += _of_version(model, Path(version.path), job.max_length)
+        found += _of_version(model, Path(version.path))
         report(Progress("rewards", done, len(job.versions), {}))
     write_items(Path(job.output), found)
 
 
-def _of_version(model: RewardModel, path: Path, max_length: int) -> Iterator[Item]:
+def _of_version(model: RewardModel, path: Path) -> Iterator[Item]:
     version = load_version(path)
-    pairs = [(p, e) for p in version.pairs("test") if (e := encode_pair(model.tokenizer, p, max_length=max_length))]
+    pairs = [
+        (p, e) for p in version.pairs("test") if (e := encode_pair(model.tokenizer, p, max_length=model.max_length))
+    ]
     rewards = model([side for _, encoded in pairs for side in encoded])
     for k, (pair, _) in enumerate(pairs):
         slices = {**pair.slices, "answer": answer_slice(pair.chosen)}

@@ -53,8 +53,8 @@ def merge(job: MergeJob) -> None:
     model = _whole(job.policy)
     with torch.no_grad():
         if job.start:
-            start = _whole(job.start).state_dict()
-            for name, tensor in model.state_dict().items():
+            start = dict(_whole(job.start).named_parameters())
+            for name, tensor in model.named_parameters():  # tied weights once
                 tensor.copy_(between(start[name], tensor, 1 - job.share))
         if job.rounded == "bf16":
             model.to(torch.bfloat16)

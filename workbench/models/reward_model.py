@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -64,6 +65,9 @@ class RewardModel:
         numerics: precision and threads.
         batch_size: answers of one forward pass.
 
+    Attributes:
+        max_length: tokens of prompt and answer that it was trained to read.
+
     Raises:
         PolicyError: the folder has no head, or no adapter that fits the base.
     """
@@ -75,7 +79,7 @@ class RewardModel:
         self._ref, self._numerics, self._size = ref, numerics, batch_size
         self._family = family_of(ref, numerics)
         self.tokenizer = self._family.tokenizer
-        weight = load_file(file)["weight"]
+        weight, self.max_length = _read_head(file)
         self._head = RewardHead(len(weight))
         self._head.load_state_dict({"weight": weight})
 
@@ -89,6 +93,20 @@ class RewardModel:
                 for i, value in zip(batch, head(ends(model, rows)).tolist(), strict=True):
                     found[i] = value
         return found
+
+
+def save_head(head: RewardHead, folder: Path, *, max_length: int) -> None:
+    """Write a head, and how many tokens its model reads."""
+    _write_head(head.weight.detach().cpu().contiguous(), folder / HEAD_FILE, max_length)
+
+
+def _write_head(weight: Tensor, file: Path, max_length: int) -> None:
+    save_file({"weight": weight}, file, {"max_length": str(max_length)})
+
+
+def _read_head(file: Path) -> tuple[Tensor, int]:
+    with safe_open(file, framework="pt") as opened:
+        return opened.get_tensor("weight"), int((opened.metadata() or {})["max_length"])
 
 
 def average(models: Sequence[PolicyRef], output: Path) -> None:
@@ -120,5 +138,5 @@ def average(models: Sequence[PolicyRef], output: Path) -> None:
     )
     grown = configs[0] | {"r": count * configs[0]["r"], "lora_alpha": count * configs[0]["lora_alpha"]}
     (output / ADAPTER_CONFIG).write_text(json.dumps(grown, sort_keys=True, indent=2) + "\n", encoding="utf-8")
-    heads = [load_file(folder / HEAD_FILE)["weight"] for folder in folders]
-    save_file({"weight": torch.stack(heads).mean(0)}, output / HEAD_FILE)
+    heads = [_read_head(folder / HEAD_FILE) for folder in folders]
+    _write_head(torch.stack([w for w, _ in heads]).mean(0), output / HEAD_FILE, min(length for _, length in heads))

@@ -50,10 +50,17 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, pair: Pair, *, max_length: i
     return EncodedPair(*(Encoded(prompt, tuple(whole[border:max_length])) for whole in wholes))
 
 
-def encode_answer(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, text: str, *, max_length: int) -> Encoded | None:
-    """One answer, as `encode_pair` encodes each of two; None where the prompt alone fills `max_length`."""
-    both = encode_pair(tokenizer, Pair(prompt, text, text, 1.0, None, (), {}, "train"), max_length=max_length)
-    return both.chosen if both else None
+FEWEST_READ = 16
+
+
+def encode_answer(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, text: str, *, max_length: int) -> Encoded:
+    """One answer, as `encode_pair` encodes each of two; of an answer to a prompt that fills `max_length`, `FEWEST_READ` tokens."""
+    pair = Pair(prompt, text, text, 1.0, None, (), {}, "train")
+    both = encode_pair(tokenizer, pair, max_length=max_length)
+    if both is None:
+        both = encode_pair(tokenizer, pair, max_length=len(prompt_ids(tokenizer, prompt)) + FEWEST_READ)
+    assert both is not None  # the prompt is shorter than that
+    return both.chosen
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> Encoded:

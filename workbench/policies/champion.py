@@ -71,7 +71,12 @@ def move(
 
 
 def predecessor(history: Sequence[Move]) -> str | None:
-    """The champion before the present one; what was rolled back from does not count.
+    """The champion before the present one; what was rolled back from does not count."""
+    return ([None, *predecessors(history)])[-1]
+
+
+def predecessors(history: Sequence[Move]) -> list[str]:
+    """The champions before the present one, oldest first.
 
     A promotion puts a policy on a stack, a rollback takes off everything above its goal.
     """
@@ -82,7 +87,7 @@ def predecessor(history: Sequence[Move]) -> str | None:
                 stack.pop()
         elif stack[-1:] != [step.new]:
             stack.append(step.new)
-    return stack[-2] if len(stack) > 1 else None
+    return stack[:-1]
 
 
 def _short(digest: str | None) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PrinterCallback
 
@@ -17,7 +17,7 @@ from workbench.maths.reward_losses import bradley_terry, off_centre
 from workbench.models.forward import Layout, Rows, collate
 from workbench.models.load import load_tokenizer, save_adapter, trainable
 from workbench.models.numerics import apply_numerics, give_back_memory, hold_in_half
-from workbench.models.reward_model import HEAD_FILE, RewardHead, ends, head_for
+from workbench.models.reward_model import HEAD_FILE, RewardHead, ends, head_for, save_head
 from workbench.models.sharing import layout_of
 from workbench.models.tokens import Encoded, encode_pair, pad_id
 from workbench.reward_tasks import RewardJob
@@ -60,10 +60,10 @@ def train_reward_model(job: RewardJob, report: Report) -> None:
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         trainer.head, trainer.centre, trainer.pairs = head, job.settings.centre, collator
-        train_to_end(trainer, job, [CarriedHead(head)], report)
+        train_to_end(trainer, job, [CarriedHead(head, job.training.max_length)], report)
         require_finite_weights(model)
         save_adapter(model, Path(job.output))
-        _save_head(head, Path(job.output))
+        save_head(head, Path(job.output), max_length=job.training.max_length)
         del trainer, model
     give_back_memory()
 
@@ -106,23 +106,19 @@ class RewardCollator(PairCollator):
 class CarriedHead:
     """The head, which a checkpoint of the adapter does not hold."""
 
-    def __init__(self, head: RewardHead) -> None:
-        self._head = head
+    def __init__(self, head: RewardHead, max_length: int) -> None:
+        self._head, self._max_length = head, max_length
 
     def after_step(self) -> None:
         """Nothing: the optimizer moves it."""
 
     def save(self, folder: Path) -> None:
         """Write it into a checkpoint."""
-        _save_head(self._head, folder)
+        save_head(self._head, folder, max_length=self._max_length)
 
     def load(self, folder: Path) -> None:
         """Go on from a checkpoint."""
         self._head.load_state_dict(load_file(folder / HEAD_FILE, device=str(self._head.weight.device)))
-
-
-def _save_head(head: RewardHead, folder: Path) -> None:
-    save_file({"weight": head.weight.detach().cpu().contiguous()}, folder / HEAD_FILE)
 
 
 def _rows(pairs: Sequence[Pair], tokenizer: Any, job: RewardJob) -> list[dict[str, Any]]:

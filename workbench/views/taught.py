@@ -15,11 +15,11 @@ SHORTEST = 8
 
 
 class Use(NamedTuple):
-    """A version that has a pair made of a judgement.
+    """A pair that a version made of a judgement; one on more than two answers makes several.
 
     Attributes:
         version: its name.
-        rounds: that were planned on the version, oldest first; a pair that is not for training was not trained on.
+        rounds: that ended with a policy on the version, oldest first; a pair that is not for training was not trained on.
     """
 
     version: str
@@ -38,15 +38,15 @@ def uses_of(places: Places, judgement: str) -> tuple[Use, ...]:
         return ()
     on: dict[str, list[RoundRecord]] = {}
     for record in places.journal.rounds():
-        on.setdefault(json.loads(record.plan)["version"], []).append(record)
+        if record.child:
+            on.setdefault(json.loads(record.plan)["version"], []).append(record)
     found: list[Use] = []
     for entry in places.versions.entries():
         try:
             behind = read_judgements(places.versions.directory / entry.digest / PAIRS_FILE)
-            at = next((k for k, keys in enumerate(behind) if any(key.startswith(judgement) for key in keys)), None)
-            if at is not None:
-                pair = places.versions.find(entry.digest).pairs()[at]
-                found.append(Use(entry.name, pair, tuple(on.get(entry.digest, ()))))
+            at = [k for k, keys in enumerate(behind) if any(key.startswith(judgement) for key in keys)]
+            pairs = places.versions.find(entry.digest).pairs() if at else []
+            found += [Use(entry.name, pairs[k], tuple(on.get(entry.digest, ()))) for k in at]
         except VersionError:  # gone from the disk: what else has the judgement is still told
             continue
     return tuple(found)

@@ -59,7 +59,7 @@ def _is_old(pair: Pair) -> bool:
 def _models_of(job: TrainJob) -> Models:
     """The job's reward models, each loaded when it is asked for."""
     known = {ref.digest: ref for ref in job.reward_models}
-    return lambda digest: by_model(known[digest], job.numerics, max_length=job.training.max_length)
+    return lambda digest: by_model(known[digest], job.numerics)
 
 
 def fresh_answers(job: TrainJob, model: Any) -> Fresh:
