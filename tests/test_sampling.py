@@ -96,19 +96,19 @@ def test_the_nucleus_by_hand():
     # their 0.8 the first 0.5 are token 1's, so below 0.625 it is token 1
     scores = torch.tensor([[0.05, 0.5, 0.15, 0.3]]).log().repeat(4, 1)
     chance = torch.tensor([0.0, 0.62, 0.63, 0.999])
-    assert draw(scores, chance, temperature=1.0, top_p=0.6).tolist() == [1, 1, 3, 3]
-    assert draw(scores, chance, temperature=1.0, top_p=0.1).tolist() == [1, 1, 1, 1]
+    assert draw(scores, chance, temperature=1.0, top_p=0.6)[0].tolist() == [1, 1, 3, 3]
+    assert draw(scores, chance, temperature=1.0, top_p=0.1)[0].tolist() == [1, 1, 1, 1]
     # all tokens in order: their chances end at 0.05, 0.55, 0.7 and 1
-    assert draw(scores, torch.tensor([0.04, 0.06, 0.56, 0.71]), temperature=1.0, top_p=1.0).tolist() == [0, 1, 2, 3]
+    assert draw(scores, torch.tensor([0.04, 0.06, 0.56, 0.71]), temperature=1.0, top_p=1.0)[0].tolist() == [0, 1, 2, 3]
     # at half the temperature chances are squared: 0.0025, 0.25, 0.0225, 0.09 of 0.365, ending at 0.007, 0.692, 0.753
-    assert draw(scores, torch.tensor([0.006, 0.69, 0.75, 0.76]), temperature=0.5, top_p=1.0).tolist() == [0, 1, 2, 3]
-    assert draw(scores, chance, temperature=0.0, top_p=1.0).tolist() == [1, 1, 1, 1]
+    assert draw(scores, torch.tensor([0.006, 0.69, 0.75, 0.76]), temperature=0.5, top_p=1.0)[0].tolist() == [0, 1, 2, 3]
+    assert draw(scores, chance, temperature=0.0, top_p=1.0)[0].tolist() == [1, 1, 1, 1]
 
 
 def test_draws_follow_the_probabilities():
     generator = torch.Generator().manual_seed(0)
     n, p = 20_000, torch.tensor([0.1, 0.2, 0.7])
-    drawn = draw(p.log().repeat(n, 1), torch.rand(n, generator=generator), temperature=1.0, top_p=1.0)
+    drawn, _ = draw(p.log().repeat(n, 1), torch.rand(n, generator=generator), temperature=1.0, top_p=1.0)
     # five standard errors of a share of 0.2 to 0.7 among 20,000 are 0.017
     assert torch.allclose(drawn.bincount() / n, p, atol=0.017)
 
@@ -225,6 +225,6 @@ def test_no_piece_ends_inside_a_character(tiny, monkeypatch):
         def decode(self, ids, **_):
             return bytes(ids).decode("utf-8", "replace")
 
-    monkeypatch.setattr("workbench.models.growing.Growing.steps", lambda *_: ([(0, byte)] for byte in "ä€x".encode()))
+    monkeypatch.setattr(sampling, "_grow", lambda *_, **__: ([(0, byte, 0.0)] for byte in "ä€x".encode()))
     how = Sampling(max_new_tokens=6, temperature=0, top_p=1.0, batch_size=1, seed=0)
     assert list(stream(tiny[0], Bytes(), Prompt.of("tell"), how)) == ["ä", "€", "x"]
