@@ -77,7 +77,7 @@ def test_tied_weights_are_mixed_once(two_rounds, tmp_path):
 def test_what_lies_between_is_measured_once_and_drawn(two_rounds):
     empty = drawn(two_rounds)
     assert empty.drawn is None
-    assert "--between 0.25,0.5,0.75" in empty.why
+    assert f"evaluate {two_rounds.registry.resolve('champion').name} --between 0.25,0.5,0.75" in empty.why
 
     result = CliRunner().invoke(
         app, ["evaluate", "champion", "--between", "0.5", "--json", "-w", str(two_rounds.root)], catch_exceptions=False

@@ -179,7 +179,7 @@ def line(view: Overview) -> Figure:
         keys += [*held, *cost]
     note = f"Weights on the line from {called(parent)} to {called(policy)}: mean accuracy on all versions against mean tax."
     drawn = spots(given, title=title, units=("tax in points", "accuracy"))
-    missing = f"Not measured. `workbench evaluate {called(policy)} --between 0.25,0.5,0.75` measures it."
+    missing = f"Not measured. `workbench evaluate {policy.name} --between 0.25,0.5,0.75` measures it."
     return Figure("between", title, note, drawn, missing, tuple(keys))
 
 
