@@ -38,9 +38,10 @@ _OPEN = """k => new Promise((done, fail) => {
   rows.replaceChildren();
   watch.observe(rows, { childList: true, subtree: true });
   setTimeout(() => fail(new Error('no rows within 20 s')), 20000);
-  document.querySelectorAll('#matrix tbody td:not(.bare)')[k].click();
+  [...document.querySelectorAll('#matrix tbody td')].filter(cell => cell.textContent.trim())[k].click();
 })"""
 """Opens the rows of a cell that has a number."""
+_MEASURED = "[...document.querySelectorAll('#matrix tbody td')].filter(cell => cell.textContent.trim()).length"
 _WATCH = """() => {
   window.mounted = {};
   for (const place of document.querySelectorAll('[data-part]')) {
@@ -117,7 +118,7 @@ def _visit(tab: Any, world: DashboardWorld) -> float:
 
 def _cells(tab: Any, count: int) -> list[float]:
     rng = random.Random(0)
-    there = tab.evaluate("document.querySelectorAll('#matrix tbody td:not(.bare)').length")
+    there = tab.evaluate(_MEASURED)
     return [tab.evaluate(_OPEN, rng.randrange(there)) for _ in range(count)]
 
 
