@@ -181,3 +181,11 @@ def test_without_people_an_ai_may_not_label(tmp_path):
     judge = ai_judge("ai:m", answering("A", "B")[0], guideline="")
     with pytest.raises(JudgeError, match="have people judge some first"):
         require_trust(store, JudgeSettings(by="ai:http://127.0.0.1:9#m"), judge)
+
+
+@pytest.mark.parametrize(
+    "values", [{"by": "reward:model:latest"}, {"by": "ai:http://127.0.0.1:9#m", "receipt": "model:latest"}]
+)
+def test_a_judge_is_named_after_one_reward_model_not_after_whatever_is_newest(values):
+    with pytest.raises(ValueError, match="the latest reward model changes"):
+        JudgeSettings.model_validate(values)
