@@ -74,7 +74,7 @@ def test_tied_weights_are_mixed_once(two_rounds, tmp_path):
         assert torch.allclose(weights, start[name].float() + 0.25, atol=1e-5), name
 
 
-def test_what_lies_between_is_measured_once_and_drawn(two_rounds):
+def test_what_lies_between_is_measured_once_and_drawn(two_rounds, monkeypatch):
     empty = drawn(two_rounds)
     assert empty.drawn is None
     assert f"evaluate {two_rounds.registry.resolve('champion').name} --between 0.25,0.5,0.75" in empty.why
@@ -96,6 +96,7 @@ def test_what_lies_between_is_measured_once_and_drawn(two_rounds):
     assert {policy for policy, _, _ in figure.numbers} == {champion.parent, name, champion.digest}
 
     again = Workspace(two_rounds.root)
+    monkeypatch.setattr(assembly, "IN_PROCESS", None)  # nothing is merged or asked again
     measure_between(again, "champion", [0.5], where="here")
     assert again.ledger.suites(name) == measured
 

@@ -223,9 +223,14 @@ def test_answers_are_rewarded_as_pairs_were_trained_on(trained):
 
 
 def test_nothing_that_is_in_use_is_swept(trained):
+    unused = trained.objects.stage()
+    (unused / "x").write_text("nobody refers to it")
+    gone = trained.objects.publish(unused)
     trained.gc(older_than_s=0)
+    assert not trained.objects.path(gone).exists()
     for record in RewardModels(trained).entries():
         trained.objects.verify(record.digest)
+        assert (trained.objects.path(record.digest) / HEAD_FILE).is_file()
 
 
 def test_a_policy_is_no_reward_model_and_damage_is_told(trained, tmp_path):

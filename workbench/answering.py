@@ -10,7 +10,7 @@ from preference_data.store import Entry, Store
 from workbench.completions import FILE, SlicedPrompt, comparisons, write_prompts
 from workbench.config import GenerateSettings
 from workbench.rounds.run import Services
-from workbench.tasks import GenerateJob, PolicyRef, Progress, Report, Tools
+from workbench.tasks import GenerateJob, PolicyRef, Tools, reporting
 
 
 class Request(NamedTuple):
@@ -60,7 +60,7 @@ def answer(request: Request, tools: Tools, services: Services, *, store: Store |
             output=str(_made(staged / "answers")),
             **dict(request.settings),
         )
-        tools.generate(job, reporting(services))
+        tools.generate(job, reporting(services.watch))
         if request.output:
             shutil.copyfile(staged / "answers" / FILE, request.output)
         source = f"generated:{plain_name(request.prompts)}"
@@ -74,13 +74,3 @@ def answer(request: Request, tools: Tools, services: Services, *, store: Store |
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
-
-
-def reporting(services: Services) -> Report:
-    """Progress to whoever watches; nothing is ever asked to stop."""
-
-    def report(progress: Progress) -> bool:
-        services.watch(progress)
-        return False
-
-    return report

@@ -5,8 +5,7 @@ They are whole weights mixed (linear mode connectivity, arXiv 1912.05671; averag
 """
 
 import json
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from workbench import assembly
 from workbench.assembly import Where
@@ -20,7 +19,8 @@ from workbench.rebasing import settings_of
 from workbench.rounds.alone import Alone, measurements
 from workbench.rounds.plan import condition_of, measuring_condition
 from workbench.rounds.planning import version_ref
-from workbench.tasks import MergeJob, Progress, Tools
+from workbench.rounds.run import has
+from workbench.tasks import MergeJob, Tools, reporting
 from workbench.views.kept import Numbers
 from workbench.workspace import SELF, Workspace
 
@@ -70,27 +70,18 @@ def _measure(
     lineage = ws.registry.lineage(child.digest)
     plan = ws.plan(settings.model_copy(update={"parent": child.digest, "version": "latest", "anchors": SELF}))
     versions = dict.fromkeys(p.version for p in lineage if p.version)
+    there = {m.suite for m in ws.ledger.suites(name) if m.numerics == measuring_condition(plan)}
+    if {f"retention/{v}" for v in versions} <= there and all(has(there, suite) for suite in plan.evaluation.suites):
+        return
     own, start = ws.registry.ref(child), ws.registry.ref(lineage[-2])
     staged = ws.objects.stage()
     try:
-        job = MergeJob(own, str(_made(staged / "mixed")), plan.numerics, None, start, share)
-        tools.merge(job, _told(watch))
+        (staged / "mixed").mkdir()
+        job = MergeJob(own, str(staged / "mixed"), plan.numerics, None, start, share)
+        tools.merge(job, reporting(watch))
         mixed = own._replace(digest=name, kind="full", path=job.output)
         alone = Alone(plan, tools, ws.services(watch), policy=mixed)
         alone.measure([version_ref(v, ws.versions.directory) for v in versions], {})
     finally:
         ws.objects.discard(staged)
     Numbers(ws.engine, measuring_condition(plan)).keep([lineage[0].digest, name])
-
-
-def _told(watch: Watch) -> Callable[[Progress], bool]:
-    def report(progress: Progress) -> bool:
-        watch(progress)
-        return False
-
-    return report
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder

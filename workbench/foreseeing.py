@@ -7,13 +7,12 @@ from preference_data.records import Comparison, Judgement, Pair, Pairwise, Verdi
 from preference_data.store import Entry
 from preference_data.versions import write_version
 from workbench import assembly
-from workbench.answering import reporting
 from workbench.assembly import Where
 from workbench.config import RoundSettings
 from workbench.places import Places, Watch, silent
 from workbench.policies.registry import PolicyRecord
 from workbench.rewards import Reward, Said
-from workbench.tasks import ScoreJob, VersionRef
+from workbench.tasks import ScoreJob, VersionRef, reporting
 
 
 def foreseen(
@@ -86,7 +85,7 @@ def margins(
             cache=services.cache, output=str(output),
         )  # fmt: skip
         with assembly.tools(where) as tools:
-            tools.score(job, reporting(services))
+            tools.score(job, reporting(services.watch))
         scores = assembly.scores_of(output)
     finally:
         services.objects.discard(staged)

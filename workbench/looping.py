@@ -19,7 +19,15 @@ from preference_data.prompt_file import PromptRow, read_prompts
 from preference_data.reading import plain_name
 from preference_data.store import Entry
 from workbench.assembly import Where
-from workbench.config import JudgeSettings, LoopSettings, ProxySettings, RewardSettings, RoundSettings, settings_from
+from workbench.config import (
+    MODEL,
+    JudgeSettings,
+    LoopSettings,
+    ProxySettings,
+    RewardSettings,
+    RoundSettings,
+    settings_from,
+)
 from workbench.drift.metrics import accuracy as held_out_accuracy
 from workbench.drift.prequential import Change, accuracy, changed
 from workbench.drift.uncertainty import format_estimate
@@ -40,7 +48,7 @@ from workbench.judging import (
 from workbench.loop_book import FOLDER, Book, Turn
 from workbench.places import Watch, silent
 from workbench.policies.registry import PolicyRecord
-from workbench.reward_models import LATEST, MODEL, RewardModels, loaded, pinned, train_reward_model
+from workbench.reward_models import LATEST, RewardModels, loaded, pinned, train_reward_model
 from workbench.rewards import gaps, reward_named
 from workbench.rounds.plan import measuring_condition
 from workbench.routing import Routed, route, saved

@@ -13,7 +13,7 @@ from preference_data.reading import plain_name
 from preference_data.records import digest, now
 from workbench import assembly
 from workbench.assembly import Where
-from workbench.config import NumericsSettings, RewardModelSettings, RoundSettings
+from workbench.config import MODEL, NumericsSettings, RewardModelSettings, RoundSettings
 from workbench.drift.metrics import accuracy, hits, series
 from workbench.drift.uncertainty import Estimate, mean
 from workbench.errors import ConfigError
@@ -23,14 +23,12 @@ from workbench.policies.records import PolicyRecord
 from workbench.reward_tasks import RewardItemsJob, RewardJob
 from workbench.rewards import Models, Reward
 from workbench.rounds.planning import version_ref
-from workbench.tasks import Item, PolicyRef, Progress
+from workbench.tasks import Item, PolicyRef, reporting
 
 FILE = "reward_models.jsonl"
 LATEST, SHORTEST = "latest", 4
 MEASURED = 1
 """Grows when reward models are asked otherwise, so that numbers of both ways never meet."""
-MODEL = "model:"
-"""How settings name a reward model: by this and its name or digest."""
 
 
 class RewardRecord(NamedTuple):
@@ -157,7 +155,7 @@ def train_reward_model(
 
     def work(output: Path) -> None:
         with assembly.reward_tools(where) as tools:
-            tools.train(replace(job, output=str(output)), _told(watch))
+            tools.train(replace(job, output=str(output)), reporting(watch))
 
     with places.held(f"training reward model {name}"):
         Path(job.scratch).mkdir(parents=True, exist_ok=True)
@@ -217,7 +215,7 @@ def measure(
                              str(staged / "items"))  # fmt: skip
         Path(job.output).mkdir()
         with assembly.reward_tools(where) as tools:
-            tools.items(job, _told(watch))
+            tools.items(job, reporting(watch))
         places.ledger.record(record.digest, _condition(record), read_items(Path(job.output)))
     finally:
         places.objects.discard(staged)
@@ -298,11 +296,3 @@ def _published(places: Places, work: Callable[[Path], None]) -> str:
         return places.objects.publish(staged)
     finally:
         places.objects.discard(staged)
-
-
-def _told(watch: Watch) -> Callable[[Progress], bool]:
-    def report(progress: Progress) -> bool:
-        watch(progress)
-        return False
-
-    return report

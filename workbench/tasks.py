@@ -105,6 +105,16 @@ Report = Callable[[Progress], bool]
 """Records progress; answers True where somebody asked the round to stop."""
 
 
+def reporting(watch: Callable[[Progress], None]) -> Report:
+    """Progress to whoever watches; nothing is ever asked to stop."""
+
+    def report(progress: Progress) -> bool:
+        watch(progress)
+        return False
+
+    return report
+
+
 class Part(NamedTuple):
     """Which part of some work: number `number` of `of`, counted from 0."""
 

@@ -20,6 +20,7 @@ policies = typer.Typer(help="List, verify and export policies.")
 app.add_typer(policies, name="policies")
 
 Reason = Annotated[str, typer.Option(help="Why; kept in the champion's history.")]
+By = Annotated[str, typer.Option(help="Who decides; the user of this machine where left out.")]
 
 
 @policies.callback(invoke_without_command=True)
@@ -140,7 +141,7 @@ def promote(
     policy: Annotated[str, typer.Argument(help="A name, digest or round number.")],
     *,
     reason: Reason,
-    by: Annotated[str, typer.Option(help="Who decides; the user of this machine where left out.")] = "",
+    by: By = "",
     workspace: WorkspaceDir = Path(),
     as_json: AsJson = False,
 ) -> None:
@@ -156,7 +157,7 @@ def rollback(
     to: Annotated[
         str | None, typer.Option(help="The policy to go back to; the champion before where left out.")
     ] = None,
-    by: Annotated[str, typer.Option(help="Who decides; the user of this machine where left out.")] = "",
+    by: By = "",
     workspace: WorkspaceDir = Path(),
     as_json: AsJson = False,
 ) -> None:
@@ -170,7 +171,7 @@ def reject(
     policy: Annotated[str, typer.Argument(help="A name, digest or round number.")],
     *,
     reason: Reason,
-    by: Annotated[str, typer.Option(help="Who decides; the user of this machine where left out.")] = "",
+    by: By = "",
     workspace: WorkspaceDir = Path(),
     as_json: AsJson = False,
 ) -> None:

@@ -8,6 +8,8 @@ from pydantic import Field, field_validator, model_validator
 from workbench.config.settings import Settings
 
 REWARDS = "rule:GUIDELINE, code:NAME, model:NAME, or the address of a server (http://… or https://…)"
+MODEL = "model:"
+"""How settings name a reward model: by this and its name or digest."""
 _REWARD = re.compile(r"(rule|code|model):\S+|https?://\S+")
 
 

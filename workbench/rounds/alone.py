@@ -11,7 +11,7 @@ from workbench.drift.uncertainty import Estimate, mean, share
 from workbench.items import read_items
 from workbench.rounds.plan import measuring_condition
 from workbench.rounds.run import Services, has
-from workbench.tasks import EvaluateJob, Plan, PolicyRef, Progress, ScoreJob, Tools, VersionRef
+from workbench.tasks import EvaluateJob, Plan, PolicyRef, ScoreJob, Tools, VersionRef, reporting
 
 ONLY_PARTS = frozenset({"bytes"})
 """Metrics that are a part of another and mean nothing alone."""
@@ -58,7 +58,7 @@ class Alone:
                 max_length=plan.training.max_length,
                 output=str(_made(staged / "items")),
             )
-            self._tools.evaluate(job, self._report)
+            self._tools.evaluate(job, reporting(self._services.watch))
             services.ledger.record(policy.digest, condition, read_items(staged / "items"))
         finally:
             services.objects.discard(staged)
@@ -75,12 +75,8 @@ class Alone:
             cache=self._services.cache,
             output=str(_made(output)),
         )
-        self._tools.score(job, self._report)
+        self._tools.score(job, reporting(self._services.watch))
         return job.output
-
-    def _report(self, progress: Progress) -> bool:
-        self._services.watch(progress)
-        return False
 
 
 def measurements(ledger: Ledger, policy: str, condition: str) -> dict[str, dict[str, Estimate]]:
