@@ -9,13 +9,15 @@ import torch
 
 from tests.tiny_model import build_tiny_model
 from workbench.config import NumericsSettings, TrainingSettings
+from workbench.models import free
+from workbench.models.free import free_memory
 from workbench.models.load import trainable
-from workbench.models.numerics import apply_numerics, hold_in_half
+from workbench.models.numerics import apply_numerics
+from workbench.models.packed import hold_in_half
 from workbench.models.sharing import layout_of
 from workbench.tasks import PolicyRef
-from workbench.training import memory
 from workbench.training.batches import batch_tokens, passes
-from workbench.training.memory import STATES_BYTES, USED, fit, free_memory, kept_of
+from workbench.training.memory import STATES_BYTES, USED, fit, kept_of
 
 
 def row(prompt, chosen, rejected):
@@ -143,11 +145,10 @@ def test_first_all_is_kept_then_recomputed_then_split(parent):
 
 
 def test_the_limit_of_a_control_group_counts(tmp_path, monkeypatch):
-    free = free_memory()
-    assert free > 0
+    assert free_memory() > 0
     for name, text in (("max", "1000000"), ("current", "700000"), ("stat", "anon 500000\ninactive_file 100000\n")):
         (tmp_path / f"memory.{name}").write_text(text)
-    monkeypatch.setattr(memory, "_control_groups", lambda: [tmp_path / "absent", tmp_path])
+    monkeypatch.setattr(free, "_control_groups", lambda: [tmp_path / "absent", tmp_path])
     assert free_memory() == 400_000
     (tmp_path / "memory.max").write_text("max\n")
     assert free_memory() > 400_000

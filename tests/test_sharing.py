@@ -32,7 +32,7 @@ from workbench.models.forward import (
     completion_logps,
 )
 from workbench.models.load import load_full, load_tokenizer, trainable
-from workbench.models.numerics import hold_in_half
+from workbench.models.packed import hold_in_half
 from workbench.models.sharing import layout_of
 from workbench.models.tokens import Encoded, encode_pair
 from workbench.tasks import PolicyRef

@@ -19,7 +19,8 @@ from workbench.bench.speed import base_folder
 from workbench.config import NumericsSettings, TrainingSettings
 from workbench.models.forward import Layout, collate, completion_logps
 from workbench.models.load import Family, save_adapter, trainable
-from workbench.models.numerics import apply_numerics, hold_in_half
+from workbench.models.numerics import apply_numerics
+from workbench.models.packed import hold_in_half
 from workbench.models.sharing import layout_of
 from workbench.models.tokens import Encoded
 from workbench.tasks import PolicyRef

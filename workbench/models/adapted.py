@@ -13,6 +13,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from workbench.models.numerics import product_dtype
+from workbench.models.packed import FrozenLinear, matrix_of
 
 
 def use_one_product(model: Any) -> None:
@@ -31,16 +32,15 @@ class AdaptedLinear(Linear):
         if args or kwargs or name is None or not self._is_plain(name):
             return super().forward(x, *args, **kwargs)
         base: Any = self.base_layer
-        return _Adapted.apply(
-            x, base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
-        )
+        matrix = matrix_of(base, product_dtype(x))
+        return _Adapted.apply(x, matrix, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name])
 
     def _is_plain(self, name: str) -> bool:
         a, b, base = self.lora_A, self.lora_B, self.base_layer
         return (
             name in a
             and not (self.disable_adapters or self.merged or self.fan_in_fan_out or name in self.lora_variant)
-            and type(base) is torch.nn.Linear
+            and type(base) in {torch.nn.Linear, FrozenLinear}
             and not any(parameter.requires_grad for parameter in base.parameters())
             and isinstance(self.lora_dropout[name], torch.nn.Identity)
             and a[name].bias is None
@@ -53,23 +53,22 @@ class _Adapted(Function):
 
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Tensor:
-        """Input, weight, bias, A, B and scale; under autocast products are in its precision."""
-        x, weight, bias, a, b, scale = given
+        """Input, frozen matrix, A, B and scale; under autocast products are in its precision."""
+        x, base, a, b, scale = given
         low = product_dtype(x)
         with torch.autocast(x.device.type, enabled=False):
-            rows, weight, a, scaled = x.to(low).flatten(0, -2), weight.to(low), a.to(low), (b * scale).to(low)
+            rows, a, scaled = x.to(low).flatten(0, -2), a.to(low), (b * scale).to(low)
             inner = rows @ a.t()
-            found = torch.nn.functional.linear(rows, weight, bias if bias is None else bias.to(low))
-            found.addmm_(inner, scaled.t())
-        ctx.save_for_backward(rows, weight, a, scaled, inner)
-        ctx.scale, ctx.given = scale, (x.dtype, b.dtype)
+            found = base.there(rows).addmm_(inner, scaled.t())
+        ctx.save_for_backward(rows, a, scaled, inner)
+        ctx.base, ctx.scale, ctx.given = base, scale, (x.dtype, b.dtype)
         return found.unflatten(0, x.shape[:-1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of input, A and B."""
-        rows, weight, a, scaled, inner = ctx.saved_tensors
+        rows, a, scaled, inner = ctx.saved_tensors
         of_input, of_adapter = ctx.given
         gradient = gradients[0].flatten(0, -2)
         with torch.autocast(rows.device.type, enabled=False):
@@ -78,5 +77,5 @@ class _Adapted(Function):
             d_b = (gradient.t() @ inner).to(of_adapter) * ctx.scale
             d_x = None
             if ctx.needs_input_grad[0]:
-                d_x = (gradient @ weight).addmm_(through, a).to(of_input).unflatten(0, gradients[0].shape[:-1])
-        return d_x, None, None, d_a.to(of_adapter), d_b, None
+                d_x = ctx.base.back(gradient).addmm_(through, a).to(of_input).unflatten(0, gradients[0].shape[:-1])
+        return d_x, None, d_a.to(of_adapter), d_b, None

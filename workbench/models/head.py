@@ -7,18 +7,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from workbench.models.numerics import product_dtype
+from workbench.models.packed import FrozenLinear, matrix_of
 
 CHUNK = 128
 """Positions whose logits are computed at once: 25 MB in float32 at 50,000 words, which a process keeps when freed."""
 
 
-class DirectHead(nn.Linear):
+class DirectHead(FrozenLinear):
     """A LM head whose output is the model's logits as it stands: nothing scales or caps it afterwards."""
 
 
@@ -35,7 +36,7 @@ def token_logps(head: DirectHead, hidden: Tensor, targets: Tensor) -> Tensor:
     """
     way_back = torch.is_grad_enabled()
     if not way_back or not any(parameter.requires_grad for parameter in head.parameters()):
-        return _Frozen.apply(hidden, head.weight, head.bias, targets, way_back)
+        return _Frozen.apply(hidden, matrix_of(head, product_dtype(hidden)), targets, way_back)
     parts = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
     found: Any = [checkpoint(_plain, head, h, t, use_reentrant=False) for h, t in parts]
     return torch.cat(found)
@@ -51,15 +52,14 @@ class _Frozen(Function):
 
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Tensor:
-        """Hidden states, weight, bias, targets, and whether a gradient is wanted; products in autocast's precision."""
-        hidden, weight, bias, targets, wanted = given
+        """Hidden states, the head's matrix, targets, whether a gradient is wanted; products in autocast's precision."""
+        hidden, matrix, targets, wanted = given
         low = product_dtype(hidden)
         found: list[Tensor] = []
         slopes: list[Tensor] = []
         with torch.autocast(hidden.device.type, enabled=False):
-            weight, bias = weight.to(low), bias if bias is None else bias.to(low)
             for h, t in zip(hidden.to(low).split(CHUNK), targets.split(CHUNK), strict=True):
-                logits = F.linear(h, weight, bias)
+                logits = matrix.there(h)
                 shares = logits.softmax(dim=-1, dtype=torch.promote_types(low, torch.float32))
                 # From the likeliest token, whose share is no rounding: the target's may be zero.
                 top, place = logits.max(dim=-1, keepdim=True)
@@ -68,7 +68,7 @@ class _Frozen(Function):
                 if wanted:
                     # One is taken away before rounding: what is left of a likely token's probability is small.
                     shares.scatter_add_(1, t[:, None], shares.new_full((len(t), 1), -1.0))
-                    slopes.append(shares.to(low) @ weight)
+                    slopes.append(matrix.back(shares.to(low)))
         if wanted:
             ctx.save_for_backward(torch.cat(slopes))
             ctx.dtype = hidden.dtype
@@ -79,4 +79,4 @@ class _Frozen(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradient for the hidden states."""
         (slopes,) = ctx.saved_tensors
-        return (slopes * -gradients[0][:, None]).to(ctx.dtype), None, None, None, None
+        return (slopes * -gradients[0][:, None]).to(ctx.dtype), None, None, None

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -17,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from workbench.models.forward import CompletionStates
 from workbench.models.head import CHUNK, DirectHead
 from workbench.models.numerics import product_dtype
+from workbench.models.packed import matrix_of
 
 Direction = Literal["reverse", "forward"]
 """KL(policy || anchor), or KL(anchor || policy)."""
@@ -39,7 +39,8 @@ def kl_to_anchors(
     head, reverse = policy.head, direction == "reverse"
     frozen = not any(p.requires_grad for p in head.parameters())
     if isinstance(head, DirectHead) and frozen:
-        return _Frozen.apply(policy.states, head.weight, head.bias, weights, reverse, torch.is_grad_enabled(), *anchors)
+        matrix = matrix_of(head, product_dtype(policy.states))
+        return _Frozen.apply(policy.states, matrix, weights, reverse, torch.is_grad_enabled(), *anchors)
     parts = zip(policy.states.split(CHUNK), weights.split(CHUNK), *(a.split(CHUNK) for a in anchors), strict=True)
     found: Any = [checkpoint(_plain, head, reverse, *part, use_reentrant=False) for part in parts]
     return torch.cat(found)
@@ -66,18 +67,15 @@ class _Frozen(Function):
 
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Tensor:
-        """States, weight and bias of the head, weights, direction, whether a gradient is wanted, states of anchors."""
-        states, weight, bias, weights, reverse, wanted, *anchors = given
+        """States, the head's matrix, weights, direction, whether a gradient is wanted, states of anchors."""
+        states, matrix, weights, reverse, wanted, *anchors = given
         low = product_dtype(states)
         found: list[Tensor] = []
         slopes: list[Tensor] = []
         with torch.autocast(states.device.type, enabled=False):
-            weight, bias = weight.to(low), bias if bias is None else bias.to(low)
 
             def logs(part: Tensor) -> Tensor:
-                return F.linear(part.to(low), weight, bias).log_softmax(
-                    -1, dtype=torch.promote_types(low, torch.float32)
-                )
+                return matrix.there(part.to(low)).log_softmax(-1, dtype=torch.promote_types(low, torch.float32))
 
             for start in range(0, len(states), CHUNK):
                 chunk = slice(start, start + CHUNK)
@@ -86,7 +84,7 @@ class _Frozen(Function):
                 )
                 found.append(value)
                 if wanted:
-                    slopes.append(slope.to(low) @ weight)
+                    slopes.append(matrix.back(slope.to(low)))
         if wanted:
             ctx.save_for_backward(torch.cat(slopes))
             ctx.dtype, ctx.others = states.dtype, len(given) - 1

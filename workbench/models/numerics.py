@@ -11,7 +11,7 @@ import torch
 from workbench.config import NumericsSettings
 from workbench.errors import ModelError
 
-SCORER_VERSION = "rows-4"
+SCORER_VERSION = "rows-5"
 """Changes whenever the way log-probabilities are computed changes, so that older cached scores are not mixed in."""
 
 LARGEST_KEPT = 2**25
@@ -65,19 +65,6 @@ def require_device(settings: NumericsSettings) -> None:
             "numerics.device = 'cuda', but torch finds no GPU here; install a torch built for CUDA, run where there is "
             "one, or set numerics.device = 'cpu'"
         )
-
-
-def hold_in_half(model: torch.nn.Module) -> None:
-    """Keep the frozen matrices of a model in bfloat16, as autocast would convert them for every product.
-
-    No product changes, and the matrices take half the memory. Weights that are trained, those in four bits, embeddings
-    and norms stay.
-    """
-    for module in model.modules():
-        if not isinstance(module, torch.nn.Linear) or module.weight.requires_grad:
-            continue
-        if module.weight.is_floating_point():
-            module.weight = torch.nn.Parameter(module.weight.to(torch.bfloat16), requires_grad=False)
 
 
 @lru_cache(maxsize=1)

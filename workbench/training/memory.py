@@ -4,12 +4,9 @@ Computing activations again on the way back gives the same bits and costs a forw
 several passes gives the same gradient up to rounding, so it comes second.
 """
 
-import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
 import torch
 
 from workbench.models.forward import Layout, collate, completion_logps
@@ -23,8 +20,6 @@ STATES_BYTES = 12
 
 PROBE_TOKENS = 64, 128
 """Of the prompt and of each of the two answers whose activations are counted, twice."""
-
-CGROUP = Path("/sys/fs/cgroup")
 
 
 class Kept(NamedTuple):
@@ -99,31 +94,3 @@ def _probed(model: Any, layout: Layout, length: int) -> tuple[int, int]:
         loss = completion_logps(model, rows).sum()
     del loss
     return rows.input_ids.numel(), sum(kept.values())
-
-
-def free_memory(device: str = "cpu") -> int:
-    """Bytes this process may still take: of the GPU, the machine, or the control group it is in (Linux, version 2)."""
-    if device != "cpu":
-        return torch.cuda.mem_get_info(device)[0]
-    free: float = psutil.virtual_memory().available
-    for folder in _control_groups():
-        try:
-            limit = (folder / "memory.max").read_text().strip()
-            used = int((folder / "memory.current").read_text())
-            facts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        except (OSError, ValueError):
-            continue
-        if limit != "max":
-            # Pages of files are given back when memory is short.
-            free = min(free, int(limit) - used + int(facts.get("inactive_file", 0)))
-    return max(0, math.floor(free))
-
-
-def _control_groups() -> list[Path]:
-    try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    own = next((line[3:] for line in lines if line.startswith("0::")), "/")
-    inside = CGROUP / own.lstrip("/")
-    return [each for each in (inside, *inside.parents) if each == CGROUP or CGROUP in each.parents]

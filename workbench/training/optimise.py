@@ -17,8 +17,10 @@ from preference_data.versions import load_version
 from workbench.config import BY_BATCH
 from workbench.errors import ConfigError, JournalError, StopRequested, WiringError
 from workbench.maths import PairLogps
+from workbench.models.free import free_memory
 from workbench.models.load import family_of, load_tokenizer, save_adapter, trainable
-from workbench.models.numerics import apply_numerics, give_back_memory, hold_in_half
+from workbench.models.numerics import apply_numerics, give_back_memory
+from workbench.models.packed import hold_in_half
 from workbench.models.score_table import PairScore, read_table
 from workbench.models.sharing import layout_of
 from workbench.models.tokens import pad_id
@@ -39,7 +41,7 @@ from workbench.training.batches import (
 from workbench.training.carried import Carried, MovingReference
 from workbench.training.checkpoints import newest_verified
 from workbench.training.held import carried_by, penalties_of
-from workbench.training.memory import fit, free_memory
+from workbench.training.memory import fit
 from workbench.training.online.asking import fresh_answers
 from workbench.training.online.trainer import OnlineTrainer
 from workbench.training.online.writers import Ahead, Write, own_answers

@@ -15,15 +15,17 @@ from preference_data.versions import load_version
 from workbench.errors import WiringError
 from workbench.maths.reward_losses import bradley_terry, off_centre
 from workbench.models.forward import Layout, Rows, collate
+from workbench.models.free import free_memory
 from workbench.models.load import load_tokenizer, save_adapter, trainable
-from workbench.models.numerics import apply_numerics, give_back_memory, hold_in_half
+from workbench.models.numerics import apply_numerics, give_back_memory
+from workbench.models.packed import hold_in_half
 from workbench.models.reward_model import HEAD_FILE, RewardHead, ends, head_for, save_head
 from workbench.models.sharing import layout_of
 from workbench.models.tokens import Encoded, encode_pair, pad_id
 from workbench.reward_tasks import RewardJob
 from workbench.tasks import Report
 from workbench.training.batches import PairCollator, batch_tokens
-from workbench.training.memory import fit, free_memory
+from workbench.training.memory import fit
 from workbench.training.objective import Parts
 from workbench.training.optimise import config_of, train_to_end
 from workbench.training.trainer import AnchoredDPOTrainer

@@ -24,11 +24,16 @@ class KlProbe:
     """KL(child || parent) on a few fixed answers, exactly over the vocabulary, in nats per token.
 
     A signal for the progress bar; the number that counts is measured after training on the child's own samples.
+
+    Attributes:
+        cost_s: seconds that measuring takes.
     """
 
     def __init__(self, model: Any, rows: Rows, numerics: NumericsSettings) -> None:
         self._model, self._rows, self._numerics = model, rows, numerics
+        began = time.monotonic()
         self._parent = self._logits()
+        self.cost_s = time.monotonic() - began
 
     def measure(self) -> float:
         """Mean over the probe's positions."""
@@ -57,18 +62,20 @@ class Watch(TrainerCallback):
     ) -> None:
         self._report, self._probe, self._carried = report, probe, carried
         self._pairs_per_step, self._plan = pairs_per_step, plan
-        self._started, self._first_step = time.monotonic(), 0
-        self._kl, self._probed, self._probe_s = 0.0, -math.inf, 0.0
+        self._started = self._ended = self._probed = time.monotonic()
+        self._first_step, self._kl = 0, math.nan
         self.stopped = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clock; a resumed run counts its own steps only."""
-        self._started, self._first_step = time.monotonic(), state.global_step
+        self._started = self._ended = self._probed = time.monotonic()
+        self._first_step = state.global_step
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Tell what follows the weights. A place to be killed at, for the tests."""
+        self._ended = time.monotonic()
         for each in self._carried:
             each.after_step()
         failpoint("training.step")
@@ -92,12 +99,12 @@ class Watch(TrainerCallback):
         for name in ("loss", "grad_norm"):
             require_finite(facts.get(name, 0.0), f"{name} at step {state.global_step}")
         self._measure_kl(last=state.global_step == state.max_steps)
-        elapsed = max(time.monotonic() - self._started, 1e-9)
+        elapsed = max(self._ended - self._started, 1e-9)
         steps = state.global_step - self._first_step
         shown = {
             "loss": facts["loss"],
             "accuracy": facts.get("rewards/accuracies", math.nan),
-            "kl_parent": self._kl if self._probe else math.nan,
+            "kl_parent": self._kl,
             "pairs_per_s": steps * self._pairs_per_step / elapsed,
             "eta_s": elapsed / max(steps, 1) * (state.max_steps - state.global_step),
             **{name: facts[name] for name in FRESH if name in facts},
@@ -107,10 +114,10 @@ class Watch(TrainerCallback):
             self.stopped = control.should_save = control.should_training_stop = True
 
     def _measure_kl(self, *, last: bool) -> None:
-        began = time.monotonic()
-        if self._probe and (last or began - self._probed >= self._probe_s / PROBE_SHARE):
+        due = self._probe and time.monotonic() - self._probed >= self._probe.cost_s / PROBE_SHARE
+        if self._probe and (last or due):
             self._kl = self._probe.measure()
-            self._probed, self._probe_s = began, time.monotonic() - began
+            self._probed = time.monotonic()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Seal the checkpoint just written, if its weights are finite."""

@@ -15,7 +15,8 @@ import torch
 from preference_data.records import Prompt
 from workbench.config import NumericsSettings
 from workbench.models.load import load_tokenizer, trainable
-from workbench.models.numerics import apply_numerics, hold_in_half
+from workbench.models.numerics import apply_numerics
+from workbench.models.packed import hold_in_half
 from workbench.models.sampling import Answer, Sampling, sample
 from workbench.models.sharing import layout_of
 from workbench.models.tokens import Encoded

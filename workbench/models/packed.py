@@ -1,0 +1,180 @@
+"""Frozen matrices, laid out once as the CPU multiplies them.
+
+oneDNN, which multiplies bfloat16 on CPUs, copies a matrix into blocks for every product; with few rows that takes longer
+than the product. A frozen matrix can be copied once. No bit of a product changes.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from workbench.models.free import free_memory
+from workbench.models.numerics import product_dtype
+
+ROWS = 1024
+"""Of the products that blocks are chosen for; fewer or more take the same ones."""
+
+
+ROOM = 0.25
+"""Most of the free memory that blocks may take: they come on top of the matrices."""
+
+
+class Matrix(Protocol):
+    """A frozen matrix W, shape (out, in), ready for products in one precision, maybe with a bias."""
+
+    def there(self, rows: Tensor) -> Tensor:
+        """Rows times W^T, plus the bias; of shape (rows, in), to (rows, out)."""
+        ...
+
+    def back(self, rows: Tensor) -> Tensor:
+        """Rows times W; of shape (rows, out), to (rows, in)."""
+        ...
+
+
+class Plain:
+    """A matrix as it lies.
+
+    Args:
+        weight: in the precision of the products.
+        bias: the same, shape (out,).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight, self._bias = weight, bias
+
+    def there(self, rows: Tensor) -> Tensor:
+        """Rows times W^T, plus the bias."""
+        return F.linear(rows, self._weight, self._bias)
+
+    def back(self, rows: Tensor) -> Tensor:
+        """Rows times W."""
+        return rows @ self._weight
+
+
+class Packed:
+    """A matrix in blocks for the way there and, from the first time it is asked for, in others for the way back.
+
+    Args:
+        weight: bfloat16, on a CPU for which `can_pack` holds.
+        bias: shape (out,).
+    """
+
+    dtype = torch.bfloat16
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._bias = None if bias is None else bias.detach().to(self.dtype)
+        self._there, self._back = _in_blocks(weight.detach()), None
+
+    def there(self, rows: Tensor) -> Tensor:
+        """Rows times W^T, plus the bias."""
+        return _times(rows, self._there, self._bias)
+
+    def back(self, rows: Tensor) -> Tensor:
+        """Rows times W."""
+        if self._back is None:
+            self._back = _in_blocks(self.dense().t().contiguous())
+        return _times(rows, self._back, None)
+
+    def dense(self) -> Tensor:
+        """The matrix as it lay, made anew."""
+        return self._there.to_dense()
+
+
+class FrozenLinear(nn.Linear):
+    """A linear layer that is not trained; once `pack` was called its matrix lies in blocks, and nowhere else."""
+
+    packed: Packed | None = None
+
+    def pack(self) -> None:
+        """Lay the matrix out. It is no parameter any more, and `weight` is a copy of it."""
+        self.packed = Packed(self.weight, self.bias)
+        del self.weight
+
+    def __getattr__(self, name: str) -> Any:
+        """Asked for what is not there: so PEFT finds precision and device of a matrix that lies in blocks."""
+        if name == "weight" and self.packed is not None:
+            return self.packed.dense()
+        return super().__getattr__(name)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """The layer's output, in the precision of the product."""
+        if self.packed is None or product_dtype(input) != self.packed.dtype:
+            return super().forward(input)
+        return _Product.apply(input, self.packed)
+
+
+def matrix_of(layer: nn.Linear, dtype: torch.dtype) -> Matrix:
+    """What a frozen layer multiplies by, in a precision."""
+    if isinstance(layer, FrozenLinear) and layer.packed is not None and layer.packed.dtype == dtype:
+        return layer.packed
+    return Plain(layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype))
+
+
+def hold_in_half(model: nn.Module) -> None:
+    """Keep the frozen matrices of a model in bfloat16, as autocast would convert them for every product.
+
+    No product changes, and the matrices take half the memory. Where the machine multiplies them from blocks, and there
+    is room, they are laid out so; again no product changes. Weights that are trained, those in four bits, embeddings
+    and norms stay.
+    """
+    held: list[nn.Linear] = []
+    for module in model.modules():
+        if not isinstance(module, nn.Linear) or module.weight.requires_grad:
+            continue
+        if module.weight.is_floating_point():
+            module.weight = nn.Parameter(module.weight.to(torch.bfloat16), requires_grad=False)
+            held.append(module)
+    if can_pack() and not any(module.weight.is_cuda for module in held):
+        _pack(held)
+
+
+def _pack(layers: Sequence[nn.Linear]) -> None:
+    known = [layer for layer in layers if type(layer) is nn.Linear or isinstance(layer, FrozenLinear)]
+    if 2 * sum(layer.weight.nbytes for layer in known) > ROOM * free_memory():
+        return
+    for layer in known:
+        if not isinstance(layer, FrozenLinear):
+            layer.__class__ = FrozenLinear
+        frozen: Any = layer
+        frozen.pack()
+
+
+def can_pack() -> bool:
+    """Whether this machine multiplies bfloat16 through oneDNN, which is what inductor asks before it packs."""
+    try:
+        return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001
+    except (AttributeError, RuntimeError):
+        return False
+
+
+class _Product(Function):
+    """x W^T + bias, all of it frozen but x."""
+
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        x, matrix = given
+        ctx.matrix, ctx.of_input = matrix, x.dtype
+        with torch.autocast(x.device.type, enabled=False):
+            found = matrix.there(x.to(matrix.dtype).flatten(0, -2))
+        return found.unflatten(0, x.shape[:-1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradient of the input."""
+        with torch.autocast(gradients[0].device.type, enabled=False):
+            d_x = ctx.matrix.back(gradients[0].flatten(0, -2)).to(ctx.of_input)
+        return d_x.unflatten(0, gradients[0].shape[:-1]), None
+
+
+def _in_blocks(weight: Tensor) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)  # noqa: SLF001 - torch has no public name for it
+
+
+def _times(rows: Tensor, blocks: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(rows.contiguous(), blocks, bias, "none", [], "")  # noqa: SLF001
