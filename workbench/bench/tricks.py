@@ -35,6 +35,10 @@ def _own(_: Any) -> int:
     return 0
 
 
+def _never() -> bool:
+    return False
+
+
 LAYOUTS = ("workbench.training.optimise.layout_of", "workbench.models.load.layout_of")
 """In training and where policies are loaded: the proof at a round's end compares the two."""
 
@@ -46,6 +50,8 @@ SWITCHED_OFF: Mapping[str, Mapping[str, Any]] = {
     "adapted layers as one product": {"workbench.models.load.use_one_product": _nothing},
     "log-probabilities from the head directly": {"workbench.models.sharing.use_direct_head": _nothing},
     "frozen matrices held in bfloat16": {"workbench.training.optimise.hold_in_half": _nothing},
+    "frozen matrices in the blocks the CPU multiplies from": {"workbench.models.packed.can_pack": _never},
+    "norms as one function": {"workbench.models.load.use_own_norms": _nothing},
     "keeping freed memory": {"workbench.models.load.keep_freed_memory": _nothing},
 }
 """What is missing, and by what functions are replaced for it."""
