@@ -9,7 +9,7 @@ from tests.tiny_model import build_tiny_model
 from workbench.bench import cells as asked_for
 from workbench.bench import methods
 from workbench.bench.methods_figures import _front, draw
-from workbench.bench.methods_report import compliance, markdown, table
+from workbench.bench.methods_report import behaviour_of, compliance, markdown, table
 from workbench.bench.methods_verdicts import CONTROL, figures_of
 from workbench.bench.stream_versions import DATA, Setting, Sizes, prepare, select_of
 from workbench.bench.streams import STREAMS, Task, stream
@@ -282,6 +282,39 @@ def test_the_table_has_every_method_with_intervals_and_costs(found):
     assert compliance(found)["plain"] == {"g": [1.5, 1.5, 1.5]}
     assert "Replaced" not in text
     assert "Replaced by a later task" in markdown("s", [{**cell, "replaced": ["a"]} for cell in found])
+
+
+def answering(method, seed, kept):
+    """Tasks that are guidelines; scores of eight answers to each task's prompts by policy, the base's all 0.
+
+    The first is kept to by all after its round; the second is learned in the second, until when answers are the base's.
+    """
+    first, second = [[0.0] * 8, [2.0] * 8, kept * 2], [[0.0] * 8, [0.0] * 8, [2.0] * 8]
+    elsewhere = [[0.0] * 8] * 3
+    return lineage(method, seed, 0.0) | {"compliance": {"a": [first, elsewhere], "b": [elsewhere, second]}}
+
+
+def test_answers_are_told_from_the_base_s_prompt_by_prompt(found):
+    assert behaviour_of(found[:3]) is None, "no guideline has a task's name"
+    cells = [answering("plain", seed, [2.0, 0.0, -1.0, 2.0]) for seed in range(3)]
+    runs = behaviour_of(cells)
+    assert runs.hits[0][0].mean(axis=1).tolist() == [0.5, 1.0, (1 + 0.5 + 0 + 1) / 4]
+    assert runs.hits[1][0].mean(axis=1).tolist() == [0.5, 0.5, 1.0]
+    (row,) = table(cells)
+    assert row["answers: forgetting"].startswith("37.5 [")
+    assert row["answers: learned"].startswith("100.0 [")
+    assert "an answer keeps to a task's guideline better" in markdown("s", cells)
+
+
+def test_fresh_answers_are_compared_with_none(found):
+    offline = [answering("plain", seed, [2.0, 0.0, -1.0, 2.0]) for seed in range(3)]
+    online = [answering("plain+online.objective=dpo+online.beta=1", seed, [2.0] * 4) for seed in range(3)]
+    figures = {f.name: f for f in figures_of("s", [*offline, *online])}
+    name = online[0]["method"]
+    assert figures[f"s: forgotten in answers, {name} less offline, upper bound"].note.startswith("-0.38 [")
+    assert f"s: Last in answers, {name} less offline, lower bound" in figures
+    for other in (offline[:2], [cell | {"seed": cell["seed"] + 3} for cell in offline]):
+        assert not any("answers" in f.name for f in figures_of("s", [*other, *online])), "other seeds cannot be paired"
 
 
 def test_copies_for_lineages_side_by_side_are_made_apart(tmp_path):

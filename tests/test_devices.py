@@ -52,7 +52,7 @@ def test_frozen_matrices_in_bfloat16_change_no_score_and_no_adapter(world):
     saved = load_file(Path(world[1].path) / "adapter_model.safetensors")
     with held.using(world[1]) as model:
         found = {n.replace(".weight", ""): p for n, p in model.named_parameters() if "lora_" in n}
-        kinds = {p.dtype for n, p in model.named_parameters() if "_proj.base_layer" in n}
+        kinds = {m.weight.dtype for n, m in model.named_modules() if n.endswith("_proj.base_layer")}
     assert kinds == {torch.bfloat16}
     assert len(found) == len(saved)
     for name, value in saved.items():

@@ -18,7 +18,8 @@ from workbench.config import LoopSettings, NumericsSettings, ProxySettings
 from workbench.errors import ConfigError, JournalError
 from workbench.judging import PEOPLE, by_rule, of_source, who_judges
 from workbench.looping import Stage, run_loop
-from workbench.reward_models import RewardModels, loaded
+from workbench.reward_list import RewardModels
+from workbench.reward_models import loaded
 from workbench.rewards import Said
 from workbench.routing import route
 from workbench.workspace import Workspace

@@ -1,20 +1,18 @@
-"""Frozen matrices in blocks give the same bits, and own norms what the model's give."""
+"""Frozen matrices in blocks give the same bits."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from workbench.models import packed
 from workbench.models.adapted import AdaptedLinear, use_one_product
 from workbench.models.head import DirectHead, token_logps
-from workbench.models.norms import use_own_norms
 from workbench.models.packed import FrozenLinear, can_pack, hold_in_half, matrix_of
 
 needs_blocks = pytest.mark.skipif(not can_pack(), reason="this CPU does not multiply bfloat16 through oneDNN")
-SMALL = {"vocab_size": 50, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
-         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6}  # fmt: skip
 
 
 def held(monkeypatch, *, blocks, bias=True, kind=nn.Linear):
@@ -56,11 +54,50 @@ def test_a_matrix_in_blocks_lies_nowhere_else_and_can_still_be_read(monkeypatch)
 
 
 @needs_blocks
+def test_merging_takes_the_matrix_out_of_its_blocks(monkeypatch):
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Linear(12, 7))
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=["0"], init_lora_weights=False))
+    use_one_product(model)
+    monkeypatch.setattr(packed, "can_pack", lambda: True)
+    hold_in_half(model)
+    rows = torch.randn(5, 12)
+    (before, *_), layer = outcome(model, rows), model.base_model.model[0]
+    model.merge_adapter()
+    assert layer.base_layer.packed is None
+    assert {n for n, _ in layer.base_layer.named_parameters()} == {"weight", "bias"}
+    (after, *_) = outcome(model, rows)
+    assert not torch.equal(after.detach(), torch.zeros_like(after))
+    # the sum of both matrices is rounded once more
+    assert (after - before).abs().max() <= 0.02 * before.abs().max()
+
+
+@needs_blocks
 def test_without_room_matrices_stay_as_they_lie(monkeypatch):
     monkeypatch.setattr(packed, "free_memory", lambda: 2 * (12 * 7 * 2) / packed.ROOM - 1)
     assert type(held(monkeypatch, blocks=True)) is nn.Linear
     monkeypatch.setattr(packed, "free_memory", lambda: 2 * (12 * 7 * 2) / packed.ROOM)
     assert type(held(monkeypatch, blocks=True)) is FrozenLinear
+
+
+@needs_blocks
+@pytest.mark.parametrize("rows", [1, 7, 300])
+def test_matrices_of_a_real_size_give_the_same_bits(rows):
+    torch.manual_seed(rows)
+    weight = torch.randn(1536, 576).bfloat16()
+    plain, blocks = packed.Plain(weight, None), packed.Packed(weight, None)
+    there, back = torch.randn(rows, 576).bfloat16(), torch.randn(rows, 1536).bfloat16()
+    assert torch.equal(plain.there(there), blocks.there(there))
+    assert torch.equal(plain.back(back), blocks.back(back))
+
+
+@pytest.mark.parametrize("broken", ["_reorder_linear_weight", "_linear_pointwise"])
+def test_where_an_operator_is_missing_nothing_is_laid_out(monkeypatch, broken):
+    ops = SimpleNamespace(_is_mkldnn_bf16_supported=lambda: True)
+    for name in {"_reorder_linear_weight", "_linear_pointwise"} - {broken}:
+        setattr(ops, name, getattr(torch.ops.mkldnn, name))
+    monkeypatch.setattr(packed.torch.ops, "mkldnn", ops)
+    assert not can_pack.__wrapped__()
 
 
 @needs_blocks
@@ -94,54 +131,3 @@ def test_a_head_in_blocks_gives_the_same_log_probabilities(monkeypatch):
         found.append([logps, *torch.autograd.grad(logps.sum(), states)])
     for a, b in zip(*found, strict=True):
         assert torch.equal(a, b)
-
-
-def normed(kind, config):
-    torch.manual_seed(0)
-    model = kind(config(**SMALL)).eval().requires_grad_(requires_grad=False)
-    for name, parameter in model.named_parameters():
-        if "norm" in name:  # ones, which would hide whether they are used
-            parameter.normal_(1.0, 0.2)
-    return model
-
-
-@pytest.mark.parametrize(
-    ("kind", "config", "own"),
-    [
-        (LlamaForCausalLM, LlamaConfig, 4),
-        (Qwen3ForCausalLM, Qwen3Config, 8),  # queries and keys have norms of their own
-        (GemmaForCausalLM, GemmaConfig, 0),  # multiplies by one more than its weight
-    ],
-)
-def test_own_norms_give_the_model_s_output_and_gradients(kind, config, own):
-    found = []
-    for ours in (False, True):
-        model = normed(kind, config).double()
-        if ours:
-            use_own_norms(model)
-            replaced = [m for m in model.modules() if "workbench" in type(m).forward.__module__]
-            assert len(replaced) == own
-        states = torch.randn(1, 6, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-        states.requires_grad_()
-        logits = model(inputs_embeds=states).logits
-        weights = torch.linspace(-1, 1, logits.numel(), dtype=torch.float64).view(logits.shape)
-        found.append([logits, *torch.autograd.grad((logits * weights).sum(), states)])
-    for a, b in zip(*found, strict=True):
-        # transformers takes the mean in float32
-        assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
-
-
-def test_the_gradient_of_a_norm_is_its_derivative():
-    (norm,) = [m for n, m in normed(LlamaForCausalLM, LlamaConfig).named_modules() if n.endswith("0.input_layernorm")]
-    model = nn.ModuleDict({"0": norm.double()})
-    use_own_norms(model)
-    torch.autograd.gradcheck(model["0"], torch.randn(3, 24, dtype=torch.float64, requires_grad=True))
-
-
-def test_a_norm_in_training_is_the_model_s_own():
-    model = normed(LlamaForCausalLM, LlamaConfig)
-    use_own_norms(model)
-    norm = model.model.layers[0].input_layernorm
-    norm.weight.requires_grad_()
-    norm(torch.randn(2, 24)).sum().backward()
-    assert norm.weight.grad is not None

@@ -26,7 +26,8 @@ from workbench.failpoints import VARIABLE
 from workbench.maths.reward_losses import bradley_terry, off_centre
 from workbench.models.reward_model import HEAD_FILE, RewardModel
 from workbench.models.tokens import encode_answer, encode_pair
-from workbench.reward_models import RewardModels, average_reward_models, measured, pinned, train_reward_model
+from workbench.reward_list import RewardModels, measured
+from workbench.reward_models import average_reward_models, pinned, train_reward_model
 from workbench.rewards import Said
 from workbench.workspace import Workspace
 

@@ -18,9 +18,9 @@ from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from preference_data.errors import PreferenceDataError
 from ui.causes import Causes
 from ui.chores import ChoreError, Chores
-from ui.shown import Lead, form_of, page, part
+from ui.reward_part import has_reward_models, rewards_part
+from ui.shown import Lead, form_of, page, part, said
 from workbench.drift.metrics import accuracy_change
-from workbench.drift.uncertainty import Estimate, format_estimate
 from workbench.errors import PolicyError, WorkbenchError
 from workbench.reports.charts import Line, Point, lines
 from workbench.reports.document import html_report, plan_text
@@ -39,6 +39,7 @@ ASKED_AGAIN = 50
 """Comparisons that one click asks again."""
 REMEMBERED = 4
 """Views whose parts are kept; a person looks at few at a time."""
+LATE_PARTS = 3
 LEVELS = ("Last", "AP")
 
 
@@ -83,7 +84,7 @@ class Drift:
         with self._late_lock:
             if key not in self._late or self._late[key][0] != stamp:
                 self._late[key] = (stamp, make(told.view))
-                while len(self._late) > 2 * REMEMBERED:
+                while len(self._late) > LATE_PARTS * REMEMBERED:
                     del self._late[next(iter(self._late))]
             return self._late[key][1]
 
@@ -128,7 +129,7 @@ class Drift:
             now, before = (
                 read.series(p, f"retention/{version.digest}", "margin") for p in (view.policies[-1].digest, base.digest)
             )
-            found.append((version.name, _said(compare(accuracy_change, now, before), signed=True)))
+            found.append((version.name, said(compare(accuracy_change, now, before), signed=True)))
         return found
 
 
@@ -147,6 +148,7 @@ def add_drift(app: FastAPI, inspection: Inspection, causes: Causes) -> Callable[
         return page(
             "drift.html", told=told, parts=parts, asked=asked, hashes=_hashes(parts), branches=inspection.branches(),
             rows=_rows(inspection, causes, told.view, asked) if asked["cell"] else "",
+            reward_models=has_reward_models(inspection.places),
         )  # fmt: skip
 
     @app.get("/drift/state")
@@ -171,6 +173,7 @@ def add_drift(app: FastAPI, inspection: Inspection, causes: Causes) -> Callable[
         return HTMLResponse(_rows(inspection, causes, told.view, asked))
 
     _add_files(app, inspection, drift)
+    _add_late(app, inspection, drift)
     return drift.prepare
 
 
@@ -199,11 +202,21 @@ def _add_files(app: FastAPI, inspection: Inspection, drift: Drift) -> None:
         ]
         return _file(form, rows, figure or "numbers")
 
+    @app.get("/drift/report.html")
+    def report(request: Request, _: Lead) -> Response:
+        policy = _asked(request)["policy"] or inspection.newest()
+        headers = {"content-disposition": 'attachment; filename="report.html"'}
+        return HTMLResponse(html_report(inspection.places, policy), headers=headers)
+
+
+def _add_late(app: FastAPI, inspection: Inspection, drift: Drift) -> None:
+    """Add parts that the page fetches once it is shown."""
+
     @app.get("/drift/averages")
     def averages(request: Request, _: Lead) -> HTMLResponse:
         def make(view: Overview) -> str:
             found = averages_of(view, inspection.places.ledger)
-            rows = [(a.name, _said(a.value, signed=a.name not in LEVELS), a.convention) for a in found]
+            rows = [(a.name, said(a.value, signed=a.name not in LEVELS), a.convention) for a in found]
             return part("drift_parts.html", "averages")(rows)
 
         return HTMLResponse(drift.late(_asked(request)["policy"], "averages", make))
@@ -220,11 +233,9 @@ def _add_files(app: FastAPI, inspection: Inspection, drift: Drift) -> None:
 
         return HTMLResponse(drift.late(_asked(request)["policy"], "people", make))
 
-    @app.get("/drift/report.html")
-    def report(request: Request, _: Lead) -> Response:
-        policy = _asked(request)["policy"] or inspection.newest()
-        headers = {"content-disposition": 'attachment; filename="report.html"'}
-        return HTMLResponse(html_report(inspection.places, policy), headers=headers)
+    @app.get("/drift/rewards")
+    def rewards(_: Lead) -> HTMLResponse:
+        return HTMLResponse(drift.late("", "rewards", lambda _: rewards_part(inspection.places)))
 
 
 def add_asking(app: FastAPI, inspection: Inspection, chores: Chores) -> None:
@@ -296,7 +307,7 @@ def _rows(inspection: Inspection, causes: Causes, view: Overview, asked: Mapping
     return part("drift_parts.html", "rows")(
         found, wanted,
         {"policy": names.get(wanted.policy, ""), "against": names.get(wanted.against, ""), "number": f"{kind} {names.get(other, other)[:24]}".strip(),
-         "suite": names.get(about, wanted.suite.split("/")[0]), "value": _said(view.number(wanted.policy, wanted.name, wanted.suite))},
+         "suite": names.get(about, wanted.suite.split("/")[0]), "value": said(view.number(wanted.policy, wanted.name, wanted.suite))},
         {"start": start, "count": AT_ONCE, "query": {k: v for k, v in asked.items() if v and k not in {"turn", "start"}}},
         urlencode, causes.shown(wanted),
     )  # fmt: skip
@@ -304,10 +315,6 @@ def _rows(inspection: Inspection, causes: Causes, view: Overview, asked: Mapping
 
 def _hashes(parts: Mapping[str, str]) -> dict[str, str]:
     return {name: sha256(text.encode()).hexdigest()[:12] for name, text in parts.items()}
-
-
-def _said(value: Estimate, *, signed: bool = False) -> str:
-    return "not measured" if value.value is None and not value.n else format_estimate(value, signed=signed, digits=3)
 
 
 def _file(form: str, rows: list[dict[str, Any]], name: str) -> Response:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from workbench.config import NumericsSettings, Rounded
 from workbench.reward_tasks import RewardItemsJob, RewardJob, RewardTools
@@ -56,11 +56,19 @@ def optimise(job: TrainJob, report: Report, write: "Write | None" = None) -> Non
 
 
 def writer(job: TrainJob) -> "Callable[[Mapping[str, Any], Sequence[Prompt], Sampling], list[Answer]]":
-    """`workbench.training.online.writers.Writer`: what a worker writes answers with."""
+    """`Writer` or `VllmWriter` of `workbench.training.online`: what a worker writes answers with."""
     _quiet()
-    from workbench.training.online.writers import Writer
+    match job.online.engine:
+        case "own":
+            from workbench.training.online.writers import Writer
 
-    return Writer(job).write
+            return Writer(job).write
+        case "vllm":
+            from workbench.training.online.vllm_writer import VllmWriter
+
+            return VllmWriter(job).write
+        case _:
+            assert_never(job.online.engine)
 
 
 def evaluate(job: EvaluateJob, report: Report) -> None:

@@ -48,7 +48,8 @@ from workbench.judging import (
 from workbench.loop_book import FOLDER, Book, Turn
 from workbench.places import Watch, silent
 from workbench.policies.registry import PolicyRecord
-from workbench.reward_models import LATEST, RewardModels, loaded, pinned, train_reward_model
+from workbench.reward_list import LATEST, RewardModels
+from workbench.reward_models import loaded, pinned, train_reward_model
 from workbench.rewards import gaps, reward_named
 from workbench.rounds.plan import measuring_condition
 from workbench.routing import Routed, route, saved

@@ -1,132 +1,24 @@
-"""The reward models of a workspace: trained, averaged, measured on every version, and named in a list that only grows."""
+"""Reward models are trained, averaged, and measured on every version of a workspace."""
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from preference_data.reading import plain_name
 from preference_data.records import digest, now
 from workbench import assembly
 from workbench.assembly import Where
 from workbench.config import MODEL, NumericsSettings, RewardModelSettings, RoundSettings
-from workbench.drift.metrics import accuracy, hits, series
-from workbench.drift.uncertainty import Estimate, mean
 from workbench.errors import ConfigError
 from workbench.items import read_items
 from workbench.places import Places, Watch, silent
 from workbench.policies.records import PolicyRecord
+from workbench.reward_list import RewardModels, RewardRecord, condition_of
 from workbench.reward_tasks import RewardItemsJob, RewardJob
 from workbench.rewards import Models, Reward
 from workbench.rounds.planning import version_ref
-from workbench.tasks import Item, PolicyRef, reporting
-
-FILE = "reward_models.jsonl"
-LATEST, SHORTEST = "latest", 4
-MEASURED = 1
-"""Grows when reward models are asked otherwise, so that numbers of both ways never meet."""
-
-
-class RewardRecord(NamedTuple):
-    """One reward model.
-
-    Attributes:
-        digest: object with its adapter and head.
-        base: digest of the base it sits on.
-        version: digest of the version it was trained on; empty for an average.
-        members: digests of those it is the average of.
-        plan: identity of its training.
-        numerics: precision it was trained in, and is measured in.
-        max_length: tokens it reads at most.
-        at: UTC, ISO 8601.
-    """
-
-    name: str
-    digest: str
-    base: str
-    version: str
-    members: tuple[str, ...]
-    plan: str
-    numerics: dict[str, Any]
-    max_length: int
-    at: str
-
-
-class Measured(NamedTuple):
-    """What a reward model knows of a version's test pairs.
-
-    Attributes:
-        accuracy: share of pairs whose chosen answer has the higher reward.
-        overconfident: how much surer it is than right: mean sigma(|difference|) minus accuracy; below zero it is too unsure.
-        slices: accuracy and overconfidence by slice, such as `language=de`.
-    """
-
-    accuracy: Estimate
-    overconfident: Estimate
-    slices: dict[str, tuple[Estimate, Estimate]]
-
-
-class RewardModels:
-    """The list of a workspace."""
-
-    def __init__(self, places: Places) -> None:
-        """Read a workspace."""
-        self._places = places
-        self._file = places.root / FILE
-
-    def entries(self) -> list[RewardRecord]:
-        """All of them, oldest first."""
-        if not self._file.exists():
-            return []
-        lines = map(json.loads, self._file.read_text(encoding="utf-8").splitlines())
-        return [RewardRecord(**{**line, "members": tuple(line["members"])}) for line in lines]
-
-    def find(self, name: str) -> RewardRecord:
-        """One by name, digest, prefix of a digest, or `latest`.
-
-        Raises:
-            ConfigError: nothing or several answer to it; lists what exists.
-        """
-        known = self.entries()
-        if name == LATEST and known:
-            return known[-1]
-        found = {e.digest: e for e in known if name == e.name or (len(name) >= SHORTEST and e.digest.startswith(name))}
-        if len(found) != 1:
-            listed = ", ".join(e.name for e in known) or "none; train one with `workbench rewards train`"
-            raise ConfigError(f"reward model {name!r}: {len(found)} answer to it; there are: {listed}")
-        return next(iter(found.values()))
-
-    def add(self, record: RewardRecord) -> RewardRecord:
-        """Name one.
-
-        Raises:
-            ConfigError: the name is taken.
-        """
-        self.check_free(record.name)
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record._asdict()) + "\n")
-        return record
-
-    def check_free(self, name: str) -> None:
-        """Refuse a name before work is done for it.
-
-        Raises:
-            ConfigError: it is taken, or cannot be one.
-        """
-        if name in {e.name for e in self.entries()} | {LATEST, ""} or plain_name(Path(name)) != name:
-            raise ConfigError(
-                f"reward model {name!r}: the name is taken or cannot be one; choose another of letters, digits and -"
-            )
-
-    def ref(self, record: RewardRecord) -> PolicyRef:
-        """What jobs are told of one."""
-        base = self._places.registry.get(record.base)
-        folder = str(self._places.objects.path(record.digest))
-        return PolicyRef(record.digest, "adapter", folder, base.digest, base.path, base.tokenizer)
+from workbench.tasks import PolicyRef, reporting
 
 
 def train_reward_model(
@@ -204,7 +96,7 @@ def measure(
 
     What it knows of versions that came before and after its own is its drift.
     """
-    known = {m.suite for m in places.ledger.suites(record.digest) if m.numerics == _condition(record)}
+    known = {m.suite for m in places.ledger.suites(record.digest) if m.numerics == condition_of(record)}
     missing = [e.digest for e in places.versions.entries() if f"reward/{e.digest}" not in known]
     if not missing:
         return
@@ -216,19 +108,9 @@ def measure(
         Path(job.output).mkdir()
         with assembly.reward_tools(where) as tools:
             tools.items(job, reporting(watch))
-        places.ledger.record(record.digest, _condition(record), read_items(Path(job.output)))
+        places.ledger.record(record.digest, condition_of(record), read_items(Path(job.output)))
     finally:
         places.objects.discard(staged)
-
-
-def measured(places: Places, record: RewardRecord) -> dict[str, Measured]:
-    """What is known of a reward model, by version digest, oldest version first."""
-    found: dict[str, Measured] = {}
-    for entry in places.versions.entries():
-        items = places.ledger.items(record.digest, f"reward/{entry.digest}", "margin", _condition(record))
-        if items:
-            found[entry.digest] = _of(items)
-    return found
 
 
 def loaded(places: Places, numerics: NumericsSettings) -> Models:
@@ -266,27 +148,9 @@ def pinned(places: Places, settings: RoundSettings) -> tuple[RoundSettings, tupl
     return settings.model_copy(update={"online": exactly}), tuple(used[by] for by in sorted(used))
 
 
-def _of(items: Sequence[Item]) -> Measured:
-    accurate, sure = _accurate_and_sure(items)
-    slices = sorted({(name, value) for item in items for name, value in item.slices.items()})
-    parts = {f"{name}={value}": [i for i in items if i.slices.get(name) == value] for name, value in slices}
-    return Measured(accurate, sure, {each: _accurate_and_sure(part) for each, part in parts.items()})
-
-
-def _accurate_and_sure(items: Sequence[Item]) -> tuple[Estimate, Estimate]:
-    ahead = series(items)
-    sure = 1 / (1 + np.exp(-np.abs(ahead.values)))
-    return accuracy(ahead), mean(sure - hits(ahead).values, ahead.groups)
-
-
 def _plan(settings: RewardModelSettings, version: str, base: PolicyRecord) -> str:
     values: dict[str, Any] = settings.model_dump(mode="json", exclude={"version", "policy"})
     return digest(["reward model", version, base.digest, values])
-
-
-def _condition(record: RewardRecord) -> str:
-    how = [record.numerics[name] for name in ("dtype", "base", "device")]
-    return digest(["reward", MEASURED, *how, record.max_length])[:16]
 
 
 def _published(places: Places, work: Callable[[Path], None]) -> str:

@@ -32,7 +32,8 @@ from workbench.places import CONFIG, Places, Watch, silent
 from workbench.policies.checkpoints import read_base
 from workbench.policies.registry import PolicyRecord
 from workbench.rebasing import check_movable, moved_settings
-from workbench.reward_models import RewardModels, pinned
+from workbench.reward_list import RewardModels
+from workbench.reward_models import pinned
 from workbench.rounds.alone import Alone, measurements
 from workbench.rounds.estimate import Estimated, estimate, shape_of, suite_sizes
 from workbench.rounds.journal import FINAL

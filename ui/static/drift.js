@@ -196,6 +196,7 @@ document.addEventListener("visibilitychange", () => { if (!document.hidden) refr
 
 async function later(id) {
   const place = $(id);
+  if (!place) return;
   try { place.innerHTML = await text(place.dataset.source); } catch (error) { place.textContent = error.message; }
 }
 
@@ -205,4 +206,5 @@ enter();
 markDifferences(rows);
 later("averages");
 later("people");
+later("rewards");
 setTimeout(refresh, QUICK_MS);

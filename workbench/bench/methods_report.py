@@ -28,6 +28,29 @@ def runs_of(found: Sequence[Mapping[str, Any]]) -> Runs:
     )
 
 
+def behaviour_of(found: Sequence[Mapping[str, Any]]) -> Runs | None:
+    """What generated answers keep to, of the seeds of one method; None where tasks are no guidelines.
+
+    In the place of a hit, for every test prompt of the task: 1 where an answer keeps to the task's guideline better than the
+    base's answer to that prompt does, 0 where worse, 1/2 where as well.
+    """
+    tasks = found[0]["tasks"]
+    if not all(task in cell["compliance"] for cell in found for task in tasks):
+        return None
+    kept = (np.array([_kept(cell["compliance"][task][i]) for cell in found]) for i, task in enumerate(tasks))
+    return Runs(tuple(kept), runs_of(found).replaced)
+
+
+def _kept(scores: Sequence[Sequence[float]]) -> Floats:
+    """Of one guideline and lineage, from scores by policy; shape (policies, prompts)."""
+    rows = np.array(scores, dtype=np.float64)
+    return (np.sign(rows - rows[0]) + 1) / 2
+
+
+BEHAVIOUR = "Last", "learned", "forgetting"
+"""What is told of answers."""
+
+
 def kl_of(found: Mapping[str, Any]) -> float:
     """Of one lineage, the last policy's KL to the base, nats per token on its samples, mean over tasks; or not a number."""
     known = [row[-1] for row in found["kl_base"] if row[-1] is not None]
@@ -50,6 +73,9 @@ def table(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
     for method, cells in by_method(found).items():
         numbers = {name: _percent(each) for name, each in measured(runs_of(cells)).items()}
+        if kept := behaviour_of(cells):
+            answers = measured(kept)
+            numbers |= {f"answers: {name}": _percent(answers[name]) for name in BEHAVIOUR}
         rounds = [row for cell in cells for row in cell["rounds"]]
         rows.append(
             {
@@ -94,6 +120,9 @@ def markdown(stream: str, found: Sequence[Mapping[str, Any]], figures: Sequence[
         lines += [f"\nScores of generated answers by {method}, base first:"] if guidelines else []
         lines += [f"- {name}: {', '.join(map(str, means))}" for name, means in guidelines.items()]
     lines += ["", f"Tasks in order: {', '.join(found[0]['tasks'])}. " + "; ".join(c for _, c in METRICS.values()) + "."]
+    if any(f"answers: {BEHAVIOUR[0]}" in row for row in rows):
+        lines.append("\nAnswers: the same metrics of how often an answer keeps to a task's guideline better than the base's answer to the "
+                     "prompt does, ties as half.")  # fmt: skip
     if gone := found[0].get("replaced"):
         lines.append(f"\nReplaced by a later task, and so not in Last, BWT and forgetting: {', '.join(gone)}.")
     lines += ["", *(f"![{each.removesuffix('.svg')}]({each})" for each in figures)] if figures else []

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from workbench.bench.figures import Figure
-from workbench.bench.methods_report import by_method, runs_of, tax, tax_items
+from workbench.bench.methods_report import behaviour_of, by_method, runs_of, tax, tax_items
 from workbench.drift.crossed import crossed
 from workbench.drift.power import POWER, chance_of_showing
 from workbench.drift.stream_metrics import Runs, difference, measured
@@ -32,6 +32,7 @@ def figures_of(stream: str, found: Cells) -> list[Figure]:
     figures = [*_of_plain(runs)]
     if OURS in methods:
         figures += [*_of_ours(runs), *_of_tax(methods)]
+    figures += _of_answers(methods)
     if CONTROL in methods and tax_items(methods[CONTROL]).size:
         figures.append(_power(methods[CONTROL]))
     return [each.named(f"{stream}: {each.name}") for each in figures]
@@ -61,6 +62,26 @@ def _of_ours(runs: Mapping[str, Runs]) -> Iterator[Figure]:
     if BOUND in runs:
         same = difference("Last", ours, runs[BOUND])
         yield _figure("Last less retraining's, lower bound", same, same.low, WORSE, at_least=True)
+
+
+ONLINE = "+online."
+"""In the name of a method that learns from fresh answers; without such parts it is the method that does not."""
+
+
+def _of_answers(methods: Mapping[str, Cells]) -> Iterator[Figure]:
+    """What answers keep to, of a method with fresh answers and of the same without."""
+    for name, cells in methods.items():
+        offline = "+".join(part for part in name.split("+") if not part.startswith("online."))
+        if ONLINE not in name or offline not in methods:
+            continue
+        online, fixed = behaviour_of(cells), behaviour_of(methods[offline])
+        paired = [cell["seed"] for cell in cells] == [cell["seed"] for cell in methods[offline]]
+        if online is None or fixed is None or not paired:
+            continue
+        less = difference("forgetting", online, fixed)
+        yield _figure(f"forgotten in answers, {name} less offline, upper bound", less, less.high, 0)
+        more = difference("Last", online, fixed)
+        yield _figure(f"Last in answers, {name} less offline, lower bound", more, more.low, 0, at_least=True)
 
 
 def _of_tax(methods: Mapping[str, Cells]) -> Iterator[Figure]:

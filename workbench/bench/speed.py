@@ -55,13 +55,15 @@ class Run(NamedTuple):
         step_s: seconds per optimizer step, the first left out.
         round_s: everything, imports left out: loading, scoring the anchor or computing the reference, one epoch.
         peak_mb: most memory the process held.
-        useful: share of the time its matrix products alone would take, 0 where nobody measured it.
+        useful: share of the time that its matrix products take alone, 0 where nobody measured it.
+        from_blocks: the same with frozen matrices in blocks.
     """
 
     step_s: float
     round_s: float
     peak_mb: float
     useful: float
+    from_blocks: float = 0.0
 
 
 def measure(tell: Callable[[str], None], *, quick: bool) -> list[Figure]:
@@ -94,7 +96,7 @@ def _figures(runs: Mapping[str, Sequence[Run]], scale: Scale, dtype: str) -> lis
 
     whole = {side: median(run.round_s for run in each) for side, each in runs.items()}
     cold = "a cold round over LLaMA-Factory's, anchor scored"
-    useful = median(run.useful for run in runs[OURS])
+    useful, blocks = (median(each) for each in zip(*((run.useful, run.from_blocks) for run in runs[OURS]), strict=True))
     return [
         over(TRL, "training pairs/s over TRL's defaults", 6),
         over(TUNED, "training pairs/s over TRL tuned", 4),
@@ -104,7 +106,7 @@ def _figures(runs: Mapping[str, Sequence[Run]], scale: Scale, dtype: str) -> lis
         Figure("peak memory over TRL tuned", peak[OURS] / peak[TUNED], 0.5,
                note=f"{peak[OURS]:.0f} against {peak[TUNED]:.0f} MB"),
         Figure("useful-FLOP share in training", useful, 0.6, "at least",
-               note="matrix products of the step at their own measured rate, over the step"),
+               note=f"matrix products of the step at their own measured rate, over the step; {blocks:.2f} if from blocks, too"),
     ]  # fmt: skip
 
 

@@ -61,7 +61,8 @@ def run(given: Path) -> Run:
     whole = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     step = (ended[-1] - ended[0]) / (len(ended) - 1)
-    return Run(step, whole, peak, products_s(policy, version, training, numerics) / step)
+    alone = products_s(policy, version, training, numerics)
+    return Run(step, whole, peak, alone.plain / step, alone.blocks / step)
 
 
 if __name__ == "__main__":

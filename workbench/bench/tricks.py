@@ -49,9 +49,8 @@ SWITCHED_OFF: Mapping[str, Mapping[str, Any]] = {
     "beginnings in common computed once": {"workbench.models.forward._in_common": _own},
     "adapted layers as one product": {"workbench.models.load.use_one_product": _nothing},
     "log-probabilities from the head directly": {"workbench.models.sharing.use_direct_head": _nothing},
-    "frozen matrices held in bfloat16": {"workbench.training.optimise.hold_in_half": _nothing},
+    "frozen matrices held in bfloat16, and so in no blocks": {"workbench.training.optimise.hold_in_half": _nothing},
     "frozen matrices in the blocks the CPU multiplies from": {"workbench.models.packed.can_pack": _never},
-    "norms as one function": {"workbench.models.load.use_own_norms": _nothing},
     "keeping freed memory": {"workbench.models.load.keep_freed_memory": _nothing},
 }
 """What is missing, and by what functions are replaced for it."""

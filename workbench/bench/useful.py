@@ -16,6 +16,7 @@ from preference_data.versions import load_version
 from workbench.config import NumericsSettings, TrainingSettings
 from workbench.models.load import load_full, load_tokenizer
 from workbench.models.numerics import apply_numerics
+from workbench.models.packed import Packed, can_pack
 from workbench.models.tokens import EncodedPair, encode_pair
 from workbench.tasks import PolicyRef, VersionRef
 
@@ -25,16 +26,29 @@ PIECE = 256
 
 
 class Product(NamedTuple):
-    """One matrix product, or `batch` of them at once: (rows, inner) times (inner, columns)."""
+    """One matrix product, or `batch` of them at once: (rows, inner) times (inner, columns), the second maybe frozen."""
 
     rows: int
     inner: int
     columns: int
     batch: int = 1
+    frozen: bool = False
 
 
-def products_s(policy: PolicyRef, version: VersionRef, training: TrainingSettings, numerics: NumericsSettings) -> float:
-    """Seconds per optimizer step; of an adapter on all layers, activations kept."""
+class Alone(NamedTuple):
+    """Seconds that the products of an optimizer step take alone.
+
+    Attributes:
+        plain: with matrices as they lie, as torch multiplies them for any model.
+        blocks: with frozen matrices in the blocks that the step itself multiplies from, where the machine has such.
+    """
+
+    plain: float
+    blocks: float
+
+
+def products_s(policy: PolicyRef, version: VersionRef, training: TrainingSettings, numerics: NumericsSettings) -> Alone:
+    """Of an adapter on all layers, activations kept."""
     tokenizer = load_tokenizer(policy.base_path)
     pairs = [
         found
@@ -57,12 +71,15 @@ def products_s(policy: PolicyRef, version: VersionRef, training: TrainingSetting
     attention = _attention(config.num_attention_heads, size)
     pieces = config.num_hidden_layers * share * sum(_seen(pair) for pair in pairs) / PIECE**2
     with torch.inference_mode(), apply_numerics(numerics):
-        dense = sum(count * _seconds(product, numerics) for product, count in wanted.items())
-        return dense + pieces * sum(_seconds(product, numerics) for product in attention)
+        plain = {product: _seconds(product, numerics) for product in wanted}
+        blocks = {product: _seconds(product, numerics, blocks=True) for product in wanted if product.frozen}
+        seen = pieces * sum(_seconds(product, numerics) for product in attention)
+        return Alone(*(seen + sum(count * found[product] for product, count in wanted.items())
+                       for found in (plain, plain | blocks)))  # fmt: skip
 
 
 def _there_and_back(tokens: int, inner: int, out: int) -> Sequence[Product]:
-    return Product(tokens, inner, out), Product(tokens, out, inner)
+    return Product(tokens, inner, out, frozen=True), Product(tokens, out, inner, frozen=True)
 
 
 def _adapter(tokens: int, inner: int, out: int, rank: int) -> Sequence[Product]:
@@ -84,13 +101,16 @@ def _seen(pair: EncodedPair) -> float:
     return prompt * (prompt + 1) / 2 + sum(each * prompt + each * (each + 1) / 2 for each in answers)
 
 
-def _seconds(product: Product, numerics: NumericsSettings) -> float:
+def _seconds(product: Product, numerics: NumericsSettings, *, blocks: bool = False) -> float:
     dtype = torch.bfloat16 if numerics.dtype == "bfloat16" else torch.float32
     left = torch.ones(product.batch, product.rows, product.inner, dtype=dtype)
     right = torch.ones(product.batch, product.columns, product.inner, dtype=dtype).transpose(1, 2)
     multiply = torch.bmm
     if product.batch == 1:
         left, right, multiply = left[0], right[0], torch.mm
+    if blocks and dtype == torch.bfloat16 and can_pack():
+        packed = Packed(right.t().contiguous(), None)
+        multiply = lambda rows, _: packed.there(rows)  # noqa: E731 - stands in for a function of torch
     multiply(left, right)
     count, began = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - began) < TIMED_S:

@@ -12,15 +12,8 @@ from workbench.cli.options import AsJson, Workers, WorkspaceDir, where_of
 from workbench.cli.settings import assign
 from workbench.config import RewardModelSettings, read_settings, read_values, settings_from
 from workbench.drift.uncertainty import format_estimate
-from workbench.reward_models import (
-    Measured,
-    RewardModels,
-    RewardRecord,
-    average_reward_models,
-    measure,
-    measured,
-    train_reward_model,
-)
+from workbench.reward_list import Measured, RewardModels, RewardRecord, measured
+from workbench.reward_models import average_reward_models, measure, train_reward_model
 from workbench.workspace import Workspace
 
 rewards = typer.Typer(help="Train, average and measure reward models.", no_args_is_help=False)

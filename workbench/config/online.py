@@ -57,6 +57,8 @@ class OnlineSettings(Settings):
     """1 draws from the policy itself, which is what the formulas are about."""
     workers: int = Field(default=0, ge=0, le=64)
     """On Ray, processes that write the answers, each with `numerics.threads` CPUs; 0, and in process, the trainer writes them."""
+    engine: Literal["own", "vllm"] = "own"
+    """What workers write with; vllm on GPUs, where it is installed, for adapters."""
     staleness: int = Field(default=0, ge=0, le=8)
     """How many optimizer steps the policy that writes lies behind the one that learns: 0 writes and learns in turn, 1 or more
     writes while it learns. What the policy has since become is made up for by importance weights (not in dpo, whose optimum
@@ -77,14 +79,21 @@ class OnlineSettings(Settings):
             )
         if not needed and self.rewards and self.objective == "distil":
             raise ValueError("objective = 'distil' has no reward; leave rewards out, or choose another objective")
-        if self.staleness and self.temperature != 1:
+        if (self.staleness or self.engine != "own") and self.temperature != 1:
             raise ValueError(
-                f"staleness = {self.staleness} weighs answers by their chance under the policy, which temperature = "
-                f"{self.temperature:g} changes; use temperature = 1, or staleness = 0"
+                f"staleness = {self.staleness} and engine = '{self.engine}' weigh answers by their chance under the policy, which "
+                f"temperature = {self.temperature:g} changes; use temperature = 1, or staleness = 0 and engine = 'own'"
             )
+        if self.engine == "vllm" and not self.workers:
+            raise ValueError("engine = 'vllm' is for workers, of which there are none; set workers, such as 1")
         if self.guard and self.guard.by in {one.by for one in self.rewards}:
             raise ValueError(f"guard: {self.guard.by!r} is trained on, so it cannot tell; name another reward")
         return self
+
+    @property
+    def weighted(self) -> bool:
+        """Whether who wrote differs from who learns, and the objective asks who wrote."""
+        return self.objective != "dpo" and (self.staleness > 0 or self.engine != "own")
 
     @property
     def on(self) -> bool:

@@ -167,6 +167,16 @@ class RoundSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _an_engine_for_adapters_on_gpus(self) -> Self:
+        n = self.numerics
+        fits = (n.device, n.dtype, n.base, self.training.method) == ("cuda", "bfloat16", "whole", "lora")
+        if self.online.engine == "vllm" and not fits:
+            raise ValueError("online.engine = 'vllm' writes on GPUs, in bfloat16, with adapters over a whole base; set numerics.device = "
+                             "'cuda', numerics.dtype = 'bfloat16', numerics.base = 'whole' and training.method = 'lora', or leave "
+                             "engine out")  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
     def _anchors_make_one_reference(self) -> Self:
         if not self.anchors:
             raise ValueError("anchors: none given; name at least one, such as policy = 'parent', weight = 1.0")

@@ -35,6 +35,13 @@ class AdaptedLinear(Linear):
         matrix = matrix_of(base, product_dtype(x))
         return _Adapted.apply(x, matrix, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name])
 
+    def merge(self, *args: Any, **kwargs: Any) -> None:
+        """PEFT's, into a matrix that is a parameter."""
+        base: Any = self.base_layer
+        if isinstance(base, FrozenLinear):
+            base.unpack()
+        super().merge(*args, **kwargs)
+
     def _is_plain(self, name: str) -> bool:
         a, b, base = self.lora_A, self.lora_B, self.base_layer
         return (

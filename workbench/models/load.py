@@ -17,7 +17,6 @@ from workbench.errors import ModelError, PolicyError
 from workbench.models.adapted import use_one_product
 from workbench.models.attention import use_pieces
 from workbench.models.forward import TOKENS_PER_BATCH, Layout, Rows, batches_by_length, collate
-from workbench.models.norms import use_own_norms
 from workbench.models.numerics import keep_freed_memory, require_device
 from workbench.models.packed import hold_in_half
 from workbench.models.sharing import layout_of, needs_plain_rows
@@ -58,7 +57,6 @@ def load_full(path: str, numerics: NumericsSettings = PLAIN) -> Any:
         ) from error
     if not needs_plain_rows(model.config):
         use_pieces(model)
-    use_own_norms(model)
     # A slice of hidden states, such as the last position, is not contiguous; torch then multiplies it with one copy of
     # the whole LM head per row instead of folding the rows into one product.
     head: Any = model.get_output_embeddings()

@@ -5,6 +5,7 @@ than the product. A frozen matrix can be copied once. No bit of a product change
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +22,9 @@ ROWS = 1024
 
 
 ROOM = 0.25
-"""Most of the free memory that blocks may take: they come on top of the matrices."""
+"""Most of the free memory that blocks for both ways may take; those for the way there take the place of the matrices."""
+PROBED = (1, 7, 300)
+"""Rows of products that are compared before matrices are laid out: few and many are multiplied by other means."""
 
 
 class Matrix(Protocol):
@@ -76,9 +79,13 @@ class Packed:
 
     def back(self, rows: Tensor) -> Tensor:
         """Rows times W."""
+        return _times(rows, self.lay_back(), None)
+
+    def lay_back(self) -> Tensor:
+        """The blocks for the way back, made now if they are not there."""
         if self._back is None:
             self._back = _in_blocks(self.dense().t().contiguous())
-        return _times(rows, self._back, None)
+        return self._back
 
     def dense(self) -> Tensor:
         """The matrix as it lay, made anew."""
@@ -94,6 +101,12 @@ class FrozenLinear(nn.Linear):
         """Lay the matrix out. It is no parameter any more, and `weight` is a copy of it."""
         self.packed = Packed(self.weight, self.bias)
         del self.weight
+
+    def unpack(self) -> None:
+        """Have the matrix as a parameter again, for whoever changes it."""
+        if self.packed is not None:
+            weight, self.packed = self.packed.dense(), None
+            self.weight = nn.Parameter(weight, requires_grad=False)
 
     def __getattr__(self, name: str) -> Any:
         """Asked for what is not there: so PEFT finds precision and device of a matrix that lies in blocks."""
@@ -115,12 +128,16 @@ def matrix_of(layer: nn.Linear, dtype: torch.dtype) -> Matrix:
     return Plain(layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype))
 
 
-def hold_in_half(model: nn.Module) -> None:
+def hold_in_half(model: nn.Module, *, training: bool = False) -> None:
     """Keep the frozen matrices of a model in bfloat16, as autocast would convert them for every product.
 
     No product changes, and the matrices take half the memory. Where the machine multiplies them from blocks, and there
     is room, they are laid out so; again no product changes. Weights that are trained, those in four bits, embeddings
     and norms stay.
+
+    Args:
+        model: in evaluation or training.
+        training: lay blocks for the way back, too, so that memory counted afterwards is what is left.
     """
     held: list[nn.Linear] = []
     for module in model.modules():
@@ -130,10 +147,10 @@ def hold_in_half(model: nn.Module) -> None:
             module.weight = nn.Parameter(module.weight.to(torch.bfloat16), requires_grad=False)
             held.append(module)
     if can_pack() and not any(module.weight.is_cuda for module in held):
-        _pack(held)
+        _pack(held, training=training)
 
 
-def _pack(layers: Sequence[nn.Linear]) -> None:
+def _pack(layers: Sequence[nn.Linear], *, training: bool) -> None:
     known = [layer for layer in layers if type(layer) is nn.Linear or isinstance(layer, FrozenLinear)]
     if 2 * sum(layer.weight.nbytes for layer in known) > ROOM * free_memory():
         return
@@ -142,13 +159,23 @@ def _pack(layers: Sequence[nn.Linear]) -> None:
             layer.__class__ = FrozenLinear
         frozen: Any = layer
         frozen.pack()
+        if training:
+            frozen.packed.lay_back()
 
 
+@lru_cache(maxsize=1)
 def can_pack() -> bool:
-    """Whether this machine multiplies bfloat16 through oneDNN, which is what inductor asks before it packs."""
+    """Whether this machine multiplies bfloat16 through oneDNN, and from blocks to the same bits; tried once."""
     try:
-        return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001
-    except (AttributeError, RuntimeError):
+        if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):  # noqa: SLF001
+            return False
+        weight = torch.linspace(-1, 1, 320 * 192).view(320, 192).bfloat16()
+        plain, packed = Plain(weight, None), Packed(weight, None)
+        there = [torch.linspace(-2, 1, n * 192).view(n, 192).bfloat16() for n in PROBED]
+        back = [torch.linspace(-1, 2, n * 320).view(n, 320).bfloat16() for n in PROBED]
+        same = all(torch.equal(plain.there(rows), packed.there(rows)) for rows in there)
+        return same and all(torch.equal(plain.back(rows), packed.back(rows)) for rows in back)
+    except (AttributeError, RuntimeError):  # no such operators, or not for this machine
         return False
 
 

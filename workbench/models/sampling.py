@@ -215,13 +215,20 @@ def _end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return {e for e in (*listed, own) if e is not None}
 
 
+def answer_seeds(prompts: Sequence[tuple[int, ...]], seed: int) -> Iterator[int]:
+    """For each answer what its numbers start from: the seed, its prompt, and how often that came before."""
+    before: Counter[tuple[int, ...]] = Counter()
+    for prompt in prompts:
+        text = f"{seed}|{before[prompt]}|{prompt}"
+        before[prompt] += 1
+        yield int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+
+
 def _chances(prompts: Sequence[tuple[int, ...]], sampling: Sampling) -> Tensor:
     """What decides each token of each answer, in [0, 1); shape (prompts, max_new_tokens)."""
-    before: Counter[tuple[int, ...]] = Counter()
-    rows = []
-    for prompt in prompts:
-        text = f"{sampling.seed}|{before[prompt]}|{prompt}"
-        before[prompt] += 1
-        generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
-        rows.append(torch.rand(sampling.max_new_tokens, generator=generator))
-    return torch.stack(rows)
+    return torch.stack(
+        [
+            torch.rand(sampling.max_new_tokens, generator=torch.Generator().manual_seed(each))
+            for each in answer_seeds(prompts, sampling.seed)
+        ]
+    )

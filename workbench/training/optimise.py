@@ -135,7 +135,7 @@ def _trainer(
     model = trainable(job.parent, t, job.numerics)
     layout = layout_of(model)
     if job.numerics.dtype == "bfloat16":
-        hold_in_half(model)
+        hold_in_half(model, training=True)
     columns = as_columns(rows)
     batches = [batch_tokens(columns[i : i + t.batch_size], layout) for i in range(0, len(columns), t.batch_size)]
     fits = fit(model.train(), batches, layout=layout, free=free_memory(job.numerics.device))

@@ -51,7 +51,7 @@ def train_reward_model(job: RewardJob, report: Report) -> None:
         model = trainable(job.base, job.training, job.numerics)
         layout = layout_of(model)
         if job.numerics.dtype == "bfloat16":
-            hold_in_half(model)
+            hold_in_half(model, training=True)
         head = head_for(model)
         model.add_module("reward_head", head)  # so that the optimizer finds it
         fits = fit(model.train(), _sizes(rows, layout, job), layout=layout, free=free_memory(job.numerics.device))

@@ -14,6 +14,7 @@ from workbench.places import Places
 from workbench.policies.champion import Move
 from workbench.policies.lineage import points_between, superseded
 from workbench.policies.records import PolicyRecord
+from workbench.reward_list import RewardModels
 from workbench.rounds.journal import RoundRecord
 from workbench.rounds.plan import condition_of
 from workbench.schema import measured
@@ -138,11 +139,12 @@ class Inspection:
         return self.places.registry.history()
 
     def stamp(self) -> tuple[object, ...]:
-        """Changes whenever something was measured, begun, ended or promoted."""
+        """Changes whenever something was made, measured, begun, ended or promoted."""
         with reading(self.places.engine) as connection:
             measured_rows = connection.execute(select(func.count(), func.sum(measured.c.n)).select_from(measured)).one()
         states = tuple((r.digest, r.state) for r in self.rounds())
-        return (*measured_rows, states, len(self.moves()), len(self.places.registry.policies()))
+        return (*measured_rows, states, len(self.moves()), len(self.places.registry.policies()),
+                len(RewardModels(self.places).entries()))  # fmt: skip
 
     def newest(self) -> str:
         """Digest of the child of the last round that has one; the champion where there is none."""

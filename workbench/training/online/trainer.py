@@ -182,7 +182,7 @@ class OnlineTrainer(AnchoredDPOTrainer):
         if settings.temperature == 1:
             tokens = rows.example.bincount(minlength=rows.examples).view_as(away)
             log["apart"] += (away.abs() / tokens).mean(1).tolist()
-        weights = importance(away) if settings.staleness and settings.objective != "dpo" else torch.ones_like(away)
+        weights = importance(away) if settings.weighted else torch.ones_like(away)
         return (weights * loss.per_sample).mean() * inputs["share"]
 
 

@@ -1,0 +1,79 @@
+"""What the drift page says of reward models, over made-up numbers."""
+
+import math
+
+import pytest
+
+from tests.drift_kit import PLAIN, POLITE, World, items, two_rounds_in
+from tests.page_kit import client, running
+from ui.app import make_app
+from ui.reward_part import rewards_part
+from workbench.reward_list import RewardModels, RewardRecord, condition_of, measured
+from workbench.views.inspection import Inspection
+
+NUMERICS = {"dtype": "float32", "base": "whole", "device": "cpu", "threads": 1}
+
+
+@pytest.fixture
+def world(tmp_path):
+    return two_rounds_in(World(tmp_path))
+
+
+def model(world, name, right, *, version=PLAIN, members=()):
+    """A reward model that ranks so many of twenty pairs of each version rightly, all by the same difference."""
+    record = RewardRecord(name, name[0] * 64, world.base.digest, version, members, name, NUMERICS, 64, "2026-01-01")
+    RewardModels(world.ws).add(record)
+    for digest, count in right.items():
+        ahead = [math.log(3)] * count + [-math.log(3)] * (20 - count)  # as sure as three to one
+        world.ws.ledger.record(record.digest, condition_of(record), items(f"reward/{digest}", "margin", ahead))
+    return record
+
+
+def served(world):
+    ws = world.ws
+    return running(
+        lambda host: make_app(ws.store, person="ann", hosts=[host], workspace=str(ws.root), inspection=Inspection(ws))
+    )
+
+
+def test_accuracy_and_sureness_by_hand(world):
+    record = model(world, "dora", {PLAIN: 18, POLITE: 12})
+    found = measured(world.ws, record)
+    assert [round(found[v].accuracy.value, 3) for v in (PLAIN, POLITE)] == [0.9, 0.6]
+    assert [round(found[v].overconfident.value, 3) for v in (PLAIN, POLITE)] == [-0.15, 0.15]
+
+
+def test_every_model_and_version_is_in_the_table(world):
+    model(world, "dora", {PLAIN: 18, POLITE: 12})
+    model(world, "emil", {PLAIN: 14}, version=POLITE)
+    model(world, "mean", {PLAIN: 16, POLITE: 16}, version="", members=("d" * 64, "e" * 64))
+    told = rewards_part(world.ws)
+    rows = {row.split("</th>")[0]: row for row in told.split('<th scope="row">')[1:]}
+    assert "0.900" in rows["dora"].split("●")[0], "the version it was trained on is marked"
+    assert "0.600" in rows["dora"].split("●")[1]
+    assert "-0.150" in rows["dora"] or "−0.150" in rows["dora"]
+    assert "not measured" in rows["emil"]
+    (averaged,) = (row for name, row in rows.items() if name.startswith("mean"))
+    assert "mean of 2" in averaged
+    assert "●" not in averaged
+    assert told.count("<svg") == 1
+    assert "later" not in told, "a version that no model was asked about has no column"
+
+
+def test_a_model_that_was_asked_nothing_is_said_to_be_so(world):
+    model(world, "dora", {})
+    told = rewards_part(world.ws)
+    assert "None" not in told
+    assert "workbench rewards measure" in told
+    assert "not measured" in told
+
+
+def test_the_page_has_the_part_once_there_is_a_model(world):
+    with served(world) as url, client(url) as web:
+        assert "/drift/rewards" not in web.get("/drift").text
+        model(world, "dora", {PLAIN: 18})
+        assert "/drift/rewards" in web.get("/drift").text
+        first = web.get("/drift/rewards").text
+        assert "0.900" in first
+        model(world, "emil", {PLAIN: 14})
+        assert "emil" in web.get("/drift/rewards").text, "it is made anew when something was measured"
