@@ -1,6 +1,7 @@
 """What the drift page says of reward models, over made-up numbers."""
 
 import math
+import re
 
 import pytest
 
@@ -48,14 +49,17 @@ def test_every_model_and_version_is_in_the_table(world):
     model(world, "emil", {PLAIN: 14}, version=POLITE)
     model(world, "mean", {PLAIN: 16, POLITE: 16}, version="", members=("d" * 64, "e" * 64))
     told = rewards_part(world.ws)
-    rows = {row.split("</th>")[0]: row for row in told.split('<th scope="row">')[1:]}
-    assert "0.900" in rows["dora"].split("●")[0], "the version it was trained on is marked"
-    assert "0.600" in rows["dora"].split("●")[1]
-    assert "-0.150" in rows["dora"] or "−0.150" in rows["dora"]
-    assert "not measured" in rows["emil"]
-    (averaged,) = (row for name, row in rows.items() if name.startswith("mean"))
-    assert "mean of 2" in averaged
-    assert "●" not in averaged
+    rows = {
+        name: cells
+        for name, *cells in (re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row)[1:] for row in told.split("<tr>")[1:])
+    }
+    heads = rows.pop("version")
+    assert [head.split(" <")[0] for head in heads] == ["dora", "emil", "mean"]
+    assert "mean of 2" in heads[2]
+    assert [cell.split(" ")[0] for cell in rows["plain"]] == ["0.900", "0.700", "0.800"]
+    assert ["●" in cell for cell in rows["plain"]] == [True, False, False], "the version it was trained on is marked"
+    assert rows["polite"][1] == "not measured ●"
+    assert rows["surer than right"][0].startswith(("-0.150", "−0.150"))
     assert told.count("<svg") == 1
     assert "later" not in told, "a version that no model was asked about has no column"
 
