@@ -62,12 +62,14 @@ def test_merging_takes_the_matrix_out_of_its_blocks(monkeypatch):
     monkeypatch.setattr(packed, "can_pack", lambda: True)
     hold_in_half(model)
     rows = torch.randn(5, 12)
-    (before, *_), layer = outcome(model, rows), model.base_model.model[0]
-    model.merge_adapter()
+    layer = model.base_model.model[0]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        before = model(rows)
+        model.merge_adapter()
+        after = model(rows)
     assert layer.base_layer.packed is None
     assert {n for n, _ in layer.base_layer.named_parameters()} == {"weight", "bias"}
-    (after, *_) = outcome(model, rows)
-    assert not torch.equal(after.detach(), torch.zeros_like(after))
+    assert before.abs().max() > 0
     # the sum of both matrices is rounded once more
     assert (after - before).abs().max() <= 0.02 * before.abs().max()
 

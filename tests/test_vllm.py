@@ -166,7 +166,7 @@ def test_vllm_takes_what_it_is_given():
     wanted = {"max_tokens", "temperature", "top_p", "seed", "logprobs"}
     assert wanted <= set(inspect.signature(vllm.SamplingParams).parameters)
     assert {"lora_request", "use_tqdm"} <= set(inspect.signature(vllm.LLM.generate).parameters)
-    assert LoRARequest("step", 1, "/tmp/step").lora_int_id == 1
+    assert LoRARequest("step", 1, "/step").lora_int_id == 1
 
 
 @pytest.mark.gpu
