@@ -1,10 +1,10 @@
 """Names of dataset versions: a text file with one line per freeze, oldest first."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 from preference_data.errors import VersionError
+from preference_data.line_file import append_line, read_lines
 from preference_data.records import now
 from preference_data.versions import Version, load_version
 
@@ -33,9 +33,7 @@ class VersionList:
 
     def entries(self) -> list[VersionEntry]:
         """All names, oldest first."""
-        if not self._file.exists():
-            return []
-        return [VersionEntry(**json.loads(line)) for line in self._file.read_text(encoding="utf-8").splitlines()]
+        return [VersionEntry(**line) for line in read_lines(self._file)]
 
     def check_free(self, name: str) -> None:
         """Refuse a name before work is done for it.
@@ -59,8 +57,7 @@ class VersionList:
             return known
         entry = VersionEntry(name or f"v{len(entries) + 1}", digest, now().isoformat())
         self.check_free(entry.name)
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry._asdict()) + "\n")
+        append_line(self._file, entry._asdict())
         return entry
 
     def find(self, name: str) -> Version:

@@ -1,10 +1,9 @@
 """The file of a loop: what it is, and a line for each thing that is settled in a turn, added when it is."""
 
-import json
-import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from preference_data.line_file import append_line, read_lines
 from preference_data.records import digest
 from workbench.config import LoopSettings
 from workbench.errors import ConfigError
@@ -62,11 +61,10 @@ class Book:
 
     def __init__(self, ws: Workspace, settings: LoopSettings) -> None:
         self.file = ws.root / FOLDER / settings.name / "book.jsonl"
-        self._cut_torn_line()
         identity = digest([str(settings.prompts.resolve()), settings.prompts_per_turn])
-        lines = self._lines()
+        lines = read_lines(self.file)
         if not lines:
-            self._add({"loop": settings.name, "identity": identity})
+            append_line(self.file, {"loop": settings.name, "identity": identity})
         elif lines[0].get("identity") != identity:
             raise ConfigError(
                 f"loop {settings.name!r} was begun with other prompts or prompts_per_turn, which say what a turn is; give them as "
@@ -75,44 +73,28 @@ class Book:
 
     def turns(self) -> tuple[Turn, ...]:
         """All that are done."""
-        return tuple(Turn(**line["done"]) for line in self._lines() if "done" in line)
+        return tuple(Turn(**line["done"]) for line in read_lines(self.file) if "done" in line)
 
     def policy(self, number: int) -> str | None:
         """Who answers in a turn that was begun."""
-        return next((line["policy"] for line in self._lines() if line.get("begun") == number), None)
+        return next((line["policy"] for line in read_lines(self.file) if line.get("begun") == number), None)
 
     def begin(self, number: int, policy: str, proxy: Mapping[str, Any]) -> None:
         """Settle who answers in a turn and what labels."""
-        self._add({"begun": number, "policy": policy, "proxy": proxy})
+        append_line(self.file, {"begun": number, "policy": policy, "proxy": proxy})
 
     def proxy(self, number: int) -> dict[str, Any]:
         """What labels in a turn that was begun, as settings; empty for nothing."""
-        return next((line.get("proxy", {}) for line in self._lines() if line.get("begun") == number), {})
+        return next((line.get("proxy", {}) for line in read_lines(self.file) if line.get("begun") == number), {})
 
     def scored(self, number: int) -> dict[str, Any] | None:
         """What was found out before a turn's round, and the round's settings."""
-        return next((line for line in self._lines() if line.get("scored") == number), None)
+        return next((line for line in read_lines(self.file) if line.get("scored") == number), None)
 
     def score(self, number: int, **found: Any) -> None:
         """Settle what was found out before a turn's round."""
-        self._add({"scored": number, **found})
+        append_line(self.file, {"scored": number, **found})
 
     def end(self, turn: Turn) -> None:
         """Write down a turn that is done."""
-        self._add({"done": turn._asdict()})
-
-    def _add(self, line: Mapping[str, Any]) -> None:
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _cut_torn_line(self) -> None:
-        """Drop a last line that a crash cut short: nobody acted on it."""
-        if self.file.exists() and not (text := self.file.read_bytes()).endswith(b"\n"):
-            os.truncate(self.file, text.rfind(b"\n") + 1)
-
-    def _lines(self) -> list[dict[str, Any]]:
-        if not self.file.exists():
-            return []
-        return [json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines()]
+        append_line(self.file, {"done": turn._asdict()})

@@ -1,12 +1,12 @@
 """The reward models of a workspace, and what each knows of every version: named in a list that only grows."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from preference_data.line_file import append_line, read_lines
 from preference_data.reading import plain_name
 from preference_data.records import digest
 from workbench.drift.metrics import accuracy, hits, series
@@ -70,10 +70,7 @@ class RewardModels:
 
     def entries(self) -> list[RewardRecord]:
         """All of them, oldest first."""
-        if not self._file.exists():
-            return []
-        lines = map(json.loads, self._file.read_text(encoding="utf-8").splitlines())
-        return [RewardRecord(**{**line, "members": tuple(line["members"])}) for line in lines]
+        return [RewardRecord(**{**line, "members": tuple(line["members"])}) for line in read_lines(self._file)]
 
     def find(self, name: str) -> RewardRecord:
         """One by name, digest, prefix of a digest, or `latest`.
@@ -97,8 +94,7 @@ class RewardModels:
             ConfigError: the name is taken.
         """
         self.check_free(record.name)
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record._asdict()) + "\n")
+        append_line(self._file, record._asdict())
         return record
 
     def check_free(self, name: str) -> None:

@@ -104,9 +104,13 @@ def read_out(ws: Workspace, lineage: Lineage, versions: Sequence[str], settings:
 
 def accuracy(ws: Workspace, policy: str, versions: Sequence[str], settings: RoundSettings) -> float:
     """Share of prompts a policy has right, mean over versions; it has been measured on them."""
-    reader = _Reader(ws, measuring_condition(ws.plan(settings)))
-    shares = [_mean(reader.prompts(policy, ws.version(name).digest)) or 0.0 for name in versions]
+    shares = [_mean(prompt_scores(ws, policy, name, settings)) or 0.0 for name in versions]
     return _short(sum(shares) / len(shares))
+
+
+def prompt_scores(ws: Workspace, policy: str, version: str, settings: RoundSettings) -> list[float]:
+    """By test prompt of a version whether a policy has it right, measured as these settings say."""
+    return _Reader(ws, measuring_condition(ws.plan(settings))).prompts(policy, ws.version(version).digest)
 
 
 class _Reader:

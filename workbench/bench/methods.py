@@ -25,7 +25,7 @@ from workbench.bench.stream_versions import Setting, prepare, select_of
 from workbench.bench.streams import Task, stream
 from workbench.cluster.ray_tools import RayOptions, cluster
 from workbench.cluster.side_by_side import side_by_side
-from workbench.config import RoundSettings
+from workbench.config import NumericsSettings, RoundSettings
 from workbench.errors import ConfigError
 from workbench.policies.lineage import superseded
 from workbench.workspace import Workspace
@@ -55,7 +55,7 @@ class Bench:
         self._results.mkdir(parents=True, exist_ok=True)
         root = work / f"{self._name}{'-quick' * quick}"
         self._ws = Workspace.init(_copied(root, apart) if apart else root, base=base())
-        self._numerics = _kept_numerics(self._ws)
+        self._numerics = kept_numerics(self._ws)
         self._sizes = QUICK if quick else sizes()
         measured = {**EVALUATION, "suites": chosen("suites")}
         self._conditions = digest([self._sizes, TRAINING, measured, self._numerics.model_dump()])[:16]
@@ -211,7 +211,7 @@ def _copied(root: Path, name: str) -> Path:
     return copy
 
 
-def _kept_numerics(ws: Workspace) -> Any:
+def kept_numerics(ws: Workspace) -> NumericsSettings:
     """The faster precision, measured once per workspace: lineages go on as they began."""
     file = ws.root / "bench-numerics.json"
     if not file.exists():

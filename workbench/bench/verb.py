@@ -40,6 +40,7 @@ BENCHES = {
         "learning from fresh answers: where it converges, what it earns, the guard, workers",
         (*TRAINING, "ray"),
     ),
+    "explain": Bench("explain", "whether leaving out the pairs that turned a version brings it back", TRAINING),
     "rounds": Bench("rounds", "rounds with more anchors, added pairs, workers on Ray", (*TRAINING, "ray")),
 }
 
