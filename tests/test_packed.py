@@ -49,7 +49,10 @@ def test_blocks_change_no_bit_of_output_or_gradient(monkeypatch, bias, rows):
 def test_a_matrix_in_blocks_lies_nowhere_else_and_can_still_be_read(monkeypatch):
     plain, ours = (held(monkeypatch, blocks=blocks) for blocks in (False, True))
     assert [name for name, _ in ours.named_parameters()] == ["bias"]
-    assert torch.equal(ours.weight, plain.weight)
+    assert torch.equal(ours.packed.dense(), plain.weight)
+    told = ours.weight
+    assert (told.shape, told.dtype, told.device) == (plain.weight.shape, plain.weight.dtype, plain.weight.device)
+    assert told.isnan().all(), "who reads its numbers must notice"
     assert torch.equal(matrix_of(ours, torch.float32).there(torch.eye(12)), plain.weight.float().T + plain.bias)
 
 

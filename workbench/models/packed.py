@@ -91,6 +91,10 @@ class Packed:
         """The matrix as it lay, made anew."""
         return self._there.to_dense()
 
+    def outline(self) -> Tensor:
+        """Of the matrix's shape, precision and place, without its numbers: none of its own is one."""
+        return torch.full((), torch.nan, dtype=self.dtype).expand(self._there.shape)
+
 
 class FrozenLinear(nn.Linear):
     """A linear layer that is not trained; once `pack` was called its matrix lies in blocks, and nowhere else."""
@@ -98,7 +102,7 @@ class FrozenLinear(nn.Linear):
     packed: Packed | None = None
 
     def pack(self) -> None:
-        """Lay the matrix out. It is no parameter any more, and `weight` is a copy of it."""
+        """Lay the matrix out. It is no parameter any more, and `weight` is an outline of it."""
         self.packed = Packed(self.weight, self.bias)
         del self.weight
 
@@ -109,23 +113,25 @@ class FrozenLinear(nn.Linear):
             self.weight = nn.Parameter(weight, requires_grad=False)
 
     def __getattr__(self, name: str) -> Any:
-        """Asked for what is not there: so PEFT finds precision and device of a matrix that lies in blocks."""
+        """Asked for what is not there: so PEFT finds precision, shape and device of a matrix that lies in blocks."""
         if name == "weight" and self.packed is not None:
-            return self.packed.dense()
+            return self.packed.outline()
         return super().__getattr__(name)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """The layer's output, in the precision of the product."""
-        if self.packed is None or product_dtype(input) != self.packed.dtype:
+        if self.packed is None:
             return super().forward(input)
-        return _Product.apply(input, self.packed)
+        return _Product.apply(input, matrix_of(self, product_dtype(input)), product_dtype(input))
 
 
 def matrix_of(layer: nn.Linear, dtype: torch.dtype) -> Matrix:
     """What a frozen layer multiplies by, in a precision."""
     if isinstance(layer, FrozenLinear) and layer.packed is not None and layer.packed.dtype == dtype:
         return layer.packed
-    return Plain(layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype))
+    packed = layer.packed if isinstance(layer, FrozenLinear) else None
+    weight = layer.weight if packed is None else packed.dense()
+    return Plain(weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype))
 
 
 def hold_in_half(model: nn.Module, *, training: bool = False) -> None:
@@ -184,10 +190,10 @@ class _Product(Function):
 
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Tensor:
-        x, matrix = given
+        x, matrix, dtype = given
         ctx.matrix, ctx.of_input = matrix, x.dtype
         with torch.autocast(x.device.type, enabled=False):
-            found = matrix.there(x.to(matrix.dtype).flatten(0, -2))
+            found = matrix.there(x.to(dtype).flatten(0, -2))
         return found.unflatten(0, x.shape[:-1])
 
     @staticmethod
@@ -196,7 +202,7 @@ class _Product(Function):
         """Gradient of the input."""
         with torch.autocast(gradients[0].device.type, enabled=False):
             d_x = ctx.matrix.back(gradients[0].flatten(0, -2)).to(ctx.of_input)
-        return d_x.unflatten(0, gradients[0].shape[:-1]), None
+        return d_x.unflatten(0, gradients[0].shape[:-1]), None, None
 
 
 def _in_blocks(weight: Tensor) -> Tensor:

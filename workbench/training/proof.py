@@ -60,10 +60,12 @@ def prove_anchors(
         WiringError: a cached score is not this policy's.
     """
     examples = [side for r in rows for side in (r.chosen, r.rejected)]
-    largest = 0.0
+    largest, found = 0.0, dict[PolicyRef, list[float]]()
     for name, policy, table in tables:
-        with apply_numerics(numerics), family.using(policy) as model:
-            fresh = completion_logps(model, family.collate(examples)).tolist()
+        if policy not in found:  # the parent is often an anchor
+            with apply_numerics(numerics), family.using(policy) as model:
+                found[policy] = completion_logps(model, family.collate(examples)).tolist()
+        fresh = found[policy]
         cached = [value for r in rows for value in table[r.key][:2]]
         gap = max(abs(a - b) for a, b in zip(fresh, cached, strict=True))
         if not gap <= tolerance(numerics):
