@@ -22,19 +22,19 @@ def planted_first(ws, policy, version, *, where):
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """Two made-up personas that want the opposite, and a tiny model."""
+    """Two made-up personas, and a tiny model."""
     words = [f"{a}{b}{c}" for a in "bdfgklm" for b in "aeiou" for c in "nprst"]
     for name, liked in (("one", 0), ("two", 1)):
         rows = []
         for i, word in enumerate(words[:160]):
             asked = " ".join(words[(i * 7 + k * 13 + liked * 59) % len(words)] for k in range(6))
-            said = (" Yes", " No") if liked else (" No", " Yes")
+            said = (" Yes", " No") if (i % 2) == liked else (" No", " Yes")
             rows.append({"question": f"{word} {asked}?", "statement": asked, "label_confidence": 1.0,
                          "answer_matching_behavior": said[0], "answer_not_matching_behavior": said[1]})  # fmt: skip
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setattr(explain, "TASKS", tuple(Task(n, (f"{n}.jsonl",), "personas") for n in ("one", "two")))
     monkeypatch.setattr(explain, "explain", planted_first)
-    monkeypatch.setattr(explain, "QUICK", explain.Scale(Sizes(20, 8, 40), 6, 2))
+    monkeypatch.setattr(explain, "QUICK", explain.Scale(Sizes(12, 4, 20), 6, 2))
     monkeypatch.setenv(DATA, str(tmp_path))
     monkeypatch.setenv(cells.WORK, str(tmp_path / "work"))
     monkeypatch.setenv(cells.BASE, str(build_tiny_model(tmp_path / "model")))
@@ -44,9 +44,9 @@ def small(tmp_path, monkeypatch):
 def test_what_was_planted_is_looked_for_and_left_out(small):
     told = []
     found, regained = explain.measure(told.append, quick=True)
-    # 20 pairs of the second task and 6 planted: by chance 6 * 6 / 26 = 1.4 of the six worst
-    assert found.note == "5 of the 6 worst, 1.4 by chance; 26 pairs"
-    assert found.value == pytest.approx(5 / (36 / 26))
+    # 12 pairs of the second task and 6 planted: by chance 6 * 6 / 18 = 2 of the six worst
+    assert found.note == "5 of the 6 worst, 2.0 by chance; 18 pairs"
+    assert found.value == pytest.approx(2.5)
     assert regained.note.count("0.") + regained.note.count("1.") >= 5, (
         "accuracies before, after, without, twice at random"
     )

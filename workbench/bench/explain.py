@@ -24,6 +24,7 @@ from workbench.bench.streams import STREAMS
 from workbench.config import RoundSettings
 from workbench.drift.crossed import crossed
 from workbench.drift.uncertainty import Floats
+from workbench.errors import ConfigError
 from workbench.explaining import explain
 from workbench.workspace import Workspace
 
@@ -90,6 +91,11 @@ class _Experiment:
             replace(pair, chosen=pair.rejected, rejected=pair.chosen, split="train", slices={"source": "planted"})
             for pair in spare[: self._scale.planted]
         ]
+        if len(turned) < self._scale.planted:
+            raise ConfigError(
+                f"bench explain: {TASKS[0].files[0]} has {len(spare)} pairs beyond the version's, {self._scale.planted} are needed to "
+                "plant; give a larger file"
+            )
         return [*self._ws.version(self._other).pairs(), *turned]
 
     def _version(self, name: str, pairs: Sequence[Pair]) -> str:
