@@ -1,5 +1,6 @@
 """A small world for tests of rounds: a tiny model, made-up preferences, settings that finish in seconds."""
 
+import json
 import random
 from pathlib import Path
 
@@ -50,3 +51,16 @@ def settings(**changes: object) -> RoundSettings:
     for name, value in changes.items():
         values[name] = values.get(name, {}) | value if isinstance(value, dict) else value
     return RoundSettings.model_validate(values)
+
+
+def persona_files(folder):
+    """Two files of made-up personas, `one.jsonl` and `two.jsonl`, which want the opposite of each other."""
+    words = [f"{a}{b}{c}" for a in "bdfgklm" for b in "aeiou" for c in "nprst"]
+    for name, liked in (("one", 0), ("two", 1)):
+        rows = []
+        for i, word in enumerate(words[:160]):
+            asked = " ".join(words[(i * 7 + k * 13 + liked * 59) % len(words)] for k in range(6))
+            said = (" Yes", " No") if (i % 2) == liked else (" No", " Yes")
+            rows.append({"question": f"{word} {asked}?", "statement": asked, "label_confidence": 1.0,
+                         "answer_matching_behavior": said[0], "answer_not_matching_behavior": said[1]})  # fmt: skip
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

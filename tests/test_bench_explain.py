@@ -1,9 +1,8 @@
 """The bench of explaining on a tiny model: it runs through, goes on, and tells what it left out."""
 
-import json
-
 import pytest
 
+from tests.rounds_kit import persona_files
 from tests.tiny_model import build_tiny_model
 from workbench.bench import cells, explain
 from workbench.bench.stream_versions import DATA, Sizes
@@ -23,15 +22,7 @@ def planted_first(ws, policy, version, *, where):
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """Two made-up personas, and a tiny model."""
-    words = [f"{a}{b}{c}" for a in "bdfgklm" for b in "aeiou" for c in "nprst"]
-    for name, liked in (("one", 0), ("two", 1)):
-        rows = []
-        for i, word in enumerate(words[:160]):
-            asked = " ".join(words[(i * 7 + k * 13 + liked * 59) % len(words)] for k in range(6))
-            said = (" Yes", " No") if (i % 2) == liked else (" No", " Yes")
-            rows.append({"question": f"{word} {asked}?", "statement": asked, "label_confidence": 1.0,
-                         "answer_matching_behavior": said[0], "answer_not_matching_behavior": said[1]})  # fmt: skip
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    persona_files(tmp_path)
     monkeypatch.setattr(explain, "TASKS", tuple(Task(n, (f"{n}.jsonl",), "personas") for n in ("one", "two")))
     monkeypatch.setattr(explain, "explain", planted_first)
     monkeypatch.setattr(explain, "QUICK", explain.Scale(Sizes(12, 4, 20), 6, 2))

@@ -1,10 +1,9 @@
 """The bench of methods: lineages on a tiny model, and what is concluded from them."""
 
-import json
-
 import numpy as np
 import pytest
 
+from tests.rounds_kit import persona_files
 from tests.tiny_model import build_tiny_model
 from workbench.bench import cells as asked_for
 from workbench.bench import methods
@@ -28,15 +27,7 @@ def model(tmp_path_factory):
 @pytest.fixture
 def small(model, tmp_path, monkeypatch):
     """A stream of two files of made-up personas, in a world of its own."""
-    words = [f"{a}{b}{c}" for a in "bdfgklm" for b in "aeiou" for c in "nprst"]
-    for name, liked in (("one", 0), ("two", 1)):
-        rows = []
-        for i, word in enumerate(words[:160]):
-            asked = " ".join(words[(i * 7 + k * 13 + liked * 59) % len(words)] for k in range(6))
-            said = (" Yes", " No") if (i % 2) == liked else (" No", " Yes")
-            rows.append({"question": f"{word} {asked}?", "statement": asked, "label_confidence": 1.0,
-                         "answer_matching_behavior": said[0], "answer_not_matching_behavior": said[1]})  # fmt: skip
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    persona_files(tmp_path)
     monkeypatch.setitem(STREAMS, "small", tuple(Task(n, (f"{n}.jsonl",), "personas") for n in ("one", "two")))
     monkeypatch.setenv(DATA, str(tmp_path))
     monkeypatch.setenv(asked_for.WORK, str(tmp_path / "work"))
