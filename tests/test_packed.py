@@ -78,6 +78,15 @@ def test_merging_takes_the_matrix_out_of_its_blocks(monkeypatch):
 
 
 @needs_blocks
+def test_held_twice_it_is_held_once(monkeypatch):
+    layer = held(monkeypatch, blocks=True)
+    before, packed_before = layer.packed.dense(), layer.packed
+    hold_in_half(nn.Sequential(layer))
+    assert layer.packed is packed_before
+    assert torch.equal(layer.packed.dense(), before)
+
+
+@needs_blocks
 def test_without_room_matrices_stay_as_they_lie(monkeypatch):
     monkeypatch.setattr(packed, "free_memory", lambda: 2 * (12 * 7 * 2) / packed.ROOM - 1)
     assert type(held(monkeypatch, blocks=True)) is nn.Linear

@@ -127,9 +127,9 @@ class FrozenLinear(nn.Linear):
 
 def matrix_of(layer: nn.Linear, dtype: torch.dtype) -> Matrix:
     """What a frozen layer multiplies by, in a precision."""
-    if isinstance(layer, FrozenLinear) and layer.packed is not None and layer.packed.dtype == dtype:
-        return layer.packed
     packed = layer.packed if isinstance(layer, FrozenLinear) else None
+    if packed is not None and packed.dtype == dtype:
+        return packed
     weight = layer.weight if packed is None else packed.dense()
     return Plain(weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype))
 
@@ -147,7 +147,8 @@ def hold_in_half(model: nn.Module, *, training: bool = False) -> None:
     """
     held: list[nn.Linear] = []
     for module in model.modules():
-        if not isinstance(module, nn.Linear) or module.weight.requires_grad:
+        laid_out = isinstance(module, FrozenLinear) and module.packed is not None
+        if not isinstance(module, nn.Linear) or laid_out or module.weight.requires_grad:
             continue
         if module.weight.is_floating_point():
             module.weight = nn.Parameter(module.weight.to(torch.bfloat16), requires_grad=False)
