@@ -27,7 +27,7 @@ from workbench.models.tokens import pad_id
 from workbench.objects import entry
 from workbench.policies.checkpoints import kind_of
 from workbench.reward_tasks import RewardJob
-from workbench.tasks import Anchor, PolicyRef, Progress, Report, TrainJob
+from workbench.tasks import PolicyRef, Progress, Report, TrainJob
 from workbench.training.after import Refinement
 from workbench.training.batches import (
     PairCollator,
@@ -45,7 +45,15 @@ from workbench.training.memory import fit
 from workbench.training.online.asking import fresh_answers
 from workbench.training.online.trainer import OnlineTrainer
 from workbench.training.online.writers import Ahead, Write, own_answers
-from workbench.training.proof import PROOF_PAIRS, Proof, prove_anchors, prove_child, prove_reference, prove_start
+from workbench.training.proof import (
+    CHILD_PAIRS,
+    PROOF_PAIRS,
+    Proof,
+    prove_anchors,
+    prove_child,
+    prove_reference,
+    prove_start,
+)
 from workbench.training.trainer import AnchoredDPOTrainer, policy_logps
 from workbench.training.watch import KlProbe, Watch, require_finite_weights
 
@@ -87,21 +95,23 @@ def optimise(job: TrainJob, report: Report, write: Write | None = None) -> None:
     ordered = in_order(rows, epochs=job.training.epochs, seed=job.training.seed)
     proof_rows = ordered[:PROOF_PAIRS]
     prove_reference(rows, anchors)
-    gap = _prove_scores(job, proof_rows, tables, anchors)
+    # That the parent's scores are its own is seen when training starts from it.
+    gap = _prove_scores(job, proof_rows, [(a.policy, table) for a, table in anchors if a.policy != job.parent])
     with apply_numerics(job.numerics):
         trainer = _trainer(job, ordered, tokenizer, report, write=write)
-        trained = _trained(trainer, job, proof_rows, gap=gap, report=report)
+        proof = _prove_start(trainer, proof_rows, job, tables[job.parent.digest], gap=gap)
+        report(Progress("prove", 1, 1, asdict(proof)))
+        last_rows = proof_rows[:CHILD_PAIRS]
+        trained = _trained(trainer, job, last_rows, report=report)
         del trainer
     give_back_memory()
-    prove_child(family_of(job.parent, job.numerics), proof_rows, _saved(job), trained=trained, numerics=job.numerics)
+    prove_child(family_of(job.parent, job.numerics), last_rows, _saved(job), trained=trained, numerics=job.numerics)
 
 
 def _trained(
-    trainer: AnchoredDPOTrainer, job: TrainJob, proof_rows: Sequence[TrainRow], *, gap: float, report: Report
+    trainer: AnchoredDPOTrainer, job: TrainJob, proof_rows: Sequence[TrainRow], *, report: Report
 ) -> PairLogps:
     """Train and save; what the policy says of the proof's rows afterwards."""
-    proof = _prove_start(trainer, proof_rows, job, gap)
-    report(Progress("prove", 1, 1, asdict(proof)))
     refinement = Refinement(trainer, job)
     probed = trainer.pairs.at_once(as_columns(proof_rows[:PROBE_ROWS]))
     probe = KlProbe(trainer.model, batch_of(probed).rows, job.numerics)
@@ -112,13 +122,13 @@ def _trained(
 
 
 def _prove_scores(
-    job: TrainJob,
-    rows: Sequence[TrainRow],
-    tables: dict[str, dict[str, PairScore]],
-    anchors: Sequence[tuple[Anchor, dict[str, PairScore]]],
+    job: TrainJob, rows: Sequence[TrainRow], tables: Sequence[tuple[PolicyRef, dict[str, PairScore]]]
 ) -> float:
-    named = [("parent", job.parent, tables[job.parent.digest])]
-    named += [(f"anchor {i + 1}", a.policy, table) for i, (a, table) in enumerate(anchors)]
+    """The largest gap between cached scores and the policies' own, nats."""
+    if not tables:
+        return 0.0
+    places = {anchor.policy: f"anchor {i + 1}" for i, anchor in enumerate(job.anchors)} | {job.parent: "parent"}
+    named = [(places[policy], policy, table) for policy, table in tables]
     return prove_anchors(family_of(job.parent, job.numerics), rows, named, job.numerics)
 
 
@@ -216,10 +226,15 @@ def _in_one_pass(job: TrainJob, *, most: int, fits: int) -> bool:
     return True
 
 
-def _prove_start(trainer: AnchoredDPOTrainer, rows: Sequence[TrainRow], job: TrainJob, gap: float) -> Proof:
-    inputs = trainer.pairs.at_once(as_columns(rows))
-    measured = policy_logps(trainer, inputs)
-    return prove_start(measured, rows, job.objective, job.numerics, gap=gap)
+def _prove_start(
+    trainer: AnchoredDPOTrainer, rows: Sequence[TrainRow], job: TrainJob, scores: dict[str, PairScore], *, gap: float
+) -> Proof:
+    measured = policy_logps(trainer, trainer.pairs.at_once(as_columns(rows)))
+    try:
+        return prove_start(measured, rows, job.objective, job.numerics, gap=gap)
+    except WiringError:
+        _prove_scores(job, rows, [(job.parent, scores)])  # is it the scores that are not the parent's?
+        raise
 
 
 def train_to_end(
