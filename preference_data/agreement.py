@@ -10,7 +10,8 @@ None with the reason, never 0.
 | Fleiss' kappa (1971) | shares of all judgements together | not allowed: as many judgements for each item |
 | Krippendorff's alpha (2011) | two judgements drawn without replacement | allowed |
 
-An interval is the 95 % percentile bootstrap over items. Kappa and alpha are undefined where every judgement is the
+An interval is the 95 % percentile bootstrap over items, or over groups of those that are not independent, such as the
+ratings of one answer. Kappa and alpha are undefined where every judgement is the
 same answer: chance alone would agree always.
 """
 
@@ -23,6 +24,9 @@ from numpy.typing import NDArray
 Judged = Mapping[str, float]
 """What each annotator answered about one item, by handle. Answers are numbers; of names, such as verdicts, any numbers
 that tell them apart do."""
+
+Groups = Sequence[int] | None
+"""The group of each item; None where items are independent."""
 
 Level = Literal["nominal", "ordinal", "interval"]
 """How far apart two answers are: differ or not; by the answers between them; by their difference."""
@@ -57,7 +61,7 @@ class Agreement(NamedTuple):
     why: str
 
 
-def percent(judged: Sequence[Judged], rng: np.random.Generator) -> Agreement:
+def percent(judged: Sequence[Judged], rng: np.random.Generator, *, groups: Groups = None) -> Agreement:
     """Share of pairs of judgements of one item that give the same answer."""
     counts = _counts(judged)
 
@@ -66,10 +70,10 @@ def percent(judged: Sequence[Judged], rng: np.random.Generator) -> Agreement:
         same, pairs = (counts * (counts - 1)).sum(axis=1), per_item * (per_item - 1)
         return _quotient(times @ same, times @ pairs)
 
-    return _agreement(counts, figure, rng)
+    return _agreement(counts, figure, rng, _kept(judged, groups))
 
 
-def fleiss_kappa(judged: Sequence[Judged], rng: np.random.Generator) -> Agreement:
+def fleiss_kappa(judged: Sequence[Judged], rng: np.random.Generator, *, groups: Groups = None) -> Agreement:
     """Fleiss, "Measuring nominal scale agreement among many raters", Psychological Bulletin 76, 1971."""
     counts = _counts(judged)
     per_item = counts.sum(axis=1)
@@ -86,10 +90,12 @@ def fleiss_kappa(judged: Sequence[Judged], rng: np.random.Generator) -> Agreemen
         shares = (times @ counts) / (n * times.sum(axis=1, keepdims=True))
         return _over_chance(observed, (shares**2).sum(axis=1))
 
-    return _agreement(counts, figure, rng)
+    return _agreement(counts, figure, rng, _kept(judged, groups))
 
 
-def krippendorff_alpha(judged: Sequence[Judged], rng: np.random.Generator, *, level: Level) -> Agreement:
+def krippendorff_alpha(
+    judged: Sequence[Judged], rng: np.random.Generator, *, level: Level, groups: Groups = None
+) -> Agreement:
     """Krippendorff, "Computing Krippendorff's alpha-reliability", 2011; missing judgements are left out."""
     counts = _counts(judged)
     answers = _answers(judged)
@@ -106,7 +112,7 @@ def krippendorff_alpha(judged: Sequence[Judged], rng: np.random.Generator, *, le
         chance = (totals[:, :, None] * totals[:, None, :] * apart).sum(axis=(1, 2))
         return 1 - (totals.sum(axis=1) - 1) * _quotient(observed, chance)
 
-    return _agreement(counts, figure, rng)
+    return _agreement(counts, figure, rng, _kept(judged, groups))
 
 
 def cohen_kappa(
@@ -173,13 +179,21 @@ def _over_chance(observed: Floats, chance: Floats) -> Floats:
     return _quotient(observed - chance, 1 - chance)
 
 
-def _agreement(counts: Floats, figure: Callable[[Floats], Floats], rng: np.random.Generator) -> Agreement:
-    """The figure of all items, and of items drawn with replacement.
+def _kept(judged: Sequence[Judged], groups: Groups) -> Groups:
+    """Groups of the items that `_counts` keeps."""
+    return groups and [group for each, group in zip(judged, groups, strict=True) if len(each) > 1]
+
+
+def _agreement(
+    counts: Floats, figure: Callable[[Floats], Floats], rng: np.random.Generator, groups: Groups = None
+) -> Agreement:
+    """The figure of all items, and of groups of items drawn with replacement.
 
     Args:
         counts: shape (items, answers).
         figure: from how often each item counts, shape (draws, items), to the figure of each draw.
-        rng: draws the items.
+        rng: draws the groups.
+        groups: of each item; None where each is one.
     """
     items = len(counts)
     if not items:
@@ -188,10 +202,14 @@ def _agreement(counts: Floats, figure: Callable[[Floats], Floats], rng: np.rando
     if np.isnan(value):
         return _undefined(counts, "every judgement is the same answer, so chance alone would agree always")
     found = Agreement(value, None, None, items, int(counts.sum()), "")
-    if items < FEWEST_ITEMS:
-        return found._replace(why=f"{items} items are too few for an interval")
-    even = np.full(items, 1 / items)
-    drawn = [figure(rng.multinomial(items, even, size=AT_ONCE).astype(float)) for _ in range(REPLICATES // AT_ONCE)]
+    codes = np.arange(items) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    count = int(codes.max()) + 1
+    if count < FEWEST_ITEMS:
+        return found._replace(why=f"{count} items are too few for an interval")
+    even = np.full(count, 1 / count)
+    drawn = [
+        figure(rng.multinomial(count, even, size=AT_ONCE).astype(float)[:, codes]) for _ in range(REPLICATES // AT_ONCE)
+    ]
     low, high = np.nanpercentile(np.concatenate(drawn), [2.5, 97.5])
     return found._replace(low=float(low), high=float(high))
 

@@ -113,7 +113,7 @@ def _tested(some: int, of: int) -> Share:
 
 def _active_s(said: list[Told]) -> float:
     """Seconds between judgements; after a long pause, and at first, the time the item was on the screen."""
-    times = sorted((each.at, each.seconds) for each in said)
+    times = sorted(moment for each in said for moment in each.worked or ((each.at, each.seconds),))
     gaps = [(after - before).total_seconds() for (before, _), (after, _) in pairwise(times)]
     on_screen = [min(seconds, IDLE_S) for _, seconds in times]
     work = (gap if gap <= IDLE_S else shown for gap, shown in zip(gaps, on_screen[1:], strict=True))

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, select
 
 from preference_data import leases
 from preference_data.database import writing
-from preference_data.leases import Person, Purpose, chance
+from preference_data.leases import Held, Person, Purpose, chance
 from preference_data.opinions import agrees
 from preference_data.projects import Project, project_named
 from preference_data.queries import judgements_by_key, people_of
@@ -27,7 +27,7 @@ def next_for(
     settings = project.settings
     if settings.closed:
         return [], "closed"
-    trial = leases.special(connection, project, person.number, "trial", at=at)
+    trial = leases.special(connection, project, person, "trial", at=at)
     if trial:
         return [_first_time(row, person) for row in trial[: max(count, 0)]], ""
     why = _trial_verdict(connection, project, person, at)
@@ -54,10 +54,15 @@ def give_back_avoided(engine: Engine, project: str, handle: str, avoid: Mapping[
         found = project_named(connection, project)
         person = Person(people_of(connection, {handle})[handle], handle, {}, avoid)
         held = leases.own_open(connection, found.number, person.number, at)
-        what = leases.comparisons_of(connection, {row.item for row in held})
-        given = [row.id for row in held if row.item in what and leases.avoids(person, what[row.item][1].slices)]
-        for number in given:
-            leases.end(connection, number, "released", None, at=at)
+        return [row.id for row in give_back(connection, held, person, at)]
+
+
+def give_back(connection: Connection, held: Sequence[Held], person: Person, at: datetime) -> list[Held]:
+    """Give back those of a person's leases that they do not want to see; which."""
+    kept = {row.id for row in leases.wanted_by(connection, held, person)}
+    given = [row for row in held if row.id not in kept]
+    for row in given:
+        leases.end(connection, row.id, "released", None, at=at)
     return given
 
 
@@ -67,7 +72,7 @@ def _mixed(connection: Connection, project: Project, person: Person, *, count: i
     special = settings.gold_share or settings.repeat_share
     before = leases.shown_since(connection, project.number, person.number) if special else 0
     work = leases.fresh(connection, project, person, at)
-    gold = iter(leases.special(connection, project, person.number, "gold", at=at) if settings.gold_share else [])
+    gold = iter(leases.special(connection, project, person, "gold", at=at) if settings.gold_share else [])
     repeats = 0
     found: list[Wanted] = []
     for turn in range(before, before + count):
@@ -76,7 +81,7 @@ def _mixed(connection: Connection, project: Project, person: Person, *, count: i
             found.append(_first_time(row, person))
             continue
         if settings.gold_share <= drawn < settings.gold_share + settings.repeat_share and not repeats:
-            old = leases.to_repeat(connection, project, person.number)
+            old = leases.to_repeat(connection, project, person)
             if old is not None:
                 repeats += 1
                 found.append((old.item, "repeat", tuple(reversed(old.shown_order))))

@@ -4,6 +4,7 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, NoReturn, cast
 
@@ -64,6 +65,34 @@ def looks_like_lines(stream: Stream) -> bool:
     return second.lstrip().startswith(b"{") and isinstance(parse(first), dict)
 
 
+_ESCAPE = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F]..)|\\.", re.DOTALL)
+_LONGEST = 12
+"""Bytes of the longest escape, two halves of a pair."""
+
+
+class _Whole:
+    """A stream of JSON in which half a surrogate pair is a NUL, for which its row is refused.
+
+    The parser would put other characters in its place.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream, self._rest = stream, b""
+
+    def read(self, size: int) -> bytes:
+        """About `size` bytes; none only at the end."""
+        while True:
+            more = self._stream.read(size)
+            found = self._rest + more
+            cut = len(found)
+            if more:  # what may go on in the next piece waits for it
+                late = (m.start() for m in _ESCAPE.finditer(found) if m.end() > len(found) - _LONGEST)
+                cut = min(next(late, cut), cut - found.endswith(b"\\"))
+            self._rest = found[cut:]
+            if cut or not more:
+                return _ESCAPE.sub(lambda m: b"\\u0000" if m[1] else m[0], found[:cut])
+
+
 def json_array(stream: Stream) -> Iterator[Row]:
     """Rows of a JSON array, or of the one array that is a field of a top-level object.
 
@@ -71,7 +100,7 @@ def json_array(stream: Stream) -> Iterator[Row]:
         InputRefused: the top level is neither, or the object has two arrays.
         ijson.JSONError: the text is not JSON from some point on.
     """
-    events = cast("Iterator[tuple[str, Any]]", ijson.basic_parse(stream, use_float=True))
+    events = cast("Iterator[tuple[str, Any]]", ijson.basic_parse(_Whole(stream), use_float=True))
     opened = next(events, ("nothing", None))[0]
     if opened == "start_array":
         yield from _elements(events, stream)

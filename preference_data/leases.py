@@ -115,7 +115,8 @@ _FRESH_AFTER = _FRESH.where(
     > tuple_(bindparam("rank"), bindparam("draw"), bindparam("item"))
 )
 _SPECIAL = (
-    select(item, _answers())
+    select(item, schema.comparison.c.slices, _answers())
+    .join(schema.comparison, schema.comparison.c.id == item.c.comparison)
     .where(item.c.project == bindparam("project"), item.c.purpose == bindparam("purpose"), ~_known_to(item.c.id))
     .order_by(item.c.draw)
 )
@@ -189,19 +190,20 @@ def lease_row(connection: Connection, number: int) -> Any:
 
 
 class Held(NamedTuple):
-    """A lease that runs: its number, its item, and as in `Showing`."""
+    """A lease that runs: its number, its item, the project's change it was given under, and as in `Showing`."""
 
     id: int
     item: int
     purpose: Purpose
     shown_order: tuple[int, ...]
     until: datetime
+    change: int
 
 
 def own_open(connection: Connection, project: int, person: int, at: datetime) -> list[Held]:
     """A person's leases in a project that run, oldest first."""
     rows: Iterable[Any] = connection.execute(_OWN_OPEN, {"project": project, "person": person, "at": at})
-    return [Held(row.id, row.item, row.purpose, tuple(row.shown_order), row.until) for row in rows]
+    return [Held(row.id, row.item, row.purpose, tuple(row.shown_order), row.until, row.change) for row in rows]
 
 
 def own_ended(connection: Connection, project: int, person: int, purpose: Purpose | None = None) -> list[Any]:
@@ -244,19 +246,21 @@ def fresh(connection: Connection, project: Project, person: Person, at: datetime
 
 
 def special(
-    connection: Connection, project: Project, person: int, purpose: Literal["gold", "trial"], *, at: datetime
+    connection: Connection, project: Project, person: Person, purpose: Literal["gold", "trial"], *, at: datetime
 ) -> list[Any]:
-    """Rows of gold or trial items this person has neither answered nor before them."""
-    which = {"project": project.number, "purpose": purpose, "person": person, "at": at, "since": project.since}
-    return list(connection.execute(_SPECIAL, which).all())
+    """Rows of gold or trial items this person has neither answered nor before them, nor wants not to see."""
+    which = {"project": project.number, "purpose": purpose, "person": person.number, "at": at, "since": project.since}
+    return [row for row in connection.execute(_SPECIAL, which) if not avoids(person, row.slices)]
 
 
-def to_repeat(connection: Connection, project: Project, person: int) -> Any:
+def to_repeat(connection: Connection, project: Project, person: Person) -> Any:
     """A lease of this person whose item may be shown again, None where none is old enough."""
-    ended = own_ended(connection, project.number, person)
+    ended = own_ended(connection, project.number, person.number)
     again = {row.item for row in ended if row.purpose == "repeat"}
     old = [row for row in ended if row.purpose == "work" and row.outcome == "judged" and row.item not in again]
-    return old[0] if old and len(ended) - ended.index(old[0]) > project.settings.repeat_after else None
+    if not old or len(ended) - ended.index(old[0]) <= project.settings.repeat_after:
+        return None
+    return old[0] if wanted_by(connection, old[:1], person) else None
 
 
 def give(
@@ -271,9 +275,10 @@ def give(
     first = number_of(connection, select(func.max(lease.c.id))) + 1
     until = at + timedelta(seconds=project.settings.lease_s)
     held = [
-        Held(number, which, purpose, order, until) for number, (which, purpose, order) in enumerate(wanted, start=first)
+        Held(number, which, purpose, order, until, project.change)
+        for number, (which, purpose, order) in enumerate(wanted, start=first)
     ]
-    same = {"annotator": person.number, "change": project.change, "at": at}
+    same = {"annotator": person.number, "at": at}
     if held:
         connection.execute(
             insert(lease), [{**each._asdict(), "shown_order": list(each.shown_order), **same} for each in held]
@@ -286,6 +291,26 @@ def extend(connection: Connection, held: Sequence[Held], until: datetime) -> lis
     if short := [each.id for each in held if each.until < until]:
         connection.execute(update(lease).where(lease.c.id.in_(short)).values(until=until))
     return [each._replace(until=max(each.until, until)) for each in held]
+
+
+def renewed(
+    connection: Connection, project: Project, person: Person, held: Sequence[Held], *, at: datetime
+) -> list[Held]:
+    """Leases with those from before the guideline was withdrawn given anew: from now on its successor is read with them."""
+    old = [each for each in held if each.change < project.since]
+    for each in old:
+        end(connection, each.id, "released", None, at=at)
+    again: list[tuple[int, Purpose, tuple[int, ...]]] = [(each.item, each.purpose, each.shown_order) for each in old]
+    return [*(each for each in held if each not in old), *give(connection, project, person, again, at=at)]
+
+
+def wanted_by(connection: Connection, rows: Iterable[Any], person: Person) -> list[Any]:
+    """Leases without those of what a person does not want to see."""
+    rows = list(rows)
+    if not person.avoid:
+        return rows
+    what = comparisons_of(connection, {row.item for row in rows})
+    return [row for row in rows if row.item not in what or not avoids(person, what[row.item][1].slices)]
 
 
 def comparisons_of(connection: Connection, items: Collection[int]) -> dict[int, tuple[str, Comparison]]:

@@ -1,13 +1,14 @@
 """Questions and insertions that `Store` puts together; each runs on a connection, inside the caller's transaction."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Column, Connection, Select, bindparam, exists, func, insert, select
+from sqlalchemy import Column, Connection, Select, bindparam, delete, exists, func, insert, select
 
 from preference_data import schema
 from preference_data.database import insert_missing
+from preference_data.queue_schema import credential, session
 from preference_data.records import Comparison, Judgement, Message, Prompt, Written, now
 from preference_data.rows import (
     FIRST_HASH,
@@ -118,6 +119,34 @@ def judgements_by_key(connection: Connection, keys: Iterable[str]) -> dict[str, 
     texts = lookup(connection, schema.text.c.digest, schema.text.c.body, text_digests((), (), rows))
     known = {name: body for name, body in texts.items() if body is not None}
     return {row.key: judgement_from(row, row.about, known) for row in rows}
+
+
+def log_out_for_good(connection: Connection, number: int) -> None:
+    """Take an annotator's password and sessions away."""
+    for table in (credential, session):
+        connection.execute(delete(table).where(table.c.annotator == number))
+
+
+def judged_by_several(connection: Connection, upto: int, sources: Collection[str], count: int) -> list[int]:
+    """Numbers of comparisons that more than one person judged, the first by key, which is a hash.
+
+    Args:
+        connection: to the store.
+        upto: number of the last judgement that is looked at.
+        sources: of the comparisons; all where empty.
+        count: at most so many.
+    """
+    said, about = schema.judgement.c, schema.comparison.c
+    wanted = (
+        select(about.id)
+        .join(schema.judgement, said.comparison == about.id)
+        .where(said.seq <= upto, *([about.source.in_(sorted(sources))] if sources else []))
+        .group_by(about.id, about.key)
+        .having(func.count(said.annotator.distinct()) > 1)
+        .order_by(about.key)
+        .limit(count)
+    )
+    return list(connection.execute(wanted).scalars())
 
 
 def _by_comparison(rows: Iterable[Any]) -> dict[int, list[Any]]:

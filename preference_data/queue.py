@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Connection, Engine, func, insert, select
 
 from preference_data import leases, standing
-from preference_data.choosing import Why, next_for
+from preference_data.choosing import Why, give_back, next_for
 from preference_data.database import reading, writing
 from preference_data.errors import QueueError, Refused
 from preference_data.leading import Returned, returned
@@ -201,6 +201,9 @@ class Queue:
             found = project_named(connection, project)
             who = Person(people_of(connection, {person})[person], person, abilities or {}, avoid or {})
             held = leases.own_open(connection, found.number, who.number, at)
+            unwanted = give_back(connection, held, who, at)
+            held = [row for row in held if row not in unwanted]
+            held = leases.renewed(connection, found, who, held, at=at)
             held = leases.extend(connection, held, at + timedelta(seconds=found.settings.lease_s))
             wanted, why = next_for(connection, found, who, count=count - len(held), at=at)
             given = leases.give(connection, found, who, wanted, at=at)

@@ -32,7 +32,7 @@ def rows(path: Path) -> Iterator[Row]:
         for row in _reader(path)():
             last = row.line
             yield row
-    except (InputRefused, ijson.JSONError, *DAMAGE) as error:
+    except (InputRefused, ijson.JSONError, UnicodeDecodeError, *DAMAGE) as error:
         if not last:
             raise InputRefused(f"{path.name}: {_why(error)}") from error
         reason = f"{_why(error)}; read up to row {last}, nothing after it; get a complete copy and import again"

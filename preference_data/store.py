@@ -25,6 +25,7 @@ from preference_data.queries import (
     append,
     assemble,
     bury,
+    log_out_for_good,
     lookup,
     number_of,
     people_of,
@@ -290,6 +291,8 @@ class Store:
     def erase_person(self, handle: str, *, reason: str) -> str:
         """Forget who an annotator is. What they said stays, under a pseudonym; their words go by `erase_text`.
 
+        Nobody can log in as them any more. The log of who led what keeps their name where they acted as a lead.
+
         Args:
             handle: the annotator's handle.
             reason: why, kept in the tombstone; must not repeat what is erased.
@@ -308,6 +311,7 @@ class Store:
             pseudonym = f"erased:{number}"
             values = {"handle": pseudonym, "identity": None, "group": None, "erased_at": now()}
             connection.execute(update(schema.annotator).where(row.id == number).values(values))
+            log_out_for_good(connection, number)
             bury(connection, "person", [pseudonym], reason)
         forget_overwritten(self.engine)
         return pseudonym

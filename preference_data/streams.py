@@ -184,7 +184,7 @@ def _scalar_fault(value: object) -> str:
         return f"holds the number {value}; expected finite numbers; correct the row or drop it"
     if isinstance(value, str):
         if "\x00" in value:
-            return "holds a NUL character; expected text; take the character out"
+            return "holds a NUL character (in a .json file, or half of a surrogate pair); expected text; take it out"
         try:
             value.encode()
         except UnicodeEncodeError:

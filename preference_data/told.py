@@ -8,10 +8,9 @@ from itertools import combinations
 from math import fsum
 from typing import NamedTuple, assert_never
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Connection, Engine, func, select
 
 from preference_data import schema
-from preference_data.agreement import Judged
 from preference_data.database import reading
 from preference_data.leases import LAST_WORD, Purpose
 from preference_data.opinions import is_skip
@@ -40,6 +39,8 @@ class Told(NamedTuple):
         seconds: how long it was on the screen.
         at: when it was judged (UTC).
         guideline: number of the project's change under which it was shown.
+        withdrawn: that guideline was, and what was said under it counts for nothing.
+        worked: when something was said of it, and how long it was on the screen then; corrections and what they correct.
     """
 
     lease: int
@@ -55,6 +56,8 @@ class Told(NamedTuple):
     seconds: float
     at: datetime
     guideline: int
+    withdrawn: bool = False
+    worked: tuple[tuple[datetime, float], ...] = ()
 
 
 def told(engine: Engine, project: str) -> list[Told]:
@@ -90,8 +93,10 @@ def told(engine: Engine, project: str) -> list[Told]:
         .order_by(lease.c.id)
     )
     with reading(engine) as connection:
-        number = project_named(connection, project).number
+        found = project_named(connection, project)
+        number = found.number
         rows = connection.execute(wanted.where(item.c.project == number)).all()
+        worked = _worked(connection, number)
         sizes = (
             select(schema.completion.c.comparison, func.length(schema.text.c.body))
             .join(schema.text, schema.text.c.digest == schema.completion.c.text)
@@ -114,33 +119,67 @@ def told(engine: Engine, project: str) -> list[Told]:
             opinion_from_json(row.expected["opinion"]) if row.expected else None,
             tuple(row.shown_order),
             tuple(lengths[row.number]),
-            float(json.loads(row.body or "{}").get("seconds", 0)),
+            _seconds(row.body),
             row.at,
             row.change,
+            row.change < found.since,
+            tuple(worked[row.id]),
         )
         for row in rows
     ]
 
 
+def _worked(connection: Connection, project: int) -> Mapping[int, list[tuple[datetime, float]]]:
+    """By lease, when something was said under it, and how long it was on the screen."""
+    extra = schema.text.alias()
+    wanted = (
+        select(lease_event.c.lease, schema.judgement.c.at, extra.c.body)
+        .join(lease, lease.c.id == lease_event.c.lease)
+        .join(item, item.c.id == lease.c.item)
+        .join(schema.judgement, schema.judgement.c.key == lease_event.c.judgement)
+        .outerjoin(extra, extra.c.digest == schema.judgement.c.extra)
+        .where(item.c.project == project)
+    )
+    found: defaultdict[int, list[tuple[datetime, float]]] = defaultdict(list)
+    for number, at, body in connection.execute(wanted):
+        found[number].append((at, _seconds(body)))
+    return found
+
+
+def _seconds(body: str | None) -> float:
+    return float(json.loads(body or "{}").get("seconds", 0))
+
+
 def counted(everything: Sequence[Told]) -> list[Told]:
-    """The judgements of work items: without skips, late ones, gold, trials and repeats."""
-    return [each for each in everything if each.purpose == "work" and each.outcome == "judged"]
+    """The judgements of work items: without skips, late ones, gold, trials, repeats and those of withdrawn guidelines."""
+    return [each for each in everything if each.purpose == "work" and each.outcome == "judged" and not each.withdrawn]
 
 
-def units(everything: Sequence[Told], *, ordinal: bool) -> list[Judged]:
-    """What agreement is computed from: per question, each person's answer as a number.
+def dimensions(everything: Sequence[Told]) -> list[str]:
+    """What answers were rated on, sorted; none where they were not rated."""
+    rated = (one for each in counted(everything) if isinstance(each.opinion, Rating) for one in each.opinion.scores)
+    return sorted({name for one in rated for name in one})
 
-    A pairwise item, a thumb, each rating of an answer on a dimension and each pair of ranked answers is a question.
+
+def questions(
+    everything: Sequence[Told], *, ordinal: bool, dimension: str = ""
+) -> Mapping[tuple[int, str], dict[str, float]]:
+    """What agreement is computed from: by item and question, each person's answer as a number.
+
+    A pairwise item, a thumb, each rating of an answer on a dimension and each pair of ranked answers is a question; those
+    of one item are not independent of each other.
 
     Args:
         everything: judgements of one project.
         ordinal: pairwise answers from -3, the first much better, to 3, leaving out both bad; otherwise sides alone.
+        dimension: of ratings; their numbers on different ones are not compared.
     """
     found: defaultdict[tuple[int, str], dict[str, float]] = defaultdict(dict)
     for each in counted(everything):
         for question, answer in answers(each.opinion, ordinal=ordinal).items():
-            found[each.item, question][each.person] = answer
-    return list(found.values())
+            if not dimension or question.partition("/")[2] == dimension:
+                found[each.item, question][each.person] = answer
+    return found
 
 
 def answers(opinion: Opinion, *, ordinal: bool) -> Mapping[str, float]:

@@ -52,8 +52,8 @@ def samples(version, *, tokens, texts, kl=()):
 def capability(choice, bits):
     return [
         *items("choice", "correct", right(choice, QUESTIONS)),
-        *items("text/f00d", "bits", [bits] * CHUNKS),
-        *items("text/f00d", "bytes", [400] * CHUNKS),
+        *items("text/f00df00df00d", "bits", [bits] * CHUNKS),
+        *items("text/f00df00df00d", "bytes", [400] * CHUNKS),
         *items("refusal", "refused", right(2, 10), slices=[{"label": "safe"}] * 5 + [{"label": "unsafe"}] * 5),
     ]
 

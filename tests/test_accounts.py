@@ -120,6 +120,15 @@ def test_a_throttle_makes_wait_until_the_first_failure_is_old():
     assert throttle.wait_s("a") == 0
 
 
+def test_nobody_logs_in_as_somebody_erased(accounts, store):
+    token = accounts.log_in("ann", PASSWORD)
+    pseudonym = store.erase_person("ann", reason="asked")
+    assert accounts.who(token) is None
+    for name in ("ann", pseudonym):
+        with pytest.raises(AccessRefused):
+            accounts.log_in(name, PASSWORD)
+
+
 # ---------------------------------------------------------------------------------------------- on the page
 
 
@@ -180,6 +189,15 @@ def test_a_paused_person_is_told_and_shown_nothing(web):
     log_in(web)
     taken = web.http.post("/api/take", json={"project": "p"}).json()
     assert (taken["showings"], taken["why"]) == ([], "paused")
+
+
+def test_what_one_person_said_is_not_kept_as_anothers(web):
+    log_in(web)
+    (shown,) = web.http.post("/api/take", json={"project": "p", "count": 1}).json()["showings"]
+    body = {"lease": shown["lease"], "opinion": {"kind": "pairwise", "verdict": "tie"}}
+    assert web.http.post("/api/judge", json=body, headers={"x-person": "b%C3%B6b"}).status_code == 401
+    assert web.judgements() == []
+    assert web.http.post("/api/judge", json=body, headers={"x-person": "ann"}).status_code == 200
 
 
 def test_people_are_given_what_they_can_judge_and_do_not_avoid(web):

@@ -158,3 +158,20 @@ def test_kappa_is_that_of_the_reference_implementation(weights, pairs):
     else:
         expected = cohen_kappa_score(*zip(*pairs, strict=True), weights=None if weights == "none" else weights)
         assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_of_questions_of_one_item_the_interval_is_as_wide_as_of_the_items():
+    draw = np.random.default_rng(0)
+    alike = [{"a": float(x), "b": float(y)} for x, y in draw.integers(0, 2, (40, 2))]
+    repeated = [each for each in alike for _ in range(6)]
+    one, together, apart = (
+        percent(alike, rng()),
+        percent(repeated, rng(), groups=[k // 6 for k in range(240)]),
+        percent(repeated, rng()),
+    )
+    assert one.value == together.value == apart.value
+    assert together.high - together.low == pytest.approx(one.high - one.low, rel=0.15)
+    assert apart.high - apart.low < 0.6 * (one.high - one.low)
+    assert (
+        percent(repeated[:24], rng(), groups=[k // 6 for k in range(24)]).why == "4 items are too few for an interval"
+    )

@@ -7,8 +7,9 @@ import pytest
 from preference_data.annotators import Share, annotators
 from preference_data.queue import Given
 from preference_data.records import Pairwise, Ranking, Rating, Thumb, Verdict
-from preference_data.told import NEITHER, Told, answers, disputed, told, units
+from preference_data.told import NEITHER, Told, answers, dimensions, disputed, questions, told
 from tests.page_kit import Page, compare
+from ui.tables import agreement_rows
 
 FIRST, SECOND, TIE = Pairwise(Verdict.FIRST, 2), Pairwise(Verdict.SECOND, 3), Pairwise(Verdict.TIE)
 START = datetime(2026, 1, 5, 9, tzinfo=UTC)
@@ -41,9 +42,32 @@ def test_an_opinion_answers_questions(opinion, sides, ordinal):
     assert answers(opinion, ordinal=True) == ordinal
 
 
-def test_units_hold_what_each_person_said_of_work_items():
+def test_questions_hold_what_each_person_said_of_work_items():
     everything = [say(1, "ann", FIRST), say(1, "bob", TIE), say(2, "ann", SECOND, purpose="gold", expected=SECOND)]
-    assert units(everything, ordinal=True) == [{"ann": -2, "bob": 0}]
+    everything += [say(3, "ann", FIRST)._replace(withdrawn=True), say(3, "bob", SECOND)]
+    assert questions(everything, ordinal=True) == {(1, ""): {"ann": -2, "bob": 0}, (3, ""): {"bob": 3}}
+    assert [share for share, _ in disputed(everything)] == [1], "of items 1 and 3 only the first is judged twice"
+
+
+def test_ratings_on_different_dimensions_are_not_compared():
+    everything = [
+        say(item, person, Rating(({"safe": 5, "style": style}, {"safe": 5, "style": 3 - style})))
+        for item in range(6)
+        for person, style in (("ann", 1), ("bob", 1 + item % 2))
+    ]
+    assert dimensions(everything) == ["safe", "style"]
+    rows = {row[0]: row[1:] for row in agreement_rows(everything, "rating")}
+    assert rows["safe: Krippendorff's alpha, nominal"][0] == "undefined"
+    assert rows["style: equal answers"][0] == "0.500"
+    assert len(rows) == 8
+
+
+def test_working_time_outlives_a_correction():
+    moments = ((START, 30.0), (START + timedelta(minutes=2), 20.0))
+    corrected = say(1, "ann", FIRST, minute=600)._replace(worked=(*moments, (START + timedelta(minutes=600), 10.0)))
+    (ann,) = annotators([corrected])
+    # 30 s at first, two minutes between, and after the long pause the 10 s it was on the screen
+    assert ann.active_min == pytest.approx((30 + 120 + 10) / 60)
 
 
 def test_a_person_is_described():

@@ -18,7 +18,7 @@ from preference_data.errors import InputRefused, PreferenceDataError
 from preference_data.importers import import_file
 from preference_data.reading import rows
 from preference_data.store import Store
-from preference_data.streams import MAX_DEPTH, MAX_ROW_BYTES, Refusal, fault
+from preference_data.streams import MAX_DEPTH, MAX_ROW_BYTES, Refusal, Stream, fault
 
 ROWS = [{"prompt": f"Why {i}?", "chosen": f"Good {i}", "rejected": "Bad"} for i in range(4)]
 LINES = [json.dumps(row).encode() + b"\n" for row in ROWS]
@@ -183,6 +183,23 @@ def test_a_broken_json_array_keeps_what_came_before(attempt):
     assert (report.read, report.stored) == (3, 3)
     assert noted[0][0] == 4
     assert "not JSON from there on" in noted[0][1]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 11, 64, 1 << 16])
+def test_half_a_surrogate_pair_in_an_array_is_refused_and_whole_ones_are_read(attempt, monkeypatch, size):
+    monkeypatch.setattr(Stream, "read", small_pieces(Stream.read, size))
+    halves = [r"hi \ud83d there", r"\ude00", r"\\\ud83d", r"\ud83d\n"]
+    wholes = [r"\ud83d\ude00", r"\\ud83d", r"\u00e9"]
+    rows = [json.dumps(ROWS[0]).replace(ROWS[0]["prompt"], text) for text in (*halves, *wholes)]
+    report, noted = attempt("a.json", f"[{','.join(rows)}]".encode())
+    assert [line for line, _ in noted] == [1, 2, 3, 4]
+    assert all("half of a surrogate pair" in reason for _, reason in noted)
+    assert report.read == 7
+    assert report.stored == 3
+
+
+def small_pieces(read, size):
+    return lambda stream, wanted: read(stream, min(wanted, size))
 
 
 def test_deep_nesting_in_an_array_is_refused_alone(attempt):

@@ -61,6 +61,31 @@ def test_an_adjudication_takes_the_place_of_all_others(frozen):
     assert report.judgements_left_out["adjudicated by a lead"] == 2
 
 
+def test_an_adjudication_that_does_not_count_takes_no_place(frozen):
+    one, two = compare(1), compare(2)
+    Projects(frozen.store.engine).create("p", "pairwise", guideline="old", by="lead")
+    Queue(frozen.store.engine).change(
+        "p", guideline="new", settings=ProjectSettings(counts_from=2, old_weight=0), by="lead"
+    )
+    entries = [
+        Entry(one, (say(one, "ann", FIRST), say(one, "lea", SECOND, flags=(ADJUDICATED,)))),
+        Entry(two, (say(two, "ann", FIRST, guideline="p/2"),
+                    say(two, "kim", SECOND, guideline="p/1", flags=(ADJUDICATED,)))),
+    ]  # fmt: skip
+    pairs, report = frozen(*entries, without=("lea",))
+    assert sorted(pair.chosen for pair in pairs.values()) == ["yes 1", "yes 2"]
+    assert dict(report.judgements_left_out) == {"annotator left out": 1, "under a guideline that was withdrawn": 1}
+
+
+def test_an_adjudication_is_under_no_cap_and_no_model_of_skill(frozen):
+    entries = [Entry(c, (say(c, "lea", SECOND, flags=(ADJUDICATED,)),)) for c in map(compare, range(6))]
+    entries += [
+        Entry(c, tuple(say(c, who, FIRST) for who in ("ann", "bob", "eve"))) for c in map(compare, range(6, 10))
+    ]
+    pairs, _ = frozen(*entries, annotator_cap=0.4, reliability="dawid-skene")
+    assert sum(pair.chosen.startswith("no") for pair in pairs.values()) == 6
+
+
 @pytest.mark.parametrize(("old_weight", "weights"), [(0.5, [0.5, 1.0]), (0.0, [1.0]), (1.0, [1.0, 1.0])])
 def test_what_was_said_under_an_old_guideline_weighs_what_the_project_says(frozen, old_weight, weights):
     one, two = compare(1), compare(2)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.drift_kit import LATER, PLAIN, World, capability, retention, two_rounds_in
+from tests.drift_kit import LATER, PLAIN, POLITE, World, capability, retention, two_rounds_in
 from tests.page_kit import browser
 from tests.test_drift_page import drift_served
 from tests.test_page_browser import Person, violations
@@ -49,16 +49,16 @@ def cell(person, row, column):
 def test_a_cell_opens_its_rows_and_the_address_restores_them(visit):
     lea = visit("/drift")
     cell(lea, 0, 2).click()
-    lea.sees("worse now 2")
+    lea.sees("worse 2")
     assert lea.tab.locator(".rows > li").first.get_attribute("class") == "lost"
     address = lea.tab.url
-    lea.tab.locator("[data-rows]", has_text="worse now").click()
+    lea.tab.locator("[data-rows]", has_text="worse").click()
     lea.until("document.querySelectorAll('.rows > li').length === 2")
     lea.tab.go_back()
     lea.until("document.querySelectorAll('.rows > li').length === 20")
     assert lea.tab.url == address
     lea.tab.reload()  # as whoever follows the link; going to the address one is at loads nothing
-    lea.sees("worse now 2")
+    lea.sees("worse 2")
     lea.until("document.querySelectorAll('#matrix td.open').length === 1")
     assert lea.tab.locator("#matrix td.open").count() == 1
     lea.press("Escape")
@@ -110,7 +110,7 @@ def test_news_is_drawn_where_it_changed_and_nowhere_else(visit, world):
     lea.tab.add_init_script(QUICK)
     lea.tab.reload()
     cell(lea, 0, 2).click()
-    lea.sees("worse now 2")
+    lea.sees("worse 2")
     lea.tab.evaluate("""() => {
       window.mounted = [];
       for (const place of document.querySelectorAll('[data-part]'))
@@ -125,6 +125,42 @@ def test_news_is_drawn_where_it_changed_and_nowhere_else(visit, world):
     assert lea.tab.locator(".rows > li").count() == 20
     assert lea.tab.locator("#matrix td.open").count() == 1
     assert lea.tab.locator("#matrix td[tabindex='0']").count() == 1
+
+
+def test_a_page_left_open_says_that_there_is_a_newer_policy_and_stays(visit, world):
+    lea = visit("/drift")
+    lea.tab.add_init_script(QUICK)
+    lea.tab.reload()
+    plan = world.plan(world.second, LATER, gate={"max_tax": 0.5})
+    third = world.child(plan, 3.0)
+    world.record(third, retention(PLAIN, 12), retention(POLITE, 12), retention(LATER, 12), capability(18, 820))
+    world.finish(plan, third)
+    lea.sees("a newer policy is there: show it")
+    assert "round-2" in lea.tab.locator("h1").text_content()
+    lea.tab.get_by_text("a newer policy is there: show it").click()
+    lea.tab.locator("h1", has_text="round-3").wait_for()
+
+
+def test_a_page_that_is_hidden_and_shown_asks_once_at_a_time(visit):
+    lea = visit("/drift")
+    lea.tab.add_init_script(
+        "window.asked = 0; fetch = ((real) => (...all) => { asked += `${all[0]}`.includes('state'); return real(...all); })(fetch)"
+    )
+    lea.tab.reload()
+    lea.sees("Averages over all rounds")
+    for _ in range(10):
+        lea.tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    lea.tab.wait_for_timeout(4500)  # one timer: ten answers, and one more after three seconds
+    assert lea.tab.evaluate("asked") <= 12
+
+
+def test_a_round_that_ends_shows_what_can_be_done_then(visit, world):
+    world.ws.journal.begin("e" * 64, 3, world.ws.journal.rounds()[-1].plan)
+    lea = visit(f"/rounds/{'e' * 64}")
+    lea.tab.add_init_script(QUICK)
+    lea.tab.reload()
+    world.ws.journal.finish("e" * 64, "failed", message="a loss is not finite")
+    lea.tab.get_by_role("button", name="Try again").wait_for()
 
 
 def test_a_server_that_is_gone_is_said(visit):

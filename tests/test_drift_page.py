@@ -22,7 +22,7 @@ from preference_data.records import (
 )
 from preference_data.requests import Requests
 from preference_data.store import Entry
-from tests.drift_kit import PLAIN, POLITE, World, capability, retention, two_rounds_in
+from tests.drift_kit import PLAIN, POLITE, World, capability, items, retention, two_rounds_in
 from tests.page_kit import client, running
 from tests.rounds_kit import entries, settings
 from tests.tiny_model import build_tiny_model
@@ -31,6 +31,7 @@ from workbench.acting import act_on_requests
 from workbench.config import GateSettings, RoundSettings
 from workbench.errors import PolicyError
 from workbench.rejecting import reject, rejections
+from workbench.reports.story import criteria
 from workbench.rounds.plan import measuring_condition, plan_as_json, plan_digest
 from workbench.rounds.progress import append_event
 from workbench.tasks import Progress
@@ -89,13 +90,13 @@ def test_cells_hold_the_numbers_of_the_ledger_and_lead_to_their_rows(web, world)
     link = re.search(rf'href="(\?policy=[^"]*{PLAIN}#rows)"', page)[1].replace("&amp;", "&")
     rows = web.get("/drift/rows" + link.split("#")[0]).text
     assert "accuracy of" in rows
-    assert re.search(r"worse now \d+", rows)
+    assert re.search(r"worse \d+", rows)
 
 
 def test_rows_of_a_fallen_cell_are_counted_sorted_and_taken_away(web, world):
     cell = {"policy": world.second.digest[:16], "cell": f"{world.second.digest[:16]} accuracy retention/{PLAIN}"}
     page = web.get("/drift/rows", params=cell).text
-    assert "worse now 2" in page
+    assert "worse 2" in page
     assert page.index("<b>worse</b>") < page.index("<b>same</b>")
     lost = web.get("/drift/rows.csv", params={**cell, "turn": "lost"}).text
     assert [row["item"] for row in csv.DictReader(io.StringIO(lost))] == ["'014", "'015"] or "014" in lost
@@ -103,7 +104,7 @@ def test_rows_of_a_fallen_cell_are_counted_sorted_and_taken_away(web, world):
     assert [line["turn"] for line in lines].count("lost") == 2
     against_base = web.get("/drift/rows", params={**cell, "against": "base"}).text
     assert "Compared with tiny" in against_base
-    assert "better now 4" in against_base  # 10 right before, 14 now
+    assert "better 4" in against_base  # 10 right before, 14 now
 
 
 @pytest.mark.parametrize("cell", ["", "x", "0000 accuracy retention", "nothing at all here"])
@@ -134,6 +135,53 @@ def test_only_what_changed_gets_another_hash(web, world):
     after = web.get("/drift/state").json()["parts"]
     assert {name for name in before if before[name] != after[name]} == {"matrix"}
     assert "later" in web.get("/drift/part/matrix").text
+
+
+def test_a_page_that_stays_open_is_told_of_a_newer_policy_and_of_rounds_that_really_run(web, world):
+    state = web.get("/drift/state", params={"policy": world.first.digest}).json()
+    assert (state["newest"], state["running"]) == (world.second.digest, False)
+    world.ws.journal.begin("e" * 64, 3, world.ws.journal.rounds()[-1].plan)  # begun, and then killed
+    assert web.get("/drift/state").json()["running"] is False
+
+
+def test_a_frozen_version_is_news(web, world):
+    before = web.get("/drift").text
+    world.ws.versions.add("august", "d" * 64)
+    assert "august" not in before
+    assert Inspection(world.ws).stamp() != ()
+    assert web.get("/drift/state").status_code == 200
+
+
+def test_shorter_answers_are_called_shorter_and_not_worse(web, world):
+    both = {"first": world.ws.registry.resolve("base").digest, "second": world.first.digest}
+    page = web.get("/compare", params=both | {"suite": f"samples/{PLAIN}"}).text
+    assert "6 shorter, 0 longer, 0 the same in the second" in page
+    refused = web.get("/compare", params=both | {"suite": "refusal"}).text
+    assert "0 refuses now, 0 no longer refuses, 10 the same in the second" in refused
+
+
+def test_what_was_measured_otherwise_is_not_compared(web, world):
+    page = web.get("/compare").text
+    assert 'value="extra"' not in page
+    for policy, condition in ((world.first, "other"), (world.second, None)):
+        world.record(policy, items("extra", "correct", [1.0] * 6), condition=condition)
+    assert 'value="extra"' not in web.get("/compare").text
+
+
+def test_the_gate_shares_its_false_alarms_among_what_it_judges():
+    row = {"passed": True, "rule": "", "reason": "", "value": None}
+    verdict = {"criteria": [
+        row | {"name": "tax/choice", "threshold": 0.02}, row | {"name": "tax/lm-eval/hellaswag", "threshold": 0.02},
+        row | {"name": f"retention/{PLAIN}", "threshold": None},  # replaced by this round
+        row | {"name": "tax/text/0123456789ab", "threshold": 0.02},
+    ]}  # fmt: skip
+    found = {one.name: one.alarms for one in criteria(verdict, {PLAIN: "plain"})}
+    assert found == {
+        "tax: choice": "1.7 %",
+        "tax: lm-eval/hellaswag": "1.7 %",
+        "tax: text": "1.7 %",
+        "retention: plain": "",
+    }
 
 
 def test_a_pinned_baseline_is_compared_on_every_version(web):

@@ -209,6 +209,22 @@ def test_superseded_and_undecidable_judgements_stay_out_of_the_file(tmp_path):
     assert read(tmp_path / "o.jsonl")[0]["chosen"][0]["content"] == "b"
 
 
+def test_what_a_freeze_sets_aside_is_in_the_sidecar_alone(tmp_path):
+    comparison = compared("a", "b")
+    kept = Judgement(comparison.key, "ann", Pairwise(Verdict.FIRST), AT)
+    aside = [Judgement(comparison.key, who, Pairwise(Verdict.SECOND), AT, flags=(flag,))
+             for who, flag in (("bob", "late"), ("eve", "trial"), ("ann", "repeat"))]  # fmt: skip
+    assert export("trl-preference", [Entry(comparison, (kept, *aside))], tmp_path / "o.jsonl") == (1, 3)
+
+
+def test_of_somebody_erased_the_last_word_counts(tmp_path):
+    comparison = compared("a", "b")
+    old = Judgement(comparison.key, "erased:1", Pairwise(Verdict.FIRST), AT)
+    new = Judgement(comparison.key, "erased:1", Pairwise(Verdict.SECOND), AT, supersedes="0" * 64)  # its key before
+    assert export("trl-preference", [Entry(comparison, (old, new))], tmp_path / "o.jsonl") == (1, 1)
+    assert read(tmp_path / "o.jsonl")[0]["chosen"][0]["content"] == "b"
+
+
 def test_trl_files_load_in_datasets_as_one_type(tmp_path):
     batch = [
         said(compared("good", "bad"), Pairwise(Verdict.FIRST)),

@@ -1,11 +1,12 @@
 """Machines that judge: language models in both orders, rewards, and whether people bear them out."""
 
 import json
+from dataclasses import replace
 
 import httpx
 import pytest
 
-from preference_data.records import Comparison, Completion, Imported, Judgement, Pairwise, Prompt, Verdict, now
+from preference_data.records import Comparison, Completion, Imported, Judgement, Message, Pairwise, Prompt, Verdict, now
 from preference_data.simulate import GUIDELINES, Guideline
 from preference_data.store import Entry, Store
 from workbench.ai_judge import ai_judge, endpoint
@@ -67,6 +68,22 @@ def test_a_receipt_is_in_the_prompt_and_overrides_are_written_down():
     assert found.extra["overridden"] is True
     agreeing = ai_judge("ai:m", answering("A", "B")[0], guideline="", receipts=lambda said: [1.0, 0.0])
     assert agreeing([comparison()])[0].extra["overridden"] is False
+
+
+def test_two_answers_of_the_same_reward_give_no_receipt():
+    ask, asked = answering("A", "B")
+    (found,) = ai_judge("ai:m", ask, guideline="", receipts=lambda said: [1.0] * len(said))([comparison()])
+    assert not any("smaller model" in text for text in asked)
+    assert "receipt" not in found.extra
+    assert "overridden" not in found.extra
+
+
+def test_the_whole_conversation_is_judged():
+    ask, asked = answering("A", "B")
+    turns = (Message("system", "Be kind."), Message("user", "Plan a trip."), Message("assistant", "To Rome."),
+             Message("user", "Cheaper."))  # fmt: skip
+    ai_judge("ai:m", ask, guideline="")([replace(comparison(), prompt=Prompt(turns))])
+    assert "system: Be kind.\n\nuser: Plan a trip.\n\nassistant: To Rome.\n\nuser: Cheaper." in asked[0]
 
 
 @pytest.mark.parametrize("text", ["", "I cannot say", "A or B", "a better answer would be B", "AB"])

@@ -13,9 +13,10 @@ from preference_data.simulate import GUIDELINES, Guideline
 from preference_data.store import Entry
 from tests.rounds_kit import WORDS, entries
 from tests.tiny_model import build_tiny_model
+from workbench import looping
 from workbench.cli import app
 from workbench.config import LoopSettings, NumericsSettings, ProxySettings
-from workbench.errors import ConfigError, JournalError
+from workbench.errors import ConfigError, JournalError, RewardError
 from workbench.judging import PEOPLE, by_rule, of_source, who_judges
 from workbench.looping import Stage, run_loop
 from workbench.reward_list import RewardModels
@@ -224,6 +225,48 @@ def test_a_turn_that_is_run_again_keeps_the_round_it_began(ws, prompts, monkeypa
     assert run_loop(ws, loop(prompts, round=never), Stage()).turns[0].state == "promoted"
 
 
+def test_a_round_that_failed_is_planned_anew_with_what_was_changed(ws, prompts, monkeypatch):
+    online = {"objective": "grpo", "rewards": [{"by": "http://127.0.0.1:9", "timeout_s": 0.01}], "steps": 2, "prompts": 4,
+              "samples": 2, "max_new_tokens": 4}  # fmt: skip
+    monkeypatch.setattr("workbench.posting.WAIT_S", 0)
+    wrong = loop(prompts, round=ROUND | {"online": online})
+    for _ in range(2):  # the same settings fail the same way, at the round
+        with pytest.raises(RewardError):
+            run_loop(ws, wrong, Stage(where="here"))
+    judged, said = ws.store.counts()["judgements"], []
+    mended = loop(prompts, round=ROUND | {"online": online | {"rewards": [{"by": "rule:short"}]}})
+    (turn,) = run_loop(ws, mended, Stage(where="here", say=said.append)).turns
+    assert turn.state == "promoted"
+    assert ws.store.counts()["judgements"] == judged, "nobody was asked again"
+    assert any("planned anew" in line for line in said)
+
+
+def test_what_a_turn_took_before_it_was_killed_counts(ws, prompts, monkeypatch):
+    killer, hours = Killer(monkeypatch), iter(range(0, 360_000_000, 3600))
+    killer.left = 5
+    with pytest.raises(KilledError):
+        run_loop(ws, loop(prompts), Stage(clock=lambda: next(hours)))
+    monkeypatch.undo()
+    monkeypatch.setitem(GUIDELINES, "short", Guideline("short", 1, "s", lambda _, a: -len(a), margin=1))
+    (turn,) = run_loop(ws, loop(prompts), Stage(clock=lambda: 0.0)).turns
+    assert turn.seconds >= 3600, "of the first run; in the second no time passes"
+
+
+def test_an_ai_judge_is_not_tried_again_once_it_has_judged(ws, prompts, monkeypatch):
+    asked = []
+    monkeypatch.setattr(looping, "require_trust", lambda *_: asked.append(1))
+    killer = Killer(monkeypatch)
+    killer.left = 5  # before the round
+    with pytest.raises(KilledError):
+        run_loop(ws, loop(prompts), Stage())
+    assert len(asked) == 1
+    monkeypatch.undo()
+    monkeypatch.setitem(GUIDELINES, "short", Guideline("short", 1, "s", lambda _, a: -len(a), margin=1))
+    monkeypatch.setattr(looping, "require_trust", lambda *_: asked.append(1))
+    run_loop(ws, loop(prompts), Stage())
+    assert len(asked) == 1
+
+
 def test_judges_of_one_name_keep_their_own_settings(ws, prompts):
     erring = [[{"by": "simulated:short"}], [{"by": "simulated:short", "error_rate": 0.5}]]
     run_loop(ws, loop(prompts, judges=erring), Stage())
@@ -299,6 +342,7 @@ def test_two_at_once_are_refused(ws, prompts):
         ({"judges": []}, "none given"),
         ({"round": {"version": "june"}}, "leave it out"),
         ({"turns": 0}, "greater than or equal to 1"),
+        ({"generate": {"count": 3}}, "compare two answers; leave it at 2"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(prompts, values, words):

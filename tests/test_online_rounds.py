@@ -137,6 +137,13 @@ def test_replayed_prompts_are_held_and_have_no_reward(ws):
     assert outcome.child.parent == first.digest
 
 
+def test_old_prompts_come_as_often_as_their_share_says_whatever_the_epochs(ws):
+    first = ws.round(ws.plan(online())).run(where="here").child
+    many = settings(version="short", parent=first.digest, method="recommended", online=ONLINE,
+                    training=STEEP["training"] | {"epochs": 3})  # fmt: skip
+    assert ws.plan(many).replay.draw == "round"
+
+
 def test_an_exploited_reward_is_caught(ws):
     guarded = online(
         online={"steps": 60, "rewards": [{"by": "rule:long"}], "guard": {"by": "rule:short"}, "guard_window": 8}
@@ -217,7 +224,7 @@ def test_a_server_that_is_down_is_tried_three_times_and_nothing_is_lost(monkeypa
 
     served(monkeypatch, handler)
     reward = checked("it", rewards_server.by_server("http://127.0.0.1:9", timeout_s=0.1, sleep=waits.append))
-    with pytest.raises(RewardError, match=r"3 tries failed, the last with ConnectTimeout: too slow; nothing is lost"):
+    with pytest.raises(RewardError, match=r"3 tries failed, the last with ConnectTimeout: too slow; start the server"):
         reward(SAID)
     assert (len(tries), len(waits)) == (3, 2)
 
@@ -237,6 +244,8 @@ def test_a_server_that_answers_nonsense_is_told(monkeypatch, body):
         ({"objective": "grpo", "rewards": [{"by": "gut"}]}, "expected rule:GUIDELINE"),
         ({"objective": "grpo", "rewards": [{"by": "rule:a"}], "guard": {"by": "rule:a"}}, "is trained on"),
         ({"objective": "grpo", "rewards": [{"by": "rule:a"}], "samples": 1}, "greater than or equal to 2"),
+        ({"objective": "grpo", "rewards": [{"by": "rule:a"}], "guard": {"by": "rule:b"}, "guard_window": 4}, "to 5"),
+        ({"objective": "grpo", "rewards": [{"by": "rule:a"}], "guard": {"by": "rule:b"}, "steps": 19}, "at least 20"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(values, words):

@@ -102,6 +102,13 @@ def test_what_the_page_never_sends_is_refused(web, body, page):
     assert page.judgements() == []
 
 
+def test_half_a_character_is_refused_in_words(web):
+    (shown,) = take(web)
+    body = f'{{"lease": {shown["lease"]}, "opinion": {{"kind": "pairwise", "verdict": "tie"}}, "rationale": "\\ud83d"}}'
+    answer = web.post("/api/judge", content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, "body" in answer.json()["message"]) == (422, True)
+
+
 @pytest.mark.parametrize(
     "opinion",
     [

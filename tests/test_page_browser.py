@@ -2,6 +2,7 @@
 
 import re
 import time
+from dataclasses import replace
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -137,6 +138,71 @@ def test_a_verdict_survives_a_lost_network_and_a_closed_page_and_is_stored_once(
     ann.sees("question")
     ann.saved()
     assert len(page.judgements()) == 1
+
+
+HURRY = "setTimeout = ((real) => (what, ms) => real(what, Math.min(ms, 20)))(setTimeout)"
+
+
+def test_a_judgement_the_server_fails_on_holds_up_no_other(visit, page):
+    ann, failing = visit(compare(1), compare(2)), []
+
+    def answer(route):
+        failing.append(route.request.post_data_json["lease"])
+        if failing[-1] == failing[0]:
+            route.fulfill(status=500, content_type="application/json", body="{}")
+        else:
+            route.continue_()
+
+    ann.tab.add_init_script(HURRY)
+    ann.tab.reload()
+    ann.tab.route("**/api/judge", answer)
+    ann.sees("question")
+    ann.press("2")
+    ann.until("JSON.parse(localStorage.getItem('outbox:ann') ?? '[]').length === 1")
+    ann.press("2")
+    ann.until("JSON.parse(localStorage.getItem('outbox:ann')).length === 1 && document.querySelector('#item').hidden")
+    until(lambda: len(page.judgements()) == 1)
+
+
+def test_what_the_server_refuses_stays_in_the_browser(visit):
+    ann = visit(compare(1))
+    refusal = {"status": 409, "content_type": "application/json", "body": '{"message": "not yours"}'}
+    ann.tab.route("**/api/judge", lambda route: route.fulfill(**refusal))
+    ann.sees("question")
+    ann.press("2")
+    ann.until("JSON.parse(localStorage.getItem('refused:ann') ?? '[]')[0]?.message === 'not yours'")
+    ann.saved()
+
+
+def test_a_full_storage_loses_nothing_while_the_page_is_open(visit, page):
+    ann = visit(compare(1), compare(2))
+    ann.sees("question")
+    ann.tab.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full'); }; }")
+    ann.press("2")
+    until(lambda: len(page.judgements()) == 1)
+    ann.press("2")
+    until(lambda: len(page.judgements()) == 2)
+
+
+def test_an_item_on_the_screen_goes_on_under_the_guideline_that_follows(visit, page):
+    ann = visit(*(compare(i) for i in range(20)))
+    ann.sees("question")
+    settings = replace(page.projects.get("p").settings, counts_from=2, old_weight=0)
+    page.queue.change("p", guideline="Be kind.", settings=settings, by="lead")
+    ann.press("4", "4", "4", "4")  # until the next items are fetched, and the new guideline with them
+    ann.sees("Be kind.")
+    ann.saved()
+    before = len(page.judgements())
+    ann.press("4", "4")  # the one on the screen by then, and one that had been prepared
+    until(lambda: len(page.judgements()) == before + 2)
+    assert [j.guideline for j in page.judgements()[-2:]] == ["p/2", "p/2"]
+
+
+def until(true):
+    end = time.monotonic() + 15
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_undo_shows_the_item_again_and_a_new_verdict_supersedes(visit, page):

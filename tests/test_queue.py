@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -328,6 +329,36 @@ def test_a_judgement_names_the_guideline_it_was_shown_under(world):
     world.queue.submit(shown.lease, "ann", Given(opinion=FIRST))
     assert [j.guideline for j in world.judgements()] == ["p/1"]
     assert world.projects.guideline("p", 1) == "Be fair."
+
+
+def test_items_held_while_a_guideline_is_withdrawn_are_judged_under_its_successor(world):
+    before = world.take(count=2)
+    settings = replace(world.projects.get("p").settings, counts_from=2, old_weight=0)
+    world.queue.change("p", guideline="Be kind.", settings=settings, by="lead")
+    after = world.take(count=2)
+    assert [(s.comparison.key, s.shown_order) for s in after] == [(s.comparison.key, s.shown_order) for s in before]
+    assert not {s.lease for s in before} & {s.lease for s in after}
+    world.queue.submit(after[0].lease, "ann", Given(opinion=FIRST))
+    assert [j.guideline for j in world.judgements()] == ["p/2"]
+    assert len(world.take(count=9)) == 3, "each once"
+
+
+def test_what_somebody_holds_and_no_longer_wants_to_see_is_given_back(tmp_path):
+    world = World(tmp_path, items=4, gold_share=0.0)
+    assert len(world.take(count=4)) == 4
+    left = world.take(count=4, avoid={"language": ("de",)})
+    assert {s.comparison.slices["language"] for s in left} == {"en"}
+    others = world.take("bob", count=4)
+    assert [s.comparison.slices["language"] for s in others] == ["de", "de"], "whoever else comes may have them"
+
+
+def test_trials_and_repeats_keep_to_what_somebody_does_not_want_to_see(tmp_path):
+    world = World(tmp_path, items=0, pass_mark=0.5)
+    tests = [compare(i) for i in (10, 11)]
+    world.store.add(Entry(c, ()) for c in tests)
+    world.add(tests, purpose="trial", expected=FIRST, why="so")
+    shown = world.take(count=4, avoid={"language": ("de",)})
+    assert [s.comparison.slices["language"] for s in shown] == ["en"]
 
 
 def test_more_overlap_opens_what_was_done(tmp_path):

@@ -35,6 +35,27 @@ def test_who_never_lost_is_strong_and_not_infinite():
     assert 2 < found["a"].value < 10
 
 
+@pytest.mark.parametrize("wins", [5, 10, 40])
+def test_who_always_won_may_still_be_hardly_better(wins):
+    # Wilson's lower bound of a share of 1 of n is n / (n + 1.96^2); in logits ln(n / 3.84), half of it for each policy
+    lowest = math.log(wins / 1.96**2) / 2
+    found = dict(rank(games(wins, 0)).strengths)["a"]
+    assert found.low == pytest.approx(lowest, abs=1.2)
+    assert found.high - found.low > 2
+
+
+def test_all_ties_leave_room():
+    found = dict(rank([Decided("a", "b", 0.5, str(i)) for i in range(20)]).strengths)["a"]
+    # half of 1.96 standard errors of a log odds at a half: sqrt(4 / 20)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * math.sqrt(4 / 20) / 2, rel=0.02)
+
+
+def test_policies_never_compared_with_the_others_have_no_strength():
+    found = rank([*games(12, 8), *games(12, 8, "b", "c"), *games(9, 1, "x", "y")]).strengths
+    assert [name for name, value in found if value.value is None] == ["x", "y"]
+    assert dict(found[:3]) == dict(rank([*games(12, 8), *games(12, 8, "b", "c")]).strengths)
+
+
 def test_too_few_prompts_are_said():
     few = [d._replace(group=str(i % 4)) for i, d in enumerate(games(30, 10))]
     assert dict(rank(few).strengths)["a"].value is None

@@ -71,6 +71,25 @@ def test_paired_shares_by_hand():
     assert (found.low, found.high) == pytest.approx((-0.06 - 0.066869, -0.06 + 0.066869), abs=1e-6)
 
 
+def test_of_groups_without_a_flip_each_counts_once():
+    # two imagined groups of mean size 100 that turned, beside five that did not: error sqrt(5/4 * 2 * 100^2) / 700,
+    # t(4) = 2.776445: half = 0.627135
+    found = paired_shares(np.ones(500), np.ones(500), np.repeat(list("abcde"), 100).tolist())
+    assert (found.low, found.high) == pytest.approx((-0.627135, 0.627135), abs=1e-5)
+
+
+def test_paired_shares_cover_with_groups_where_ignoring_them_does_not():
+    groups = np.repeat(np.arange(10).astype(str), 8).tolist()
+
+    def draw(rng):
+        kind = np.repeat(rng.choice(3, 10, p=[0.5, 0.25, 0.25]), 8)
+        kind = np.where(rng.random(N) < 0.3, rng.choice(3, N, p=[0.5, 0.25, 0.25]), kind)
+        return (kind == 1).astype(float), (kind == 2).astype(float)
+
+    assert coverage(0, lambda rng: paired_shares(*draw(rng), groups)) >= 0.93
+    assert coverage(0, lambda rng: paired_shares(*draw(rng))) < 0.85
+
+
 def test_equal_scores_leave_room_for_an_unseen_change():
     # sums +1 and -1 beside 80 zeros: error = sqrt(2)/82, half = 1.959964 * 0.0172465 = 0.033803
     found = paired_shares(np.ones(80), np.ones(80))

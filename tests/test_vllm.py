@@ -22,7 +22,7 @@ from workbench.models.load import load_full, load_tokenizer, trainable
 from workbench.models.sampling import Sampling, sample
 from workbench.models.tokens import prompt_ids
 from workbench.models.weights import set_weights, trained_weights
-from workbench.training.online.asking import asked_of
+from workbench.training.online.asking import asked_of, largest_group
 from workbench.training.online.vllm_writer import VllmWriter
 from workbench.training.online.writers import Writer
 
@@ -103,13 +103,23 @@ def test_it_writes_what_a_worker_of_our_own_would(job, engine):
     assert not any(Path(a.lora_path).exists() for a in made.adapters), "adapters pile up"
 
 
+def test_prompts_that_fill_the_length_are_not_answered(job):
+    tokenizer = load_tokenizer(job.parent.path)
+    lengths = sorted(len(prompt_ids(tokenizer, each.prompt)) for each in asked_of(job, tokenizer))
+    shorter = SimpleNamespace(**vars(job) | {"training": job.training.model_copy(update={"max_length": lengths[-1]})})
+    kept = sorted(len(prompt_ids(tokenizer, each.prompt)) for each in asked_of(shorter, tokenizer))
+    assert kept == [each for each in lengths if each < lengths[-1]]
+    assert largest_group(shorter, tokenizer) == kept[-1] + job.online.samples * job.online.max_new_tokens
+
+
 def test_what_the_engine_is_asked_for(job, engine):
     answers = VllmWriter(job).write(weights_of(job, 1), PROMPTS, Sampling(6, 1.0, 0.9, 8, 3))
     assert {a.logp for a in answers} == {-1.5}
     (made,) = engine
     assert (made.given["trust_remote_code"], made.given["load_format"]) == (False, "safetensors")
     assert (made.given["max_lora_rank"], made.given["dtype"]) == (8, "float32")
-    longest = max(len(prompt_ids(load_tokenizer(job.parent.path), each.prompt)) for each in asked_of(job))
+    tokenizer = load_tokenizer(job.parent.path)
+    longest = max(len(prompt_ids(tokenizer, each.prompt)) for each in asked_of(job, tokenizer))
     assert made.given["max_model_len"] == longest + 9
     (asked,) = made.asked
     assert [(p.max_tokens, p.temperature, p.top_p, p.logprobs) for p in asked] == [(6, 1.0, 0.9, 0)] * 3

@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 LEDGER_CACHE_MIB = 4
 """A page reads rows that lie together, once, over several connections."""
 SWITCH_S = 0.0002
+HTTPS = 443
 DATABASE = "WORKBENCH_DATABASE"
 WORKSPACE = "WORKBENCH_WORKSPACE"
 ENDPOINT, ENDPOINT_KEY = "WORKBENCH_ENDPOINT", "WORKBENCH_ENDPOINT_KEY"
@@ -63,7 +65,8 @@ def serve(
         listening = _listen(host, port)
         at = listening.getsockname()[1]
         scheme = "https" if certificate or proxied else "http"
-        hosts = [*(name or ()), *(f"{each}:{at}" for each in ("127.0.0.1", "localhost", "[::1]"))]
+        hosts = [*_names(name or (), at, own=certificate is not None),
+                 *(f"{each}:{at}" for each in ("127.0.0.1", "localhost", "[::1]"))]  # fmt: skip
         app = make_app(
             store,
             person=person or getpass.getuser(),
@@ -102,6 +105,16 @@ def _check(host: str, *, accounts: bool, encrypted: bool, proxied: bool, name: l
     if not _is_loopback(host) and not encrypted:
         raise typer.BadParameter(f"--host {host}: passwords would cross the network in the clear; give --certificate and "
                                  "--key, or let a proxy with HTTPS reach 127.0.0.1 and give --proxied --name NAME")  # fmt: skip
+
+
+def _names(given: Sequence[str], port: int, *, own: bool) -> list[str]:
+    """Names browsers use, the one to open first; served by this process itself they go with its port.
+
+    >>> _names(["annotate.example.org"], 7861, own=True)
+    ['annotate.example.org:7861', 'annotate.example.org']
+    """
+    bare = [each for each in given if ":" not in each] if own and port != HTTPS else []
+    return [*(f"{each}:{port}" for each in bare), *given]
 
 
 def _provider(issuer: str, client: str, claim: str) -> "Provider":

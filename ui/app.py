@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import unquote
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Header, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
@@ -112,12 +114,7 @@ def make_app(
         add_compare(app, inspection, store, arena)
     add_leads(app, lead_page(store, Chores(workspace), nobody=person), people.who)
     app.mount("/", StaticFiles(directory=STATIC), name="static")
-    app.add_exception_handler(Refused, _answer(409))
-    app.add_exception_handler(QueueError, _answer(404))
-    app.add_exception_handler(StoreError, _answer(503))
-    app.add_exception_handler(PreferenceDataError, _answer(409))
-    app.add_exception_handler(WorkbenchError, _answer(409))
-    app.add_exception_handler(401, _log_in_first)
+    _add_answers(app)
     app.add_middleware(Guard, hosts=hosts, scheme=scheme, gradio=PATH)
     return app
 
@@ -169,13 +166,35 @@ def _add_judging(app: FastAPI, store: Store) -> None:
         return await to_thread.run_sync(take, wanted, person, limiter=one_at_a_time)
 
     @app.post("/api/judge")
-    def judge(said: Said, person: Person) -> dict[str, Any]:
+    def judge(said: Said, person: Person, x_person: Annotated[str, Header()] = "") -> dict[str, Any]:
+        if unquote(x_person) not in {"", person.handle}:  # said before another person logged in from this browser
+            raise HTTPException(401)
         keep = queue.correct if said.again else queue.submit
         return receipt_facts(keep(said.lease, person.handle, said.given()))
 
     @app.get("/api/own")
     def own(project: str, person: Person, last: int = 20) -> list[dict[str, Any]]:
         return [own_facts(each) for each in queue.own(project, person.handle, last=min(max(last, 1), LAST))]
+
+
+def _add_answers(app: FastAPI) -> None:
+    """Add what is answered where something is refused or wrong."""
+    for kind, status in (
+        (Refused, 409),
+        (QueueError, 404),
+        (StoreError, 503),
+        (PreferenceDataError, 409),
+        (WorkbenchError, 409),
+    ):
+        app.add_exception_handler(kind, _answer(status))
+    app.add_exception_handler(401, _log_in_first)
+    app.add_exception_handler(RequestValidationError, _not_understood)
+
+
+def _not_understood(_: Request, error: Any) -> JSONResponse:
+    """What is wrong with a request, without what it said: that need not be text that can be sent."""
+    told = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+    return JSONResponse({"message": told.encode("utf-8", "replace").decode()}, status_code=422)
 
 
 def _answer(status: int) -> Any:

@@ -16,6 +16,7 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from preference_data.accounts import Account
 from preference_data.errors import Refused
 from preference_data.records import Comparison, Completion, Judgement, Pairwise, Prompt, Sampled, Verdict, now
 from preference_data.store import Entry, Store
@@ -182,7 +183,7 @@ def add_arena(app: FastAPI, arena: Arena) -> None:
 
     @app.post("/api/arena/begin")
     async def begin(asked: Asked, person: Person) -> dict[str, str]:
-        return {"battle": await arena.begin(person.handle, asked.prompt)}
+        return {"battle": await arena.begin(_active(person), asked.prompt)}
 
     @app.get("/api/arena/answer/{battle}/{side}")
     async def answer(battle: str, side: Literal["0", "1"], person: Person) -> StreamingResponse:
@@ -191,7 +192,18 @@ def add_arena(app: FastAPI, arena: Arena) -> None:
 
     @app.post("/api/arena/vote")
     def vote(said: Vote, person: Person) -> dict[str, Any]:
-        return {"policies": list(arena.judge(said.battle, person.handle, said))}
+        return {"policies": list(arena.judge(said.battle, _active(person), said))}
+
+
+def _active(person: Account) -> str:
+    """The handle of whoever may judge.
+
+    Raises:
+        Refused: a lead paused the account.
+    """
+    if person.state != "active":
+        raise Refused(f"your account is {person.state}; ask a lead")
+    return person.handle
 
 
 async def _lines(pieces: AsyncIterator[str]) -> AsyncIterator[str]:

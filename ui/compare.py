@@ -112,7 +112,7 @@ def _pair(
         raise HTTPException(404, str(error)) from error
     suites = _suites(inspection, first, second)
     suite = asked["suite"] if asked["suite"] in suites else next(iter(suites), "")
-    condition = inspection.condition(registry.lineage(second.digest))
+    condition = _condition(inspection, second)
     if not suite or condition is None:
         return first, second, suite, None
     name = "length" if suite.startswith("samples/") else "accuracy" if suite.startswith("retention/") else "tax"
@@ -128,12 +128,19 @@ def _start(asked: Mapping[str, str]) -> int:
     return int(asked["start"]) if asked["start"].isdecimal() else 0
 
 
+def _condition(inspection: Inspection, policy: PolicyRecord) -> str | None:
+    """How the numbers of a policy were measured."""
+    return inspection.condition(inspection.places.registry.lineage(policy.digest))
+
+
 def _suites(inspection: Inspection, first: PolicyRecord | None, second: PolicyRecord | None) -> dict[str, str]:
     """What both were measured on, answers first, by what people call it."""
     if first is None or second is None:
         return {}
-    names, ledger = inspection.names(), inspection.places.ledger
-    both = {m.suite for m in ledger.suites(first.digest)} & {m.suite for m in ledger.suites(second.digest)}
+    names, condition = inspection.names(), _condition(inspection, second)
+    measured = [inspection.places.ledger.suites(policy.digest) for policy in (first, second)]
+    one, other = ({m.suite for m in each if m.numerics == condition} for each in measured)
+    both = one & other
     kinds = {"samples": "answers to", "retention": "pairs of"}
     found = {
         s: f"{kinds.get(s.split('/')[0], s.split('/')[0])} {names.get(s.partition('/')[2], '')}".strip() for s in both

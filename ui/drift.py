@@ -26,11 +26,13 @@ from workbench.reports.charts import Line, Point, lines
 from workbench.reports.document import html_report, plan_text
 from workbench.reports.graph import graph
 from workbench.reports.story import Story, story
+from workbench.tasks import suite_title
 from workbench.views.averages import averages_of
 from workbench.views.inspection import Inspection, Overview
 from workbench.views.people import people_of
 from workbench.views.reading import Reader, compare
 from workbench.views.rows import Found, Wanted, find_rows
+from workbench.views.watched import state_of
 
 _LOG = logging.getLogger(__name__)
 AT_ONCE = 50
@@ -78,12 +80,16 @@ class Drift:
             return kept[1], kept[2]
 
     def late(self, policy: str, name: str, make: Callable[[Overview], str]) -> str:
-        """A part that takes longer, made when it is first asked for."""
+        """A part about a policy that takes longer, made when it is first asked for."""
         told, _ = self.view(policy, "", "")
-        stamp, key = self.inspection.stamp(), (told.view.policies[-1].digest, name)
+        return self.once((told.view.policies[-1].digest, name), lambda: make(told.view))
+
+    def once(self, key: tuple[str, str], make: Callable[[], str]) -> str:
+        """A part made when it is first asked for, and again when the workspace has changed."""
+        stamp = self.inspection.stamp()
         with self._late_lock:
             if key not in self._late or self._late[key][0] != stamp:
-                self._late[key] = (stamp, make(told.view))
+                self._late[key] = (stamp, make())
                 while len(self._late) > LATE_PARTS * REMEMBERED:
                     del self._late[next(iter(self._late))]
             return self._late[key][1]
@@ -124,6 +130,8 @@ class Drift:
             self.inspection.places.registry.resolve(against),
             Reader(self.inspection.places.ledger, view.condition),
         )
+        if view.slice:
+            read = read.within(view.slice)
         found: list[tuple[str, str]] = []
         for version in view.trained:
             now, before = (
@@ -155,8 +163,9 @@ def add_drift(app: FastAPI, inspection: Inspection, causes: Causes) -> Callable[
     def state(request: Request, _lead: Lead) -> JSONResponse:
         asked = _asked(request)
         _, parts = drift.view(*_place(asked))
-        running = any(r.state in {"planned", "running"} for r in inspection.rounds()[-5:])
-        return JSONResponse({"parts": _hashes(parts), "running": running})
+        open_rounds = [r for r in inspection.rounds() if r.state in {"planned", "running"}]
+        running = any(state_of(inspection.places.journal, each)[0] == "running" for each in open_rounds)
+        return JSONResponse({"parts": _hashes(parts), "running": running, "newest": inspection.newest()})
 
     @app.get("/drift/part/{name}")
     def one(name: str, request: Request, _lead: Lead) -> HTMLResponse:
@@ -235,7 +244,7 @@ def _add_late(app: FastAPI, inspection: Inspection, drift: Drift) -> None:
 
     @app.get("/drift/rewards")
     def rewards(_: Lead) -> HTMLResponse:
-        return HTMLResponse(drift.late("", "rewards", lambda _: rewards_part(inspection.places)))
+        return HTMLResponse(drift.once(("", "rewards"), lambda: rewards_part(inspection.places)))
 
 
 def add_asking(app: FastAPI, inspection: Inspection, chores: Chores) -> None:
@@ -307,7 +316,7 @@ def _rows(inspection: Inspection, causes: Causes, view: Overview, asked: Mapping
     return part("drift_parts.html", "rows")(
         found, wanted,
         {"policy": names.get(wanted.policy, ""), "against": names.get(wanted.against, ""), "number": f"{kind} {names.get(other, other)[:24]}".strip(),
-         "suite": names.get(about, wanted.suite.split("/")[0]), "value": said(view.number(wanted.policy, wanted.name, wanted.suite))},
+         "suite": names.get(about, suite_title(wanted.suite)[:40]), "value": said(view.number(wanted.policy, wanted.name, wanted.suite))},
         {"start": start, "count": AT_ONCE, "query": {k: v for k, v in asked.items() if v and k not in {"turn", "start"}}},
         urlencode, causes.shown(wanted),
     )  # fmt: skip

@@ -40,8 +40,12 @@ class Guard:
     """
 
     def __init__(self, app: App, *, hosts: Iterable[str], scheme: str, gradio: str) -> None:
-        """Let through what asks for one of the hosts, each with its port, reached by a scheme; Gradio is at a path."""
-        self._app, self._hosts, self._gradio = app, frozenset(hosts), gradio
+        """Let through what asks for one of the hosts, each with its port, reached by a scheme; Gradio is at a path.
+
+        Whoever asks for another is told the first.
+        """
+        hosts = tuple(hosts)
+        self._app, self._hosts, self._gradio, self._first = app, frozenset(hosts), gradio, f"{scheme}://{hosts[0]}"
         self._origins = {f"{scheme}://{name}" for name in self._hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,7 +70,7 @@ class Guard:
     def _refusal(self, method: str, headers: dict[str, str], largest: int) -> tuple[int, str] | None:
         host = headers.get("host", "")
         if host not in self._hosts:
-            return 421, f"this page is not served as {host!r}; open {min(self._origins)}"
+            return 421, f"this page is not served as {host!r}; open {self._first}"
         if method in {"GET", "HEAD"}:
             return None
         if headers.get("origin") not in self._origins:

@@ -13,7 +13,7 @@ import gradio as gr
 from fastapi import FastAPI, Request
 
 from preference_data.accounts import Account, Accounts, State, Wanted
-from preference_data.errors import PreferenceDataError
+from preference_data.errors import PreferenceDataError, Refused
 from preference_data.leading import Leading
 from preference_data.projects import Projects
 from preference_data.queue import Queue
@@ -40,7 +40,7 @@ def add_leads(app: FastAPI, page: gr.Blocks, who: Callable[[Request], Account | 
 
     def lead(request: Request) -> str | None:
         found = who(request)
-        return found.handle if found and found.role in LEADS else None
+        return found.handle if found and found.role in LEADS and found.state == "active" else None
 
     gr.mount_gradio_app(  # pyright: ignore[reportUnknownMemberType] - a parameter we do not use has no type
         app,
@@ -258,10 +258,14 @@ class _View:
         return self._set_state(person.strip(), "active", reason, request)
 
     def _set_state(self, person: str, state: State, reason: str, request: gr.Request) -> str:
-        wanted = Wanted(state=state, reason=reason)
-        return self._done(
-            lambda: self._accounts.change(person, wanted, by=self._who(request)), f"{escape(person)}: {state}."
-        )
+        def change() -> None:
+            found = next((each for each in self._accounts.all() if each.handle == person), None)
+            if found is not None and (found.role != "annotator" or found.state == "closed"):
+                raise Refused(f"{person}: {found.role}, {found.state}; leads pause annotators only; an admin changes "
+                              "others: `workbench people change`")  # fmt: skip
+            self._accounts.change(person, Wanted(state=state, reason=reason), by=self._who(request))
+
+        return self._done(change, f"{escape(person)}: {state}.")
 
     def _who(self, request: gr.Request) -> str:
         return request.username or self._nobody

@@ -9,8 +9,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from anyio import to_thread
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from preference_data.errors import PreferenceDataError
 from preference_data.requests import Kind, Requests
@@ -187,12 +188,10 @@ def add_rounds(app: FastAPI, inspection: Inspection, store: Store, chores: Chore
     def judgement(key: str, _: Lead) -> HTMLResponse:
         return page("judgement.html", key=key, uses=uses_of(inspection.places, key), shortest=SHORTEST)
 
-    @app.get("/rounds/{digest}/part/{name}")
-    def one_part(digest: str, name: str, _: Lead) -> HTMLResponse:
-        parts = _parts(watched(inspection, rounds.one(digest)))
-        if name not in parts:
-            raise HTTPException(404, f"part {name!r}: there are {', '.join(parts)}")
-        return HTMLResponse(parts[name])
+    @app.get("/rounds/{digest}/state")
+    def state(digest: str, _: Lead) -> JSONResponse:
+        seen = watched(inspection, rounds.one(digest))
+        return JSONResponse({"state": seen.state, "parts": _parts(seen)})
 
     _add_actions(app, rounds)
 
@@ -207,7 +206,8 @@ def _add_actions(app: FastAPI, rounds: Rounds) -> None:
             values = _settings(form)
             settings = settings_from(values, RoundSettings, where="the form")
             if form.get("do") == "cost":
-                return rounds.shown(told=rounds.chores.cost(as_toml(settings)), given=form)
+                told = await to_thread.run_sync(rounds.chores.cost, as_toml(settings))
+                return rounds.shown(told=told, given=form)
             rounds.file("round", {"settings": values}, form, person.handle)
         except (WorkbenchError, PreferenceDataError, ChoreError) as error:
             return rounds.shown(error=str(error), given=form)

@@ -21,6 +21,8 @@ def lead(person: Person) -> Account:
     """Whoever asks, if a lead; policies have names on these pages, which who judges must not see."""
     if person.role not in LEADS:
         raise HTTPException(403, "this page names policies, so it is for leads; ask an admin for the role")
+    if person.state != "active":
+        raise HTTPException(403, f"your account is {person.state}; ask an admin")
     return person
 
 

@@ -1,7 +1,7 @@
 """What leads see, as rows: progress, people, agreement, disputes. Undefined numbers say why instead of being 0."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import StringIO
 
 import numpy as np
@@ -11,7 +11,7 @@ from preference_data.annotators import Share, annotators
 from preference_data.projects import Mode
 from preference_data.queue import Progress
 from preference_data.records import Pairwise, Ranking, Rating, Thumb
-from preference_data.told import Told, disputed, units
+from preference_data.told import Told, dimensions, disputed, questions
 
 PEOPLE = (
     "person", "judged", "skipped", "late", "median s", "active min", "per active hour", "like the others", "gold right",
@@ -81,16 +81,25 @@ def share_text(share: Share) -> str:
 
 def agreement_rows(everything: Sequence[Told], mode: Mode) -> list[list[str | float]]:
     """Agreement as a share and corrected for chance, in the order of `AGREEMENT`."""
-    sides, graded = units(everything, ordinal=False), units(everything, ordinal=True)
-    found = [
-        ("equal answers", percent(sides, _rng())),
-        ("Fleiss' kappa", fleiss_kappa(sides, _rng())),
-        ("Krippendorff's alpha, nominal", krippendorff_alpha(sides, _rng(), level="nominal")),
-    ]
+    rows: list[list[str | float]] = []
+    for dimension in dimensions(everything) or [""]:
+        prefix = f"{dimension}: " if dimension else ""
+        for name, each in _figures(everything, mode, dimension):
+            rows.append([prefix + name, *_agreement_cells(each)])
+    return rows
+
+
+def _figures(everything: Sequence[Told], mode: Mode, dimension: str) -> Iterator[tuple[str, Agreement]]:
+    """Figures of agreement by name, on one dimension where answers were rated."""
+    asked, graded = (questions(everything, ordinal=ordinal, dimension=dimension) for ordinal in (False, True))
+    sides, groups = list(asked.values()), [item for item, _ in asked]
+    yield "equal answers", percent(sides, _rng(), groups=groups)
+    yield "Fleiss' kappa", fleiss_kappa(sides, _rng(), groups=groups)
+    yield "Krippendorff's alpha, nominal", krippendorff_alpha(sides, _rng(), level="nominal", groups=groups)
     if mode in {"pairwise", "rating"}:
-        found.append(("Krippendorff's alpha, ordinal, with strengths" if mode == "pairwise" else
-                      "Krippendorff's alpha, ordinal", krippendorff_alpha(graded, _rng(), level="ordinal")))  # fmt: skip
-    return [[name, *_agreement_cells(each)] for name, each in found]
+        name = f"Krippendorff's alpha, ordinal{', with strengths' if mode == 'pairwise' else ''}"
+        found = krippendorff_alpha(list(graded.values()), _rng(), level="ordinal", groups=[item for item, _ in graded])
+        yield name, found
 
 
 def _rng() -> np.random.Generator:

@@ -82,9 +82,16 @@ def _question(comparison: Comparison, order: tuple[int, int], guideline: str, re
         letter = "AB"[order.index(receipt.better)]
         said = f"\nA smaller model, which may be wrong, prefers {letter} with confidence {receipt.confidence:.2f}.\n"
     return QUESTION.format(
-        guideline=guideline or "Judge which answer helps more.", question=comparison.prompt.messages[-1].content,
+        guideline=guideline or "Judge which answer helps more.", question=_asked(comparison.prompt),
         first=texts[order[0]], second=texts[order[1]], receipt=said,
     ).strip()  # fmt: skip
+
+
+def _asked(prompt: Prompt) -> str:
+    """What was asked: the whole conversation, each turn with who said it where there are several."""
+    if len(prompt.messages) == 1:
+        return prompt.messages[0].content
+    return "\n\n".join(f"{message.role}: {message.content}" for message in prompt.messages)
 
 
 def _first_or_second(text: str, *, order: int) -> Verdict | None:
@@ -114,8 +121,12 @@ def _judgement(
     )
 
 
-def _receipts(reward: Reward, comparisons: Sequence[Comparison]) -> list[Receipt]:
-    return [Receipt(int(gap < 0), 1 / (1 + math.exp(-min(abs(gap), 700.0)))) for gap in gaps(reward, comparisons)]
+def _receipts(reward: Reward, comparisons: Sequence[Comparison]) -> list[Receipt | None]:
+    """What a reward says; nothing where both answers are worth the same."""
+    return [
+        Receipt(int(gap < 0), 1 / (1 + math.exp(-min(abs(gap), 700.0)))) if gap else None
+        for gap in gaps(reward, comparisons)
+    ]
 
 
 def endpoint(address: str, model: str, *, timeout_s: float = 60.0, sleep: Callable[[float], None] = time.sleep) -> Ask:

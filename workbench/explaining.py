@@ -2,6 +2,7 @@
 
 from workbench import assembly
 from workbench.assembly import Where
+from workbench.config import BY_BATCH
 from workbench.errors import ConfigError
 from workbench.places import Watch, silent
 from workbench.rebasing import settings_of
@@ -26,7 +27,8 @@ def explain(
         watch: told every progress.
 
     Raises:
-        ConfigError: no round on pairs of this workspace made the policy, or too little of the version turned.
+        ConfigError: no round on pairs of this workspace made the policy, its loss is not of single pairs, or too little of
+            the version turned.
     """
     record = ws.registry.resolve(policy)
     made = next((r for r in ws.journal.rounds() if r.digest == record.round), None)
@@ -35,6 +37,11 @@ def explain(
         raise ConfigError(
             f"{record.name}: no round on pairs of this workspace made it that can be planned again, so there are no training "
             "pairs to look at; choose a policy of such a round; `workbench policies` lists them"
+        )
+    if plan.objective.loss in BY_BATCH:
+        raise ConfigError(
+            f"{record.name}: objective.loss = '{plan.objective.loss}' weighs the pairs of a batch against each other, so that no pair "
+            "has a loss of its own; only rounds with other losses can be explained"
         )
     fell = version_ref(ws.version(version).digest, ws.versions.directory)
     with assembly.tools(where) as tools:

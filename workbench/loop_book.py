@@ -1,15 +1,18 @@
 """The file of a loop: what it is, and a line for each thing that is settled in a turn, added when it is."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from preference_data.line_file import append_line, read_lines
 from preference_data.records import digest
 from workbench.config import LoopSettings
 from workbench.errors import ConfigError
+from workbench.places import Watch
+from workbench.tasks import Progress
 from workbench.workspace import Workspace
 
 FOLDER = "loops"
+MARK_EVERY_S = 60.0
 
 
 class Turn(NamedTuple):
@@ -89,12 +92,51 @@ class Book:
 
     def scored(self, number: int) -> dict[str, Any] | None:
         """What was found out before a turn's round, and the round's settings."""
-        return next((line for line in read_lines(self.file) if line.get("scored") == number), None)
+        return next((line for line in reversed(read_lines(self.file)) if line.get("scored") == number), None)
 
     def score(self, number: int, **found: Any) -> None:
-        """Settle what was found out before a turn's round."""
+        """Settle what was found out before a turn's round; the last word counts."""
         append_line(self.file, {"scored": number, **found})
+
+    def spend(self, number: int, seconds: float) -> None:
+        """Add to the time a turn took."""
+        append_line(self.file, {"spent": number, "seconds": seconds})
+
+    def spent(self, number: int) -> float:
+        """Seconds a turn took so far, those before it was killed included."""
+        return sum(line["seconds"] for line in read_lines(self.file) if line.get("spent") == number)
 
     def end(self, turn: Turn) -> None:
         """Write down a turn that is done."""
         append_line(self.file, {"done": turn._asdict()})
+
+
+class Clock:
+    """Writes down what a turn took, every minute of its round, so that what a killed loop did is not forgotten.
+
+    Args:
+        book: the loop's.
+        number: of the turn.
+        clock: seconds.
+        watch: told every progress.
+    """
+
+    def __init__(self, book: Book, number: int, clock: Callable[[], float], watch: Watch) -> None:
+        self._book, self._number, self._clock, self._watch = book, number, clock, watch
+        self._since = clock()
+
+    def leave_out(self, seconds: float) -> None:
+        """Time in which only people worked."""
+        self._since += seconds
+
+    def mark(self) -> None:
+        """Write down what passed since the last time."""
+        now = self._clock()
+        self._book.spend(self._number, now - self._since)
+        self._since = now
+
+    def watch(self, progress: Progress) -> None:
+        """Tell progress, and mark now and then."""
+        self._watch(progress)
+        if self._clock() - self._since >= MARK_EVERY_S:
+            self.mark()

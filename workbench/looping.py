@@ -44,14 +44,15 @@ from workbench.judging import (
     judge_open,
     of_source,
     require_trust,
+    who_judges,
 )
-from workbench.loop_book import FOLDER, Book, Turn
+from workbench.loop_book import FOLDER, Book, Clock, Turn
 from workbench.places import Watch, silent
 from workbench.policies.registry import PolicyRecord
 from workbench.reward_list import LATEST, RewardModels
 from workbench.reward_models import loaded, pinned, train_reward_model
 from workbench.rewards import gaps, reward_named
-from workbench.rounds.plan import measuring_condition
+from workbench.rounds.plan import measuring_condition, plan_digest
 from workbench.routing import Routed, route, saved
 from workbench.tasks import Progress
 from workbench.views.reading import Reader
@@ -164,7 +165,7 @@ class _OneTurn:
         self._number = len(before) + 1
         self._name = f"{settings.name}-{self._number}"
         self._judges = settings.judges_of(self._number)
-        self._waited, self._routed = 0.0, None
+        self._routed = None
 
     def run(self, book: Book, prompts: Sequence[PromptRow], machines: Mapping[JudgeSettings, Judge]) -> int:
         """Do the turn and write it down.
@@ -172,7 +173,8 @@ class _OneTurn:
         Returns:
             How many comparisons wait for people; the turn is not done then.
         """
-        ws, began = self._ws, self._stage.clock()
+        ws = self._ws
+        self._clock = Clock(book, self._number, self._stage.clock, self._stage.watch)
         if book.policy(self._number) is None:
             book.begin(self._number, ws.registry.resolve("champion").digest, self._proxy())
         policy = ws.registry.get(str(book.policy(self._number)))
@@ -180,8 +182,10 @@ class _OneTurn:
         if book.proxy(self._number):
             proxy = settings_from(book.proxy(self._number), ProxySettings, where=f"{book.file}")
             self._routed = self._route(source, policy, proxy)
-        judged = self._judged(source, machines)
-        if judged.waiting:
+        known = book.scored(self._number) is not None  # then it is frozen, and nobody is asked again
+        judged = counted(ws.store, source, self._judges, most=self._left()) if known else self._judged(source, machines)
+        self._clock.mark()
+        if judged.waiting and not known:
             return len(judged.waiting)
         if judged.judged - judged.ties < FEWEST:
             raise ConfigError(
@@ -192,20 +196,44 @@ class _OneTurn:
         version = self._frozen(source)
         if book.scored(self._number) is None:
             self._score(book, policy, self._judged_at_random(source), version)
-        scored = book.scored(self._number) or {}
+        scored = self._settled(book, policy, version)
         settings = settings_from(scored["settings"], RoundSettings, where=f"{book.file}")
-        outcome = ws.round(ws.plan(settings)).run(where=self._stage.where, watch=self._stage.watch)
+        outcome = ws.round(ws.plan(settings)).run(where=self._stage.where, watch=self._clock.watch)
         made = (outcome.round, outcome.child.digest, outcome.state)
         said = (scored["agreed"], scored["change"], scored["proposal"])
-        took = self._stage.clock() - began - self._waited
         beside = (scored.get("rewarded"), *self._spared(source))
+        self._clock.mark()
+        took = book.spent(self._number)
         book.end(Turn(self._number, policy.digest, version, judged.judged, judged.ties, *said, *made, took, *beside))
         return 0
+
+    def _settled(self, book: Book, policy: PolicyRecord, version: str) -> dict[str, Any]:
+        """What was found out before the round, with the settings it keeps to; other ones where it failed with those."""
+        scored = book.scored(self._number) or {}
+        before = settings_from(scored["settings"], RoundSettings, where=f"{book.file}")
+        state = next((r.state for r in self._ws.journal.rounds() if r.digest == scored.get("round")), "")
+        wanted = self._exact(self._asked(policy, version).model_copy(update={"update": before.update}))
+        if state != "failed" or wanted == scored["settings"]:
+            return scored
+        self._stage.say(f"Turn {self._number}: its round failed, and [round] was changed since; it is planned anew.")
+        book.score(**{**scored, "number": scored["scored"], "settings": wanted, "round": self._digest(wanted)})
+        return book.scored(self._number) or {}
+
+    def _asked(self, policy: PolicyRecord, version: str) -> RoundSettings:
+        return self._settings.round.model_copy(update={"parent": policy.digest, "version": version})
+
+    def _exact(self, settings: RoundSettings) -> dict[str, Any]:
+        """A round's settings that mean the same for ever, as plain values."""
+        exact = pinned(self._ws, settings)[0].model_copy(update={"gate": self._ws.plan(settings).gate})
+        return exact.model_dump(mode="json", exclude_unset=True)
+
+    def _digest(self, settings: dict[str, Any]) -> str:
+        return plan_digest(self._ws.plan(settings_from(settings, RoundSettings, where="[round]")))
 
     def _score(self, book: Book, policy: PolicyRecord, said: Sequence[Entry], version: str) -> None:
         """Put the judgements to the policy, and write down what the round will be: run again it is the same."""
         ws, rewarded = self._ws, self._rewarded(said, version)
-        settings = self._settings.round.model_copy(update={"parent": policy.digest, "version": version})
+        settings = self._asked(policy, version)
         correct = foreseen(ws, policy, said, settings, where=self._stage.where, watch=self._stage.watch)
         change = self._changed(policy, correct, settings)
         if change.proposal:
@@ -217,10 +245,10 @@ class _OneTurn:
         agreed = accuracy(correct)
         self._stage.say(f"Turn {self._number}: {policy.name} agreed with {format_estimate(agreed)} of the judgements before it "
                         "learned from them; now it learns.")  # fmt: skip
-        exact = pinned(ws, settings)[0].model_copy(update={"gate": ws.plan(settings).gate})
-        kept = exact.model_dump(mode="json", exclude_unset=True)
+        kept = self._exact(settings)
         book.score(self._number, agreed=agreed.value, change=change.kind, proposal=change.proposal, settings=kept,
-                   rewarded=rewarded)  # fmt: skip
+                   rewarded=rewarded, round=self._digest(kept))  # fmt: skip
+        self._clock.mark()
 
     def _rewarded(self, said: Sequence[Entry], version: str) -> float | None:
         """Put the judgements to the reward model of the turn before, then train the turn's own, where the loop has any."""
@@ -308,8 +336,10 @@ class _OneTurn:
         """Have machines judge, and wait for people."""
         store, stage = self._ws.store, self._stage
         most = self._left()
+        unjudged = [e.comparison for e in list(of_source(store, source))[: most or None] if not e.judgements]
         for one in self._judges:
-            if one.by != PEOPLE and (found := require_trust(store, one, machines[one])):
+            has_work = one.by != PEOPLE and any(who_judges(c, self._judges) == one for c in unjudged)
+            if has_work and (found := require_trust(store, one, machines[one])):
                 stage.say(f"Turn {self._number}: {one.by} agrees with people on {format_estimate(found.agrees)}; it overrode its "
                           f"receipt in {format_estimate(found.overrides)}, rightly in {format_estimate(found.right)}.")  # fmt: skip
         names = ", ".join(one.by for one in self._judges)
@@ -324,7 +354,7 @@ class _OneTurn:
         while found.waiting and stage.wait:
             stage.watch(Progress("judge", found.judged, found.judged + len(found.waiting), {}))
             stage.sleep(ASK_EVERY_S)
-            self._waited += ASK_EVERY_S
+            self._clock.leave_out(ASK_EVERY_S)
             found = counted(store, source, self._judges, most=most)
         return found
 

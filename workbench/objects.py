@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -188,18 +188,19 @@ class Objects:
                 f"{folder / MANIFEST}: damaged: it is of {found[:12]}, expected {digest[:12]}; {_advice(folder)}"
             )
 
-    def sweep(self, keep: set[str], older_than_s: float) -> Swept:
+    def sweep(self, keep: set[str], older_than_s: float, *, forget: Collection[str] = ()) -> Swept:
         """Remove objects nothing refers to, and staging folders left behind.
 
         Args:
             keep: digests of objects to keep.
             older_than_s: grace period in seconds; younger folders stay, since a step may be about to record them.
+            forget: digests of objects that go all the same, however young.
         """
         limit = time.time() - older_than_s
-        unreferenced = [f for f in self._objects.iterdir() if f.name not in keep]
+        unreferenced = [f for f in self._objects.iterdir() if f.name not in keep or f.name in forget]
         freed = count = 0
         for folder in (*unreferenced, *self._staging.iterdir()):
-            if folder.stat().st_mtime > limit:
+            if folder.stat().st_mtime > limit and folder.name not in forget:
                 continue
             freed += sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
             count += 1

@@ -290,6 +290,12 @@ def suite_label(name: str) -> str:
     return f"{Path(path).stem}/{held}"
 
 
+def suite_title(suite: str) -> str:
+    """What people call a suite of the ledger: its name without the hash of what it asks."""
+    name, _, held = suite.rpartition("/")
+    return name if name and len(held) == HASH and set(held) <= set("0123456789abcdef") else suite
+
+
 class Item(NamedTuple):
     """One measured number of one policy on one item; the ledger keeps them all.
 

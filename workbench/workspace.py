@@ -143,7 +143,7 @@ class Workspace(Places):
 
     def export(self, name: str, path: Path) -> ExportReport:
         """Write all judgements in a format of `preference_data.exporters.EXPORTERS`, the rest into a sidecar file."""
-        return export(name, self.store.entries(), path)
+        return export(name, self.store.entries(superseded=True), path)
 
     def freeze(
         self,

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -18,6 +18,7 @@ from preference_data.records import Comparison, Judgement
 from preference_data.sidecar import Header, beside, entry_as_json, facts, with_facts
 from preference_data.store import Entry
 from preference_data.streams import Refusal
+from preference_data.votes import SET_ASIDE
 
 _BUILT_IN = (
     trl.PREFERENCE,
@@ -48,8 +49,8 @@ class ExportReport(NamedTuple):
 def export(name: str, entries: Iterable[Entry], path: Path) -> ExportReport:
     """Write a file and its sidecar; importing the file with the sidecar beside it restores the same records.
 
-    Superseded judgements, and rows that importers refuse (two equal answers), are in the sidecar alone. Both files
-    appear complete or not at all.
+    Superseded judgements, those that are set aside at a freeze (late, repeats, trials), and rows that importers refuse
+    (two equal answers) are in the sidecar alone. Both files appear complete or not at all.
 
     Args:
         name: format, one of `EXPORTERS`.
@@ -85,6 +86,15 @@ def export(name: str, entries: Iterable[Entry], path: Path) -> ExportReport:
     return ExportReport(written.rows, written.left_out)
 
 
+def _superseded(judgements: Sequence[Judgement]) -> set[str]:
+    """Keys of those that a later one replaced. Keys change with an erased name; then a person's last one counts."""
+    keys = {each.key for each in judgements}
+    gone = {each.supersedes for each in judgements}
+    erased = {each.annotator for each in judgements if each.supersedes and each.supersedes not in keys}
+    last = {each.annotator: each.key for each in judgements}
+    return (gone & keys) | {each.key for each in judgements if each.annotator in erased} - {*last.values()}
+
+
 class _Export:
     """The two files being written."""
 
@@ -97,8 +107,8 @@ class _Export:
 
     def add(self, entry: Entry) -> None:
         """Write a comparison's judgements, each to the file if it can be read back from there."""
-        superseded = {judgement.supersedes for judgement in entry.judgements}
-        apart = [j for j in entry.judgements if j.key in superseded or not self._row(entry.comparison, j)]
+        aside = _superseded(entry.judgements) | {j.key for j in entry.judgements if SET_ASIDE & set(j.flags)}
+        apart = [j for j in entry.judgements if j.key in aside or not self._row(entry.comparison, j)]
         if apart or not entry.judgements:
             self._note({"entry": entry_as_json(Entry(entry.comparison, tuple(apart)))})
         self.left_out += len(apart)

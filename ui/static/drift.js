@@ -9,7 +9,7 @@ let hashes = JSON.parse($("hashes").textContent);
 
 async function text(address) {
   const answer = await fetch(address, { headers: { accept: "text/html" } });
-  if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).message ?? `the server answered ${answer.status}`);
+  if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).detail ?? `the server answered ${answer.status}`);
   return answer.text();
 }
 
@@ -170,19 +170,38 @@ document.addEventListener("keydown", (event) => {
 // What changed is fetched; what did not is left alone.
 
 const QUICK_MS = 3000, SLOW_MS = 15000;
+let timer;
+
+// The policy of this page stays it when a newer one is made.
+function shown() {
+  const query = here();
+  query.set("policy", matrix.dataset.policy);
+  return query;
+}
+
+function tellOf(now) {
+  live.textContent = now.running ? "a round is running" : "";
+  if (here().get("policy") || now.newest.startsWith(matrix.dataset.policy)) return;
+  const link = document.createElement("a");
+  link.href = "/drift";
+  link.textContent = "a newer policy is there: show it";
+  live.replaceChildren(link);
+}
 
 async function refresh() {
+  clearTimeout(timer);
+  if (document.hidden) return;
   let wait = SLOW_MS;
   try {
-    const answer = await fetch(`/drift/state?${here()}`);
+    const answer = await fetch(`/drift/state?${shown()}`);
     if (answer.ok) {
       const now = await answer.json();
       wait = now.running ? QUICK_MS : SLOW_MS;
-      live.textContent = now.running ? "a round is running" : "";
+      tellOf(now);
       for (const [name, hash] of Object.entries(now.parts)) {
         if (hashes[name] === hash) continue;
         const place = document.querySelector(`[data-part="${name}"]`);
-        if (place) place.innerHTML = await text(`/drift/part/${name}?${here()}`);
+        if (place) place.innerHTML = await text(`/drift/part/${name}?${shown()}`);
         if (name === "matrix") enter();
       }
       hashes = now.parts;
@@ -190,9 +209,10 @@ async function refresh() {
   } catch {
     live.textContent = "the server does not answer; trying again";
   }
-  if (!document.hidden) setTimeout(refresh, wait);
+  clearTimeout(timer);
+  timer = setTimeout(refresh, wait);
 }
-document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+document.addEventListener("visibilitychange", refresh);
 
 async function later(id) {
   const place = $(id);
@@ -207,4 +227,4 @@ markDifferences(rows);
 later("averages");
 later("people");
 later("rewards");
-setTimeout(refresh, QUICK_MS);
+timer = setTimeout(refresh, QUICK_MS);

@@ -58,16 +58,22 @@ async function ask(path, body) {
   return facts;
 }
 
+const same = (one, other) => JSON.stringify([one.turns, one.answers]) === JSON.stringify([other.turns, other.answers]);
+
 // Holds what is prepared and what is on its way; the server counts both. Whoever only looks in holds little; who goes on
 // judging has more prepared each time.
 async function fill() {
   if (filling || !project) return;
   filling = true;
   try {
-    const held = outbox.waiting.filter((one) => !one.again).length;
-    const taken = await ask("api/take", { project: project.name, count: Math.min(ahead + held, 32) });
+    const underway = outbox.waiting.filter((one) => !one.again).length;
+    const taken = await ask("api/take", { project: project.name, count: Math.min(ahead + underway, 32) });
     ahead = Math.min(ahead + MORE_AHEAD, MOST_AHEAD);
     const known = new Set([...settled, ...buffer.map((one) => one.lease), ...outbox.waiting.map((one) => one.lease)]);
+    const held = new Set(taken.showings.map((one) => one.lease));
+    buffer = buffer.filter((one) => one.note || held.has(one.lease));   // some ran out, or were given anew
+    // An item that is looked at while its guideline changes goes on under the new one.
+    if (now && !again && !held.has(now.lease)) now.lease = taken.showings.find((one) => same(one, now))?.lease ?? now.lease;
     if (now) known.add(now.lease);
     buffer.push(...taken.showings.filter((one) => !known.has(one.lease)));
     const back = taken.back.filter((one) => !seenNotes.has(one.number));
@@ -154,12 +160,15 @@ function decideByName(action) {
   $("skip").showModal();
 }
 
+// Half a character, as a cut emoji leaves it, is no text.
+const whole = (text) => text.toWellFormed?.() ?? text;
+
 function decide(opinion, reason = "") {
   if (!now) return;
   const flags = [...$("flags").querySelectorAll("input:checked")].map((box) => box.value);
   const said = {
-    id: `${now.lease}/${Date.now()}`, lease: now.lease, opinion, flags, edit: opinion === SKIP || edited === null ? "" : $("edit").value,
-    rationale: reason || $("rationale").value.trim(), seconds: Math.min((performance.now() - shownAt) / 1000, LONGEST_S), again,
+    id: `${now.lease}/${Date.now()}`, lease: now.lease, opinion, flags, edit: opinion === SKIP || edited === null ? "" : whole($("edit").value),
+    rationale: whole(reason || $("rationale").value.trim()), seconds: Math.min((performance.now() - shownAt) / 1000, LONGEST_S), again,
   };
   done.push({ item: now, said });
   settled.add(now.lease);

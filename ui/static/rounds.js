@@ -1,26 +1,41 @@
 // A round that runs is drawn anew where it changed, and nowhere else.
 
-const live = document.getElementById("live");
-const parts = [...document.querySelectorAll("[data-part]")];
-const EVERY_MS = 2000;
+const live = document.getElementById("live"), round = document.getElementById("round");
+const RUNNING_MS = 2000, WAITING_MS = 15000;
+let timer;
+
+function draw(place, text) {
+  if (place.dataset.text === text) return;
+  const opened = [...place.querySelectorAll("details")].map((one) => one.open);
+  place.innerHTML = text;   // made by the server from templates that escape
+  place.querySelectorAll("details").forEach((one, k) => { one.open = opened[k] ?? false; });
+  place.dataset.text = text;
+}
 
 async function refresh() {
+  clearTimeout(timer);
+  if (document.hidden) return;
+  let wait = RUNNING_MS;
   try {
-    for (const place of parts) {
-      const answer = await fetch(`${location.pathname}/part/${place.dataset.part}`);
-      if (!answer.ok) throw new Error(answer.status);
-      const text = await answer.text();
-      if (place.dataset.text !== text) {
-        const opened = [...place.querySelectorAll("details")].map((one) => one.open);
-        place.innerHTML = text;   // made by the server from templates that escape
-        place.querySelectorAll("details").forEach((one, k) => { one.open = opened[k] ?? false; });
-        place.dataset.text = text;
-      }
-    }
+    const answer = await fetch(`${location.pathname}/state`);
+    if (!answer.ok) throw new Error(answer.status);
+    const now = await answer.json();
+    for (const place of document.querySelectorAll("[data-part]")) draw(place, now.parts[place.dataset.part]);
     live.textContent = "";
+    if (now.state !== round.dataset.state) {
+      // The gate and what can be done differ now; a reason being written is not thrown away for them.
+      if (![...document.querySelectorAll("input[name=reason]")].some((field) => field.value)) return location.reload();
+      live.textContent = `the round is ${now.state} now; reload the page to see what can be done`;
+    }
+    wait = now.state === "running" ? RUNNING_MS : WAITING_MS;
   } catch {
     live.textContent = "the server does not answer; trying again";
   }
-  setTimeout(refresh, EVERY_MS);
+  clearTimeout(timer);
+  timer = setTimeout(refresh, wait);
 }
-if (parts.length) setTimeout(refresh, EVERY_MS);
+
+if (round) {
+  document.addEventListener("visibilitychange", refresh);
+  timer = setTimeout(refresh, RUNNING_MS);
+}

@@ -1,6 +1,7 @@
 """The verb about accounts: `people`."""
 
 import getpass
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -77,8 +78,27 @@ def password(name: Name, *, workspace: WorkspaceDir = Path()) -> None:
     Workspace(workspace).accounts.set_password(name, _password(), by=getpass.getuser())
 
 
+@people.command()
+def erase(
+    name: Annotated[str, typer.Argument(help="Name the person judged under.")],
+    *,
+    reason: Annotated[str, typer.Option(help="Why; kept for ever, so it must not repeat what is erased.")],
+    workspace: WorkspaceDir = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Forget who somebody is: what they said stays under a pseudonym, and nobody logs in as them any more."""
+    pseudonym = Workspace(workspace).store.erase_person(name, reason=reason)
+    show.result(
+        {"pseudonym": pseudonym},
+        as_json=as_json,
+        render=lambda out: out.print(f"forgotten; what they said is under {pseudonym}", markup=False),
+    )
+
+
 def _password() -> str:
-    return typer.prompt("password", hide_input=True, confirmation_prompt=True, err=True)
+    if sys.stdin.isatty():
+        return typer.prompt("password", hide_input=True, confirmation_prompt=True, err=True)
+    return sys.stdin.readline().rstrip("\r\n")
 
 
 def _slices(given: list[str] | None) -> dict[str, tuple[str, ...]] | None:

@@ -131,6 +131,14 @@ class LoopSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _two_answers(self) -> Self:
+        if self.generate.count != 2:
+            raise ValueError(
+                f"generate.count = {self.generate.count}: a loop's judges compare two answers; leave it at 2"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _loop_says_what_is_trained(self) -> Self:
         for name in ("version", "parent"):
             if name in self.round.model_fields_set:

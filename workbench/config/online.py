@@ -67,7 +67,7 @@ class OnlineSettings(Settings):
     """grpo: divide by the group's standard deviation, as published; it moves the optimum."""
     guard: RewardSettings | None = None
     """A reward that is not trained on. Where it falls for certain while the trained one rises, the round stops."""
-    guard_window: int = Field(default=10, ge=4)
+    guard_window: int = Field(default=10, ge=5)
     """Steps compared: the last so many with the first so many."""
 
     @model_validator(mode="after")
@@ -88,6 +88,11 @@ class OnlineSettings(Settings):
             raise ValueError("engine = 'vllm' is for workers, of which there are none; set workers, such as 1")
         if self.guard and self.guard.by in {one.by for one in self.rewards}:
             raise ValueError(f"guard: {self.guard.by!r} is trained on, so it cannot tell; name another reward")
+        if self.guard and self.steps < 2 * self.guard_window:
+            raise ValueError(
+                f"guard: it compares the last guard_window = {self.guard_window} steps with the first ones, and there are "
+                f"{self.steps} steps, so it would never speak; take at least {2 * self.guard_window}, or lower guard_window"
+            )
         return self
 
     @property

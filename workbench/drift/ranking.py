@@ -38,16 +38,23 @@ def rank(decided: Sequence[Decided]) -> Ranking:
     """Strengths by maximum likelihood with a weak pull to the mean; sandwich intervals over groups.
 
     The covariance is H^-1 (sum_g s_g s_g^T) H^-1 G/(G-1), s_g the score of group g, H the information (Liang and Zeger
-    1986, doi:10.1093/biomet/73.1.13).
+    1986, doi:10.1093/biomet/73.1.13). Where a policy always won, or all are ties, residuals vanish and that says
+    nothing: no standard error is taken below that of H^-1. Policies that were never compared with the largest group,
+    not even through others, have no strength.
 
     Raises:
         ValueError: judgements differ in how many differences they state.
     """
-    names = sorted({name for one in decided for name in (one.first, one.second)})
+    together = max(_connected(decided), key=len, default=set[str]())
+    apart = {name for one in decided for name in (one.first, one.second)} - together
+    alone = not_enough(0, "never compared with the others, not even through others")
+    unranked = tuple((name, alone) for name in sorted(apart))
+    decided = [one for one in decided if one.first in together]
+    names = sorted(together)
     groups = len({one.group for one in decided})
     if groups < FEWEST_GROUPS:
         few = not_enough(len(decided), f"{groups} independent prompts, at least {FEWEST_GROUPS} needed")
-        return Ranking(tuple((name, few) for name in names), ())
+        return Ranking((*((name, few) for name in names), *unranked), ())
     design, scores = _design(decided, names)
     pull = np.diag([RIDGE] * len(names) + [1e-6] * (design.shape[1] - len(names)))
     found = np.zeros(design.shape[1])
@@ -67,7 +74,17 @@ def rank(decided: Sequence[Decided]) -> Ranking:
     made = [_estimate(centred[k], errors[k], played[name]) for k, name in enumerate(names)]
     strengths = sorted(zip(names, made, strict=True), key=lambda each: -(each[1].value or 0.0))
     effects = tuple(_estimate(found[k], errors[k], len(decided)) for k in range(len(names), design.shape[1]))
-    return Ranking(tuple(strengths), effects)
+    return Ranking((*strengths, *unranked), effects)
+
+
+def _connected(decided: Sequence[Decided]) -> list[set[str]]:
+    """Policies in groups within which each was compared with each, directly or through others."""
+    groups: list[set[str]] = []
+    for one in decided:
+        pair = {one.first, one.second}
+        touched = [group for group in groups if group & pair]
+        groups = [group for group in groups if not group & pair] + [pair.union(*touched)]
+    return groups
 
 
 def _design(decided: Sequence[Decided], names: Sequence[str]) -> tuple[Floats, Floats]:
@@ -87,7 +104,7 @@ def _design(decided: Sequence[Decided], names: Sequence[str]) -> tuple[Floats, F
 
 
 def _errors(scores: Floats, groups: Sequence[str], information: Floats, policies: int) -> Floats:
-    """Standard errors; of strengths, those of their distance from the mean."""
+    """Standard errors, the larger of sandwich and model; of strengths, those of their distance from the mean."""
     codes = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)[1]
     sums = np.zeros((int(codes.max()) + 1, scores.shape[1]))
     np.add.at(sums, codes, scores)
@@ -96,7 +113,8 @@ def _errors(scores: Floats, groups: Sequence[str], information: Floats, policies
     covariance = inverse @ (sums.T @ sums) @ inverse * count / (count - 1)
     centring = np.eye(scores.shape[1])
     centring[:policies, :policies] -= 1 / policies
-    return np.sqrt(np.diag(centring @ covariance @ centring.T))
+    found = [np.diag(centring @ each @ centring.T) for each in (covariance, inverse)]
+    return np.sqrt(np.maximum(*found))
 
 
 def _estimate(value: float, error: float, n: int) -> Estimate:

@@ -8,7 +8,7 @@ independent: a group counts once. Groups are independent of each other, and at l
 | a share | `proportion`, `share` | Wilson score; with groups, n divided by the design effect (Kish) |
 | a mean, a ratio of sums | `mean`, `ratio` | t on group residuals (linearised, cluster-robust) |
 | a change of a number | `paired_difference` | t on group differences |
-| a change of a share | `paired_shares` | Bonett and Price 2012: Wald with one imagined flip each way |
+| a change of a share | `paired_shares` | Bonett and Price 2012: Wald with one imagined flip each way; t on groups |
 """
 
 import math
@@ -183,8 +183,9 @@ def paired_difference(after: ArrayLike, before: ArrayLike, groups: Sequence[str]
 def paired_shares(after: ArrayLike, before: ArrayLike, groups: Sequence[str] | None = None) -> Estimate:
     """Mean of after - before for scores between 0 and 1 on the same items.
 
-    Wald interval after adding one imagined group that gained a point and one that lost one (Bonett and Price 2012,
-    doi:10.3102/1076998611411915): it holds its coverage where few items flip, and has width where none does.
+    Wald interval after adding one imagined item that gained a point and one that lost one (Bonett and Price 2012,
+    doi:10.3102/1076998611411915): it holds its coverage where few items flip, and has width where none does. Of items
+    in groups, the imagined ones are groups of mean size, and the interval is t on groups.
 
     Args:
         after: 1 right, 0 wrong, 0.5 tie; shape (items,).
@@ -205,9 +206,11 @@ def paired_shares(after: ArrayLike, before: ArrayLike, groups: Sequence[str] | N
     sums, sizes = _per_group(codes, difference), _per_group(codes, np.ones(n))
     if len(sums) < FEWEST_GROUPS:
         return _few(n, len(sums))
-    sums, sizes = np.append(sums, (1.0, -1.0)), np.append(sizes, (1.0, 1.0))
+    count, usual = len(sums), n / len(sums)
+    wide = Z if count == n else float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * math.sqrt(count / (count - 1))
+    sums, sizes = np.append(sums, (usual, -usual)), np.append(sizes, (usual, usual))
     centre = sums.sum() / sizes.sum()
-    half = Z * math.sqrt(float(((sums - centre * sizes) ** 2).sum())) / sizes.sum()
+    half = wide * math.sqrt(float(((sums - centre * sizes) ** 2).sum())) / sizes.sum()
     low, high = max(-1.0, float(centre - half)), min(1.0, float(centre + half))
     return Estimate(float(difference.mean()), low, high, n, "paired, Bonett-Price")
 

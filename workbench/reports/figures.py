@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from workbench.drift.uncertainty import Estimate, average
 from workbench.reports.charts import FEW, Bar, Line, Point, Spot, lines, rows, spots
+from workbench.tasks import suite_title
 from workbench.views.inspection import Overview
 from workbench.views.records import PolicyView, VersionView
 
@@ -94,7 +95,7 @@ def kept(view: Overview) -> Figure:
 
 def taxes(view: Overview, href: Href) -> Figure:
     """Capability lost against the base."""
-    given, keys = _over_rounds(view, "tax", [(s, s.split("/")[0]) for s in view.suites("tax")], href, times=100)
+    given, keys = _over_rounds(view, "tax", [(s, suite_title(s)) for s in view.suites("tax")], href, times=100)
     title = "Alignment tax: capability lost against the base, in points"
     note = "Above zero is lost. Accuracy suites in points, text in percent of the base's bits."
     return _figure("tax", title, note, lines(given, title=title, unit="points lost", zero=True), keys)
@@ -198,11 +199,11 @@ def margins(view: Overview, href: Href) -> Figure:
 
 
 def confidence(view: Overview, href: Href) -> Figure:
-    """Calibration of the implicit reward."""
+    """How sure a policy became of what it learned, beside how often it is right."""
     suites = [(f"retention/{v.digest}", v.name) for v in view.trained]
     given, keys = _over_rounds(view, "overconfident", suites, href)
-    title = "Surer than right: calibration of what was learned"
-    note = "Mean probability given to the side it prefers against the base, minus how often that side is right; 0 is calibrated."
+    title = "Surer than right: how far beyond how often it is right"
+    note = "Mean sigma of the log odds moved from the base, minus how often they moved to the right side; beta below 1 lifts all of it."
     return _figure("confidence", title, note, lines(given, title=title, unit="overconfidence", zero=True), keys)
 
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from workbench.drift.uncertainty import Estimate, format_estimate
 from workbench.reports.figures import Href, kind_of, nowhere
+from workbench.tasks import suite_title
 from workbench.views.inspection import Overview
 from workbench.views.records import PolicyView
 
@@ -62,9 +63,7 @@ def grid(view: Overview, href: Href) -> Grid:
     ]  # fmt: skip
     suites = view.suites("level")
     found += [
-        Row(
-            suite.split("/")[0], suite, "tax", tuple(_capability(view, policy, suite, href) for policy in view.policies)
-        )
+        Row(suite_title(suite), suite, "tax", tuple(_capability(view, policy, suite, href) for policy in view.policies))
         for suite in suites
     ]
     return Grid(view.policies, tuple(found), narrow)
@@ -84,7 +83,7 @@ def _retention(view: Overview, policy: PolicyView, suite: str, about: tuple[str,
 
 def _capability(view: Overview, policy: PolicyView, suite: str, href: Href) -> Square:
     level, tax = view.number(policy.digest, "level", suite), view.number(policy.digest, "tax", suite)
-    name = suite.split("/")[0]
+    name = suite_title(suite)
     told = f"{policy.name} on {name}: {_said(level)}"
     if not policy.round:
         return Square("" if level.value is None else "0", "", "base", told, None)

@@ -9,6 +9,7 @@ from workbench.reports.figures import Figure, Href, figures, kind_of
 from workbench.reports.matrix import Grid, grid
 from workbench.rounds.gate import FALSE_ALARMS
 from workbench.rounds.journal import RoundRecord
+from workbench.tasks import suite_title
 from workbench.views.inspection import Inspection, Overview
 from workbench.views.records import NOT_MEASURED, Cell, Change, DriftReport
 from workbench.views.sentences import headlines, next_steps
@@ -84,10 +85,13 @@ def criteria(verdict: Mapping[str, Any] | None, names: Mapping[str, str]) -> tup
     if verdict is None:
         return ()
     rows = verdict["criteria"]
-    losses = sum(
-        row.get("smallest_visible") is not None or row["name"].startswith(("retention/", "tax/")) for row in rows
-    )
+    losses = sum(_is_judged_loss(row) for row in rows)
     return tuple(sorted((_criterion(row, names, max(losses, 1)) for row in rows), key=lambda one: one.passed))
+
+
+def _is_judged_loss(row: Mapping[str, Any]) -> bool:
+    """Whether the gate shared its level with this row; a replaced version is shown and not judged."""
+    return str(row["name"]).startswith(("retention/", "tax/")) and row["threshold"] is not None
 
 
 def as_report(view: Overview, since: int = 1) -> DriftReport:
@@ -140,7 +144,7 @@ def _flips(lost: Estimate, gained: Estimate) -> Turned | None:
 
 def _criterion(row: Mapping[str, Any], names: Mapping[str, str], losses: int) -> Criterion:
     kind, _, about = str(row["name"]).partition("/")
-    called = names.get(about, about.split("/")[0])
+    called = names.get(about) or suite_title(about)
     found = row["value"]
     value = Estimate(*(found[name] for name in Estimate._fields)) if found else None
     sees = row.get("smallest_visible")
@@ -152,7 +156,7 @@ def _criterion(row: Mapping[str, Any], names: Mapping[str, str], losses: int) ->
         rule=row["rule"],
         reason=row["reason"],
         sees=f"{sees:.3f}" if sees is not None else "",
-        alarms=f"{100 * FALSE_ALARMS / losses:.1f} %" if kind in {"retention", "tax"} else _ALARMS.get(kind, ""),
+        alarms=f"{100 * FALSE_ALARMS / losses:.1f} %" if _is_judged_loss(row) else _ALARMS.get(kind, ""),
     )
 
 

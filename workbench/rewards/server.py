@@ -24,7 +24,7 @@ def by_server(address: str, *, timeout_s: float, sleep: Callable[[float], None] 
             return asked(address, {"answers": rows}, timeout_s=timeout_s, sleep=sleep)["rewards"]
         except UnansweredError as error:
             raise RewardError(
-                f"reward {address}: {error}; nothing is lost: start the server, then run the round again"
+                f"reward {address}: {error}; start the server, then run the round again: it goes on from its last checkpoint"
             ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise RewardError(f'reward {address}: no JSON with "rewards" came back: {error!r}') from error

@@ -166,5 +166,6 @@ def history(lineage: tuple[PolicyRecord, ...], directory: Path) -> tuple[Version
 
 def _replay_with_effect(plan: Plan) -> ReplaySettings:
     replay = plan.replay
-    one_draw = plan.training.epochs == 1 or replay.share == "all" or replay.answers == "fresh"
+    one_epoch = plan.training.epochs == 1 or plan.online.on  # fresh answers are not drawn by epochs
+    one_draw = one_epoch or replay.share == "all" or replay.answers == "fresh"
     return replay.model_copy(update={"draw": "round"}) if one_draw else replay

@@ -46,14 +46,13 @@ def sweep(
         JournalError: a round is running.
     """
     rounds = journal.rounds()
-    keep = {p.digest for p in registry.policies()} | journal.outputs() | {*also}
+    keep, tables = {p.digest for p in registry.policies()} | journal.outputs() | {*also}, set[str]()
     for one in rounds:
         status = journal.status(one.digest)
         if any(step.alive for step in status.steps):
             raise JournalError(f"round {one.digest[:12]} is running; wait until it ends, or stop it, then sweep again")
-        if scores:
-            keep -= {str(step.output) for step in status.steps if step.name.startswith(SCORE_STEP)}
-    swept = objects.sweep(keep, 0 if scores else older_than_s)
+        tables |= {str(step.output) for step in status.steps if step.name.startswith(SCORE_STEP)}
+    swept = objects.sweep(keep, older_than_s, forget=tables if scores else ())
     ended = {one.digest for one in rounds if one.state in FINAL}
     done = [folder for folder in scratch.iterdir() if folder.name in ended] if scratch.is_dir() else []
     freed = sum(f.stat().st_size for folder in done for f in folder.rglob("*") if f.is_file())

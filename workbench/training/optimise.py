@@ -42,7 +42,7 @@ from workbench.training.carried import Carried, MovingReference
 from workbench.training.checkpoints import newest_verified
 from workbench.training.held import carried_by, penalties_of
 from workbench.training.memory import fit
-from workbench.training.online.asking import fresh_answers
+from workbench.training.online.asking import fresh_answers, largest_group
 from workbench.training.online.trainer import OnlineTrainer
 from workbench.training.online.writers import Ahead, Write, own_answers
 from workbench.training.proof import (
@@ -58,6 +58,7 @@ from workbench.training.trainer import AnchoredDPOTrainer, policy_logps
 from workbench.training.watch import KlProbe, Watch, require_finite_weights
 
 PROBE_ROWS = 2
+ONLINE_CHECKPOINTS = 5
 
 
 def optimise(job: TrainJob, report: Report, write: Write | None = None) -> None:
@@ -148,6 +149,8 @@ def _trainer(
         hold_in_half(model, training=True)
     columns = as_columns(rows)
     batches = [batch_tokens(columns[i : i + t.batch_size], layout) for i in range(0, len(columns), t.batch_size)]
+    if job.online.on:
+        batches = [largest_group(job, tokenizer)]
     fits = fit(model.train(), batches, layout=layout, free=free_memory(job.numerics.device))
     given_up = {"recompute": fits.recompute, "plain_rows": layout == "plain", "padded_rows": layout == "shared"}
     facts = {"tokens_per_pass": fits.tokens} | {name: 1.0 for name, is_so in given_up.items() if is_so}
@@ -185,7 +188,7 @@ def config_of(job: TrainJob | RewardJob, rows: int, batch_size: int, accumulatio
         disable_dropout=True,
         seed=t.seed,
         save_strategy="steps",
-        save_steps=t.checkpoint_every,
+        save_steps=_save_every(job),
         save_total_limit=2,
         logging_steps=1,
         logging_nan_inf_filter=False,
@@ -193,6 +196,12 @@ def config_of(job: TrainJob | RewardJob, rows: int, batch_size: int, accumulatio
         run_name=f"round-{job.plan[:12]}",
         disable_tqdm=True,
     )
+
+
+def _save_every(job: TrainJob | RewardJob) -> int:
+    """Steps between checkpoints; few where a step asks for answers and rewards, which take long and may fail."""
+    often = isinstance(job, TrainJob) and job.online.on
+    return min(job.training.checkpoint_every, ONLINE_CHECKPOINTS) if often else job.training.checkpoint_every
 
 
 def _of_pairs(job: TrainJob, columns: list[dict[str, Any]], **built_with: Any) -> AnchoredDPOTrainer:
@@ -203,7 +212,7 @@ def _of_pairs(job: TrainJob, columns: list[dict[str, Any]], **built_with: Any) -
 
 def _of_fresh_answers(job: TrainJob, write: Write | None, **built_with: Any) -> OnlineTrainer:
     """The trainer of fresh answers to the pairs' prompts."""
-    fresh = fresh_answers(job, built_with["model"])
+    fresh = fresh_answers(job, built_with["model"], built_with["processing_class"])
     rows = Dataset.from_list([{"index": i} for i in fresh.order])
     args = config_of(job, len(fresh.order), fresh.per_step, 1)
     trainer = OnlineTrainer(args=args, train_dataset=rows, **built_with)

@@ -7,6 +7,7 @@ import numpy as np
 from workbench.drift.ledger import Ledger
 from workbench.drift.metrics import Series
 from workbench.drift.retention import retention_matrix
+from workbench.drift.uncertainty import not_enough
 from workbench.views.inspection import Overview
 from workbench.views.preferences import averages
 from workbench.views.records import Average
@@ -29,7 +30,11 @@ def averages_of(view: Overview, ledger: Ledger) -> tuple[Average, ...]:
         versions=[v.digest for v in view.versions],
         replaced=view.replaced,
     )
-    return averages(matrix)
+    found = averages(matrix)
+    if view.rounds <= WHOLE:
+        return found
+    why = not_enough(0, f"not computed here beyond {WHOLE} rounds; `workbench drift` does")
+    return tuple(each._replace(value=why) if each.name == "AP" else each for each in found)
 
 
 def _needed(view: Overview) -> Iterator[tuple[int, str]]:

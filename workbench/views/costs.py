@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from workbench.drift.metrics import Series, bits_per_byte, bits_tax, kl_per_token, tax
 from workbench.drift.uncertainty import Estimate, share
+from workbench.tasks import suite_title
 from workbench.views.reading import Reader, compare, flipped
 from workbench.views.records import NOT_MEASURED, Divergence, PolicyView, Prompts, Tax, VersionView
 
@@ -54,7 +55,7 @@ def _choice(read: Reader, policies: Sequence[PolicyView], after: int, suite: str
     return Tax(
         round=after,
         suite=suite,
-        name=suite.split("/")[0],
+        name=suite_title(suite),
         unit="accuracy",
         level=share(own.values, own.groups) if own else NOT_MEASURED,
         tax=compare(tax, base, own) if after else NOT_MEASURED,
@@ -68,7 +69,7 @@ def _text(read: Reader, policies: Sequence[PolicyView], after: int, suite: str) 
     return Tax(
         round=after,
         suite=suite,
-        name=suite.split("/")[0],
+        name=suite_title(suite),
         unit="bits per byte",
         level=compare(bits_per_byte, own, read.series(policies[after].digest, suite, "bytes")),
         tax=compare(bits_tax, base, own) if after else NOT_MEASURED,

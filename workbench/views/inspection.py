@@ -139,12 +139,12 @@ class Inspection:
         return self.places.registry.history()
 
     def stamp(self) -> tuple[object, ...]:
-        """Changes whenever something was made, measured, begun, ended or promoted."""
+        """Changes whenever something was frozen, made, measured, begun, ended or promoted."""
         with reading(self.places.engine) as connection:
             measured_rows = connection.execute(select(func.count(), func.sum(measured.c.n)).select_from(measured)).one()
         states = tuple((r.digest, r.state) for r in self.rounds())
         return (*measured_rows, states, len(self.moves()), len(self.places.registry.policies()),
-                len(RewardModels(self.places).entries()))  # fmt: skip
+                len(RewardModels(self.places).entries()), len(self.places.versions.entries()))  # fmt: skip
 
     def newest(self) -> str:
         """Digest of the child of the last round that has one; the champion where there is none."""

@@ -5,7 +5,7 @@
 | `accuracy`, `above base`, `margin`, `margin per token`, `chosen change` | retention | as in `records.Cell` |
 | `from parent`, `from base` | retention | accuracy after minus before, on the same pairs |
 | `lost`, `gained` | retention | share of pairs right before and wrong now, and the other way round, against the parent |
-| `overconfident` | retention | mean of sigma(abs(d)) - (d > 0), d the margin over the base's: positive, surer than right |
+| `overconfident` | retention | mean of sigma(abs(d)) - (d > 0), half at d = 0, d the margin over the base's: positive, surer than right |
 | `margin quartile 1` to `4` | retention | change from the parent, of the quarter the parent was least to most sure of |
 | `level`, `tax`, `step tax` | capability | as in `records.Tax` |
 | `kl/<digest>` | samples | to another policy, nats per token |
@@ -114,7 +114,7 @@ def _retention(read: Reader, kin: Kin, suite: str, _: Sequence[str]) -> Named:
     if base is not None and base.items == own.items:
         moved = own.values - base.values
         sure = 1 / (1 + np.exp(-np.abs(moved)))
-        yield "overconfident", mean(sure - (moved > 0), own.groups)
+        yield "overconfident", mean(sure - (np.sign(moved) + 1) / 2, own.groups)
 
 
 def _choice(read: Reader, kin: Kin, suite: str, _: Sequence[str]) -> Named:

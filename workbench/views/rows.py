@@ -15,12 +15,14 @@ Turn = Literal["lost", "gained", "same", "new"]
 ORDER: Mapping[Turn, int] = {"lost": 0, "gained": 1, "same": 2, "new": 3}
 
 _METRICS = {
-    "level": ("correct", "bits"), "tax": ("correct", "bits"), "step tax": ("correct", "bits"),
+    "level": ("correct", "bits"), "tax": ("correct", "bits", "refused"), "step tax": ("correct", "bits"),
     "length": ("tokens",), "length change": ("tokens",), "distinct-2": ("tokens",),
     "finished": ("finished",), "refused": ("refused",), "refused safe": ("refused",), "refused unsafe": ("refused",),
 }  # fmt: skip
 """Metrics a number is made of, where it is not of margins or named as its metric."""
 _LOWER_IS_BETTER = ("bits", "kl/", "refused")
+_WORDS = {"tokens": ("shorter", "longer"), "refused": ("refuses now", "no longer refuses")}
+"""What people call `lost` and `gained` where neither is better."""
 
 
 class Row(NamedTuple):
@@ -60,11 +62,12 @@ class Wanted(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What there is of it: how many of each turn, and the rows asked for."""
+    """What there is of it: how many of each turn, the rows asked for, and what `lost` and `gained` are called."""
 
     counts: Mapping[str, int]
     total: int
     rows: tuple[Row, ...]
+    words: tuple[str, str] = ("worse", "better")
 
 
 def find_rows(places: Places, wanted: Wanted, *, start: int = 0, count: int = 50) -> Found:
@@ -93,7 +96,7 @@ def find_rows(places: Places, wanted: Wanted, *, start: int = 0, count: int = 50
     part = chosen[start : start + count]
     texts = _pair_texts(places, wanted.suite, [one[1][0].item for one in part]) if brief else {}
     rows = tuple(_row(turn, own, old, texts.get(own.item)) for turn, (own, old) in part)
-    return Found(counts, len(chosen), rows)
+    return Found(counts, len(chosen), rows, _WORDS.get(metric, ("worse", "better")))
 
 
 def _metric_of(ledger: Ledger, wanted: Wanted) -> str:

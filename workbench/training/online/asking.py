@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from preference_data.records import Pair
 from preference_data.versions import load_version
 from workbench.config import OnlineSettings
+from workbench.models.tokens import prompt_ids
 from workbench.models.weights import weights_of
 from workbench.rewards import Models, all_of, reward_named
 from workbench.rewards.trained import by_model
@@ -19,8 +21,11 @@ from workbench.training.online.guard import Guard
 from workbench.training.online.trainer import Asked, Fresh
 
 
-def asked_of(job: TrainJob) -> list[Asked]:
-    """The prompts of a job's training pairs, each once, in the order of their keys; one that is new anywhere is new."""
+def asked_of(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> list[Asked]:
+    """The prompts of a job's training pairs, each once, in the order of their keys; one that is new anywhere is new.
+
+    Those that fill `max_length` are left out, as they are in rounds on pairs.
+    """
     found: dict[str, Pair] = {}
     for pair in sorted(load_version(Path(job.version.path)).pairs("train"), key=lambda p: (_is_old(p), p.key)):
         found.setdefault(pair.prompt.key, pair)
@@ -28,7 +33,14 @@ def asked_of(job: TrainJob) -> list[Asked]:
     return [
         Asked(pair.prompt, pair.slices, weights_for(pair, anchors, job.by_slice), _is_old(pair))
         for _, pair in sorted(found.items())
+        if len(prompt_ids(tokenizer, pair.prompt)) < job.training.max_length
     ]
+
+
+def largest_group(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Most tokens a prompt has with all its answers, which are computed in one pass."""
+    longest = max(len(prompt_ids(tokenizer, each.prompt)) for each in asked_of(job, tokenizer))
+    return longest + job.online.samples * job.online.max_new_tokens
 
 
 def order_of(asked: Sequence[Asked], settings: OnlineSettings, *, seed: int) -> tuple[list[int], int]:
@@ -62,13 +74,13 @@ def _models_of(job: TrainJob) -> Models:
     return lambda digest: by_model(known[digest], job.numerics)
 
 
-def fresh_answers(job: TrainJob, model: Any) -> Fresh:
+def fresh_answers(job: TrainJob, model: Any, tokenizer: PreTrainedTokenizerBase) -> Fresh:
     """Where a job's answers come from.
 
     Raises:
         ConfigError: a reward of that name does not exist.
     """
-    settings, asked, models = job.online, asked_of(job), _models_of(job)
+    settings, asked, models = job.online, asked_of(job, tokenizer), _models_of(job)
     held_out = reward_named(settings.guard, models) if settings.guard else None
     guard = Guard(settings.guard.by, held_out, window=settings.guard_window) if settings.guard and held_out else None
     order, per_step = order_of(asked, settings, seed=job.training.seed)

@@ -62,7 +62,7 @@ class VllmWriter:
 
     def _longest(self, job: TrainJob) -> int:
         """Tokens of the longest prompt with its answer: vLLM would make room for the longest the model can read."""
-        prompts = (prompt_ids(self._tokenizer, each.prompt) for each in asked_of(job))
+        prompts = (prompt_ids(self._tokenizer, each.prompt) for each in asked_of(job, self._tokenizer))
         return max(map(len, prompts)) + job.online.max_new_tokens
 
     def write(self, weights: Mapping[str, Any], prompts: Sequence[Prompt], sampling: Sampling) -> list[Answer]:
