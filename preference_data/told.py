@@ -96,17 +96,7 @@ def told(engine: Engine, project: str) -> list[Told]:
         found = project_named(connection, project)
         number = found.number
         rows = connection.execute(wanted.where(item.c.project == number)).all()
-        worked = _worked(connection, number)
-        sizes = (
-            select(schema.completion.c.comparison, func.length(schema.text.c.body))
-            .join(schema.text, schema.text.c.digest == schema.completion.c.text)
-            .join(item, item.c.comparison == schema.completion.c.comparison)
-            .where(item.c.project == number)
-            .order_by(schema.completion.c.comparison, schema.completion.c.position)
-        )
-        lengths: defaultdict[int, list[int]] = defaultdict(list)
-        for comparison, size in connection.execute(sizes):
-            lengths[comparison].append(size or 0)
+        lengths, worked = _lengths(connection, number), _worked(connection, number)
     return [
         Told(
             row.id,
@@ -127,6 +117,21 @@ def told(engine: Engine, project: str) -> list[Told]:
         )
         for row in rows
     ]
+
+
+def _lengths(connection: Connection, project: int) -> Mapping[int, list[int]]:
+    """Characters of each answer of a comparison, by its number."""
+    sizes = (
+        select(schema.completion.c.comparison, func.length(schema.text.c.body))
+        .join(schema.text, schema.text.c.digest == schema.completion.c.text)
+        .join(item, item.c.comparison == schema.completion.c.comparison)
+        .where(item.c.project == project)
+        .order_by(schema.completion.c.comparison, schema.completion.c.position)
+    )
+    found: defaultdict[int, list[int]] = defaultdict(list)
+    for comparison, size in connection.execute(sizes):
+        found[comparison].append(size or 0)
+    return found
 
 
 def _worked(connection: Connection, project: int) -> Mapping[int, list[tuple[datetime, float]]]:
