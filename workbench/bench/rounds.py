@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from preference_data.freeze import FreezeRule
 from preference_data.versions import write_version
@@ -38,6 +38,7 @@ class Scale(NamedTuple):
 FULL, QUICK = Scale(128, 1000, 10, 2), Scale(24, 24, 4, 1)
 LARGE = FULL._replace(pairs=384)
 """Of rounds with more anchors, whose cost does not grow with the pairs, as training does."""
+ONLINE_STEPS = 10
 OPEN_GATE = {"min_gain": -1, "max_retention_drop": 1, "max_tax": 1, "max_kl_parent": 99, "max_kl_base": 99}
 Tell = Callable[[str], None]
 
@@ -64,8 +65,8 @@ class _World:
             self.tell(f"policy {number} of {policies - 1}")
             self.lineage.append(self.round("first", self.lineage[-1:], seed=number).child)
 
-    def round(self, version: str, anchors: list[str], *, seed: int, where: Where = "here") -> "_Timed":
-        """A round from the newest policy, held by equal weights to some."""
+    def round(self, version: str, anchors: list[str], *, seed: int, where: Where = "here", **more: Any) -> "_Timed":
+        """A round from the newest policy, held by equal weights to some; `more` are further settings."""
         settings = RoundSettings.model_validate(
             {
                 "method": "plain",
@@ -75,6 +76,7 @@ class _World:
                 "training": {"seed": seed, "max_length": 1024},
                 "numerics": self.numerics.model_dump(),
                 "gate": OPEN_GATE,
+                **more,
             }
         )
         seen: list[tuple[float, Progress]] = []
@@ -134,6 +136,23 @@ def _anchors(world: _World) -> Iterator[Figure]:
         "scoring passes of a round with 3 more anchors, new to the pairs", new.scored() / first.scored(), 3,
         note=f"{new.scored()} answers against {first.scored()} of one anchor; "
         f"{new.seconds - seconds[1]:.1f} s more than where all was seen",
+    )  # fmt: skip
+
+
+def _online(world: _World) -> Iterator[Figure]:
+    """Rounds on fresh answers: each step asks every anchor about them."""
+    world.grow(4)
+    online = {"objective": "grpo", "rewards": [{"by": "rule:own-words"}], "steps": ONLINE_STEPS}
+    runs: dict[int, list[float]] = {1: [], 4: []}
+    for turn in range(1 + world.scale.repeats):
+        for anchors in (world.lineage[-1:], world.lineage):
+            world.tell(f"fresh answers, {len(anchors)} anchors, {turn + 1} of {1 + world.scale.repeats}")
+            runs[len(anchors)].append(world.round("main", anchors, seed=30 + turn, online=online).seconds)
+    one, four = (median(each[1:]) for each in runs.values())  # the first of each scores what later ones know
+    yield Figure(
+        "a round on fresh answers with 4 anchors over one with 1", four / one, 1.3,
+        note=f"{four:.1f} against {one:.1f} s; medians of {world.scale.repeats}; {ONLINE_STEPS} steps of 8 prompts x 4 answers "
+        "of at most 64 tokens, exact KL at every token",
     )  # fmt: skip
 
 
@@ -231,6 +250,7 @@ def _part(measured: Callable[[_World], Iterator[Figure]], full: Scale) -> Callab
 
 PARTS = {
     "anchors": _part(_anchors, LARGE),
+    "online": _part(_online, FULL),
     "Ray": _part(_ray, FULL),
     "added": _part(_added, FULL),
     "workers": _part(_workers, FULL),
