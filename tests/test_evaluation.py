@@ -21,6 +21,7 @@ from workbench.evaluation.samples import samples
 from workbench.evaluation.text import reference_text, text
 from workbench.models.load import Family
 from workbench.models.score_table import PairScore
+from workbench.models.tokens import Encoded, beginning, encode_text
 from workbench.rounds.plan import measuring_condition, plan_as_json
 
 
@@ -50,6 +51,23 @@ def test_text_is_at_least_50_kb_and_bits_are_those_of_the_model(world):
         nats = torch.nn.functional.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:], reduction="sum")
     assert bits["0003"] == pytest.approx(float(nats) / math.log(2), rel=1e-4)
     assert {i.metric: i.value for i in items if i.item == "0003"}["bytes"] == len(chunk.encode())
+
+
+class Beginning:
+    """A tokenizer of letters that puts a token before what it is given, unless it is told not to."""
+
+    bos_token_id = 7
+
+    def __call__(self, text, add_special_tokens=True):
+        return {"input_ids": [*([7] if add_special_tokens else []), *map(ord, text)]}
+
+
+def test_plain_texts_begin_as_the_tokenizer_begins_them():
+    assert encode_text(Beginning(), "ab", "c") == Encoded((7, ord("a"), ord("b")), (ord("c"),))
+    assert encode_text(Beginning(), "", "c") == Encoded((7,), (ord("c"),))
+    none = Beginning()
+    none.bos_token_id = None
+    assert beginning(none) == []
 
 
 def test_choice_has_300_items_and_takes_the_likeliest_option(world):

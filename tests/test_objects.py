@@ -5,11 +5,13 @@ import hashlib
 import json
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
+from safetensors import SafetensorError
 
 from workbench.errors import ArtifactError
-from workbench.objects import MANIFEST, Objects, Swept, seal, verify_folder
+from workbench.objects import MANIFEST, Objects, Swept, disk_faults, seal, verify_folder
 
 
 @pytest.fixture
@@ -132,6 +134,19 @@ def test_a_full_or_failing_disk_publishes_nothing_and_says_what_to_do(objects, m
     advice = "free some space" if code == errno.ENOSPC else "check the disk"
     assert all(os.strerror(code) in message and advice in message for message in refusals)
     assert names(objects.root / "objects") == sorted([kept, new])
+
+
+@pytest.mark.parametrize("error", [RuntimeError("PytorchStreamWriter failed"), SafetensorError("I/O error")])
+def test_a_full_disk_is_told_whoever_meets_it(tmp_path, monkeypatch, error):
+    def write():
+        with disk_faults(tmp_path / "not yet there"):
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=4096))
+    with pytest.raises(ArtifactError, match="the disk is full .* free some space"):
+        write()
 
 
 def test_other_faults_of_the_system_pass_unchanged(objects, monkeypatch):

@@ -244,6 +244,9 @@ def test_full_weights_of_another_shape_are_not_adopted(registry, base, tmp_path)
         # the embedding is (10, 4): A reads tokens, B writes features
         ("model.embed_tokens", {"lora_embedding_A": (2, 10), "lora_embedding_B": (4, 2)}, True),
         ("model.embed_tokens", {"lora_embedding_A": (2, 4), "lora_embedding_B": (10, 2)}, False),
+        # a model whose files leave its own prefix out
+        ("transformer.model.embed_tokens", {"lora_embedding_A": (2, 10), "lora_embedding_B": (4, 2)}, True),
+        ("transformer.model.embed_tokens", {"lora_embedding_A": (2, 4), "lora_embedding_B": (10, 2)}, False),
         # the head is tied to the embedding and not saved
         ("lm_head", {"lora_A.weight": (2, 4), "lora_B.weight": (10, 2)}, True),
         ("lm_head", {"lora_A.weight": (2, 4), "lora_B.weight": (8, 2)}, False),

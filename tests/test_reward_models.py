@@ -191,8 +191,8 @@ def test_an_average_is_the_mean_of_all_weights(trained, tmp_path):
 
 
 def test_a_round_climbs_a_reward_model_named_by_its_digest(trained):
-    online = {"objective": "grpo", "rewards": [{"by": "model:july"}], "steps": 2, "prompts": 2, "samples": 2,
-              "max_new_tokens": 4, "guard": {"by": "model:august"}}  # fmt: skip
+    online = {"objective": "grpo", "rewards": [{"by": "model:july"}], "steps": 10, "prompts": 2, "samples": 2,
+              "max_new_tokens": 4, "guard": {"by": "model:august"}, "guard_window": 5}  # fmt: skip
     wanted = settings(version="polite", parent="base", online=online)
     exact, used = pinned(trained, wanted)
     july, august = (RewardModels(trained).find(n).digest for n in ("july", "august"))

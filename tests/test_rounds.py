@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from preference_data.records import canonical_json
 from tests.rounds_kit import settings, two_versions
 from tests.tiny_model import build_tiny_model
 from workbench import assembly
+from workbench.acting import _planned
 from workbench.config import AnchorSettings
-from workbench.errors import ArtifactError, JournalError, PolicyError, StopRequested, WiringError
+from workbench.errors import ArtifactError, ConfigError, JournalError, PolicyError, StopRequested, WiringError
 from workbench.failpoints import VARIABLE
+from workbench.rounds.plan import plan_as_json, plan_digest
 from workbench.rounds.run import run_round
 from workbench.workspace import Workspace
 
@@ -256,6 +259,57 @@ def test_a_second_round_in_the_same_workspace_waits_its_turn(workspace):
     assert workspace.journal.rounds() == ()
     with workspace.held("freezing a version"), pytest.raises(JournalError, match="is freezing a version"):
         workspace.freeze(name="again")
+
+
+def test_a_round_that_breaks_in_an_unknown_way_has_failed_and_can_be_run_again(workspace, expected, monkeypatch):
+    planned = first_round(workspace)
+
+    def breaks(*_):
+        raise KeyError("x")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(assembly, "IN_PROCESS", replace(assembly.IN_PROCESS, optimise=breaks))
+        with pytest.raises(KeyError):
+            planned.run(where="here")
+    record = workspace.journal.rounds()[-1]
+    assert (record.state, record.message) == ("failed", "KeyError: 'x'")
+    assert planned.run(where="here").child.digest == expected
+
+
+def test_full_weights_take_no_adapter(workspace):
+    full = {"method": "full", "learning_rate": 1e-3}
+    child = (
+        workspace.round(workspace.plan(settings(version="polite", parent="base", training=full)))
+        .run(where="here")
+        .child
+    )
+    with pytest.raises(ConfigError, match="has full weights of its own; use method = 'full'"):
+        workspace.plan(settings(version="short", parent=child.digest))
+
+
+def test_going_on_with_a_round_that_cannot_be_planned_again_is_refused(workspace, tmp_path):
+    file = tmp_path / "q.jsonl"
+    file.write_text('{"question": "a?", "options": ["b", "c"], "answer": 0}\n', encoding="utf-8")
+    plan = workspace.plan(settings(version="polite", parent="base", evaluation={"suites": [f"file:{file}"]}))
+    digest = plan_digest(plan)
+    workspace.journal.begin(digest, 1, canonical_json(plan_as_json(plan)))
+    with pytest.raises(ConfigError, match="cannot be planned again from what is recorded"):
+        _planned(workspace, {"round": digest})
+
+
+def test_an_export_that_fails_leaves_nothing_in_its_place(workspace, tmp_path, monkeypatch):
+    def half(policy, folder, **_):
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise RuntimeError("I/O error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(assembly, "export_policy", half)
+        with pytest.raises(RuntimeError, match="I/O error"):
+            workspace.export_policy("base", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+    workspace.export_policy("base", tmp_path / "out")
+    assert (tmp_path / "out" / "config.json").is_file()
+    assert not (tmp_path / "out.part").exists()
 
 
 def test_an_anchor_that_does_not_exist_is_named(workspace):

@@ -4,15 +4,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from peft import PeftModel
 
 from preference_data.versions import write_version
 from tests.rounds_kit import SETTINGS, two_versions
 from tests.tiny_model import build_tiny_model
+from tests.training_kit import TRAINING, World
 from workbench.config import NumericsSettings
-from workbench.errors import StopRequested
-from workbench.models.load import load_tokenizer
+from workbench.errors import PolicyError, StopRequested
+from workbench.models import load
+from workbench.models.forward import completion_logps
+from workbench.models.load import Family, load_tokenizer
 from workbench.models.score_table import FILE, read_table
-from workbench.models.tokens import encode_pair
+from workbench.models.tokens import Encoded, encode_pair
 from workbench.scoring.score import score
 from workbench.tasks import Part, ScoreJob, VersionRef
 
@@ -69,6 +73,45 @@ def test_adding_pairs_scores_only_those_and_nothing_twice(job, tmp_path):
     assert computed(job) == len(every) - len(first)
     assert computed(job) == 0
     assert len(read_table(Path(job.output))) == len(pairs)
+
+
+@pytest.fixture
+def adapters(tmp_path):
+    """A family, and three adapters over its base that differ."""
+    world = World(tmp_path / "world")
+    made = [world.adapter(world.train(training=TRAINING.model_copy(update={"seed": k})), str(k)) for k in (1, 2, 3)]
+    return Family(world.base), made
+
+
+def said(family, policy):
+    example = Encoded((1, 2, 3), (4, 5, 6))
+    with family.using(policy) as model:
+        return completion_logps(model, family.collate([example])).item()
+
+
+def test_an_adapter_that_was_half_loaded_never_speaks(adapters, monkeypatch):
+    family, (first, second, _) = adapters
+    said(family, first)
+    expected = said(Family(family.base), second)
+
+    def half(self, path, adapter_name, **more):
+        self.add_adapter(adapter_name, self.peft_config[next(iter(self.peft_config))])
+        raise OSError("I/O error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(PeftModel, "load_adapter", half)
+        with pytest.raises(PolicyError, match="cannot load adapter 222222222222"):
+            said(family, second)
+    assert said(family, second) == expected
+
+
+def test_adapters_not_used_for_long_are_let_go(adapters, monkeypatch):
+    family, policies = adapters
+    monkeypatch.setattr(load, "MOST_ADAPTERS", 2)
+    before = [said(family, policy) for policy in policies]
+    assert len(family._peft.peft_config) == 2
+    assert [said(family, policy) for policy in policies] == before
+    assert len(set(before)) == 3
 
 
 def test_another_precision_is_scored_anew(job):

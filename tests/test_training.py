@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from trl.trainer.dpo_config import DPOConfig
 
 from tests.tiny_model import build_tiny_model
 from tests.training_kit import TRAINING, World, quiet, weights
@@ -14,7 +15,7 @@ from workbench import onepage
 from workbench.cli.bars import LABELS
 from workbench.config import NumericsSettings
 from workbench.errors import NumericsError, PolicyError, StopRequested, WiringError
-from workbench.models.load import Family
+from workbench.models.load import Family, trainable
 from workbench.models.sharing import layout_of
 from workbench.tasks import Anchor, PolicyRef
 from workbench.training import optimise as training
@@ -248,6 +249,43 @@ def test_full_fine_tuning_gives_a_folder_that_loads(world):
         trained = model.get_input_embeddings().weight.clone()
     with Family(world.base).using(world.base) as model:
         assert not torch.equal(trained, model.get_input_embeddings().weight)
+
+
+def test_an_adapter_over_full_weights_of_its_own_is_refused_before_it_trains(world):
+    folder = world.train(training=TRAINING.model_copy(update={"method": "full", "learning_rate": 1e-3}))
+    child = PolicyRef("f" * 64, "full", folder, world.base.digest, str(world.model), "tok")
+    with pytest.raises(PolicyError, match="parent ffffffffffff has full weights of its own"):
+        trainable(child, TRAINING)
+
+
+def test_another_alpha_than_the_parents_is_refused(world, first):
+    with pytest.raises(
+        PolicyError, match=r"training.alpha = 16, but parent 111111111111 has alpha 8; set training.alpha = 8"
+    ):
+        trainable(first, TRAINING.model_copy(update={"alpha": 16}))
+
+
+def test_a_resumed_round_computes_batches_as_it_began(world, monkeypatch):
+    job, asked = world.job(), []
+    monkeypatch.setattr(training, "fit", lambda *_, **__: asked.append(1) or Fit(150, recompute=True))
+    with pytest.raises(StopRequested):
+        optimise(job, lambda p: p.step == "optimise" and p.done == 3)
+    told = []
+    optimise(job, lambda p: told.append(p) and False)
+    assert len(asked) == 1
+    assert next(p.facts for p in told if p.step == "fit") == {"tokens_per_pass": 150, "recompute": 1.0}
+    other = world.job()  # nothing to go on from: memory is looked at anew
+    optimise(other, quiet)
+    assert len(asked) == 2
+
+
+def test_of_several_gpus_one_trains(world, monkeypatch):
+    monkeypatch.setattr(
+        DPOConfig,
+        "n_gpu",
+        property(lambda self: self.__dict__.get("_n_gpu", 4) if self.__dict__.get("_n_gpu") == 1 else 4),
+    )
+    assert training.config_of(world.job(), 24, 4, 2).n_gpu == 1
 
 
 # --- five mis-wirings -------------------------------------------------------------------------------------------

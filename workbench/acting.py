@@ -14,7 +14,7 @@ from workbench.errors import ConfigError, StopRequested, WorkbenchError
 from workbench.explaining import explain
 from workbench.places import Watch, silent
 from workbench.rebasing import settings_of
-from workbench.workspace import Workspace
+from workbench.workspace import PlannedRound, Workspace
 
 PAUSE_S = 0.5
 """Between looks for a new request."""
@@ -67,7 +67,7 @@ def _act(ws: Workspace, request: Request, where: Where, watch: Watch) -> None:
     given = request.payload
     match request.kind:
         case "round":
-            ws.round(ws.plan(_settings(ws, given))).run(where=where, watch=watch)
+            _planned(ws, given).run(where=where, watch=watch)
         case "promote":
             ws.promote(given["policy"], reason=given["reason"], by=request.by)
         case "rollback":
@@ -82,6 +82,21 @@ def _act(ws: Workspace, request: Request, where: Where, watch: Watch) -> None:
             explain(ws, given["policy"], given["version"], within=given["within"], where=where, watch=watch)
         case _:
             assert_never(request.kind)
+
+
+def _planned(ws: Workspace, given: Mapping[str, Any]) -> PlannedRound:
+    """The round a request asks for.
+
+    Raises:
+        ConfigError: it is to go on with one that cannot be planned again.
+    """
+    planned = ws.round(ws.plan(_settings(ws, given)))
+    if planned.digest != given.get("round", planned.digest):
+        raise ConfigError(
+            f"round {given['round'][:12]}: it cannot be planned again from what is recorded, because it asked questions of a file or "
+            "its method means something else now; run it again from its own settings: `workbench round --settings FILE`"
+        )
+    return planned
 
 
 def _roll_back(ws: Workspace, request: Request) -> None:

@@ -18,12 +18,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from safetensors import SafetensorError
+
 from preference_data.records import canonical_json
 from workbench.errors import ArtifactError
 from workbench.failpoints import failpoint
 
 MANIFEST = "MANIFEST.json"
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+LITTLE_BYTES = 1 << 24
+"""With less free a disk counts as full where a library only says that it could not write."""
 
 
 class Entry(NamedTuple):
@@ -64,6 +68,14 @@ def disk_faults(path: Path) -> Generator[None]:
     """
     try:
         yield
+    except (RuntimeError, SafetensorError) as error:
+        # Weights are written by libraries that tell of a full disk in words of their own.
+        if shutil.disk_usage(path if path.exists() else path.parent).free > LITTLE_BYTES:
+            raise
+        raise ArtifactError(
+            f"{path}: cannot be written, the disk is full ({error}); nothing published has changed; free some space "
+            "(`workbench gc` removes what nothing refers to), then run the same command again"
+        ) from error
     except OSError as error:
         if error.errno not in DISK_FAULTS:
             raise

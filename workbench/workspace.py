@@ -7,6 +7,7 @@ outcome = ws.round(ws.plan(RoundSettings())).run()
 """
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from workbench.assembly import Where
 from workbench.config import AnchorSettings, GenerateSettings, Rounded, RoundSettings
 from workbench.drift.uncertainty import Estimate
 from workbench.errors import ConfigError
+from workbench.objects import disk_faults
 from workbench.places import CONFIG, Places, Watch, silent
 from workbench.policies.checkpoints import read_base
 from workbench.policies.registry import PolicyRecord
@@ -345,7 +347,12 @@ class Workspace(Places):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(f"{folder}: exists and is not an empty folder; give another place")
         folder.mkdir(parents=True, exist_ok=True)
-        assembly.export_policy(self.registry.ref(record), folder, merged=merged, rounded=rounded)
+        part = folder.resolve().with_name(f"{folder.resolve().name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        with disk_faults(part):
+            assembly.export_policy(self.registry.ref(record), part, merged=merged, rounded=rounded)
+        part.replace(folder)
         return record
 
     def promote(self, policy: str, *, reason: str, by: str) -> PolicyRecord:

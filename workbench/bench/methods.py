@@ -20,7 +20,7 @@ from workbench.bench.cells import QUICK, RESULTS, TRIAL_SEED, WORK, Cell, base, 
 from workbench.bench.figures import Figure
 from workbench.bench.lineage import Lineage, accuracy, read_out
 from workbench.bench.methods_report import markdown
-from workbench.bench.methods_verdicts import figures_of
+from workbench.bench.methods_verdicts import CONTROL, figures_of
 from workbench.bench.stream_versions import Setting, prepare, select_of
 from workbench.bench.streams import Task, stream
 from workbench.cluster.ray_tools import RayOptions, cluster
@@ -89,6 +89,7 @@ class Bench:
         found = {
             **cell._asdict(),
             "conditions": self._conditions,
+            "made_by": self._made_by(cell),
             "tasks": self._versions,
             "replaced": self._replaced(),
             **found,
@@ -112,7 +113,7 @@ class Bench:
     def _select_accuracy(self, cell: Cell) -> float:
         lineage = Lineage([self._ws.registry.resolve("base").digest], [])
         *_, settings = self._rounds(cell, lineage)
-        names = [select_of(task.name) for task in self._tasks]
+        names = [select_of(task.name) for task in self._tasks if task.name not in self._replaced()]
         plain = settings.model_copy(update={"evaluation": settings.evaluation.model_copy(update={"suites": ()})})
         self._ws.evaluate(lineage.policies[-1], plain, versions=names)
         return accuracy(self._ws, lineage.policies[-1], names, plain)
@@ -132,7 +133,19 @@ class Bench:
 
     def _known(self, cell: Cell) -> dict[str, Any] | None:
         known = self._read(self._results / cell.file)
+        if known.get("made_by", self._made_by(cell)) != self._made_by(cell):
+            raise ConfigError(
+                f"{self._results / cell.file}: measured when {cell.method!r} or the stream meant something else; give another folder "
+                f"in {RESULTS}, or remove the file"
+            )
         return known if "hits" in known else None
+
+    def _made_by(self, cell: Cell) -> str:
+        """What a lineage's numbers depend on beside the conditions: all its method sets, the base, and the stream."""
+        settings = RoundSettings.model_validate(cell.settings).model_dump(mode="json", exclude_unset=True)
+        return digest([settings, self._ws.registry.resolve("base").digest, [each._asdict() for each in self._tasks]])[
+            :16
+        ]
 
     def _read(self, file: Path) -> dict[str, Any]:
         known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
@@ -225,7 +238,7 @@ def tuned(tell: Callable[[str], None], *, quick: bool) -> dict[str, str]:
     if not chosen("trials"):
         return {}
     bench = Bench(chosen("streams")[0], tell, quick=quick)
-    found = {method: bench.tried(method) for method in chosen("methods")}
+    found = {method: bench.tried(method) for method in chosen("methods") if method != CONTROL}  # which is to do harm
     return {method: max(trials, key=trials.__getitem__) for method, trials in found.items()}
 
 
@@ -235,11 +248,11 @@ def _part(asked: str) -> Callable[..., list[Figure]]:
         best = tuned(tell, quick=quick)
         bench = Bench(asked, tell, quick=quick)
         plain = cells([name])
-        found = bench.lineages([c._replace(method=f"{c.method}+{best[c.method]}") if best else c for c in plain])
+        asked_for = [c._replace(method=f"{c.method}+{best[c.method]}") if c.method in best else c for c in plain]
+        found = bench.lineages(asked_for)
         if best:
-            found = [
-                {**each, "method": c.method, "trial": best[c.method]} for c, each in zip(plain, found, strict=True)
-            ]
+            pairs = zip(plain, found, strict=True)
+            found = [{**each, "method": c.method, "trial": best.get(c.method, "")} for c, each in pairs]
         bench.report(found)
         return figures_of(name, found)
 

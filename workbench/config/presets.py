@@ -116,7 +116,7 @@ METHODS: Mapping[str, Method] = {
     "ewc": Method("weights that mattered to old pairs stay", "EWC, arXiv 1612.00796", {"penalties": {"ewc": 50.0}}),
     "lifealign": Method(
         "focused loss, replay, and updates freed of earlier directions", "LifeAlign, arXiv 2509.17183",
-        {"objective": {"loss": "fpo"}, "replay": SOME, "after": {"overlap": 0.5}},
+        {"objective": {"loss": "fpo"}, "replay": {"share": 0.2, "of": "each"}, "after": {"overlap": 0.5}},
     ),
     "copr": Method(
         "fits the optimum of each round, old ones on replayed pairs", "COPR, arXiv 2402.14228",

@@ -20,7 +20,7 @@ from workbench.errors import ConfigError
 from workbench.evaluation.context import Context
 from workbench.models.forward import completion_states, logps_from
 from workbench.models.sampling import Sampling, sample
-from workbench.models.tokens import Encoded, encode_text
+from workbench.models.tokens import Encoded, beginning, encode_text
 from workbench.tasks import Item
 
 TASKS = "WORKBENCH_LM_EVAL_TASKS"
@@ -86,7 +86,7 @@ class _Policy(LM):
         for number, each in enumerate(requests):
             (text,) = each.args
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-            before = tokenizer.eos_token_id
+            before = next(iter(beginning(tokenizer)), tokenizer.eos_token_id)
             for start in range(0, len(ids), window):
                 parts.append((number, Encoded((before,), tuple(ids[start : start + window]))))
                 before = ids[min(start + window, len(ids)) - 1]

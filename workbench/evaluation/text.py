@@ -11,7 +11,7 @@ from pydoc_data.topics import topics
 
 from workbench.evaluation.context import Context
 from workbench.models.forward import completion_logps
-from workbench.models.tokens import Encoded
+from workbench.models.tokens import Encoded, beginning
 from workbench.tasks import Item
 
 BYTES = 51_000
@@ -25,7 +25,7 @@ def text(context: Context) -> Iterator[Item]:
     tokenizer = context.family.tokenizer
     examples: list[Encoded] = []
     for chunk in chunks:
-        ids = tokenizer(chunk, add_special_tokens=False)["input_ids"]
+        ids = [*beginning(tokenizer), *tokenizer(chunk, add_special_tokens=False)["input_ids"]]
         # The first token has nothing before it to be predicted from; it is context, not completion.
         examples.append(Encoded((ids[0],), tuple(ids[1:])))
     bits: dict[int, float] = {}

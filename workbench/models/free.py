@@ -12,6 +12,7 @@ CGROUP = Path("/sys/fs/cgroup")
 def free_memory(device: str = "cpu") -> int:
     """Bytes this process may still take: of the GPU, the machine, or the control group it is in (Linux, version 2)."""
     if device != "cpu":
+        torch.cuda.empty_cache()  # what torch keeps for itself counts as used
         return torch.cuda.mem_get_info(device)[0]
     free: float = psutil.virtual_memory().available
     for folder in _control_groups():

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 
 from preference_data.records import digest
@@ -26,7 +27,8 @@ from workbench.tasks import PolicyRef
 
 TRAINED = "default"
 """Name of the adapter being trained; TRL accepts no other."""
-
+MOST_ADAPTERS = 16
+"""Adapters kept beside each other over one base; the one not used for longest goes first."""
 
 PLAIN = NumericsSettings()
 
@@ -50,7 +52,7 @@ def load_full(path: str, numerics: NumericsSettings = PLAIN) -> Any:
             trust_remote_code=False,
             local_files_only=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"{path}: cannot load the model: {error}; expected a Hugging Face folder with config.json and "
             "safetensors weights"
@@ -109,6 +111,11 @@ def trainable(parent: PolicyRef, settings: TrainingSettings, numerics: NumericsS
                 "or export the parent merged and adopt it as a full policy"
             )
         return load_full(parent.path, numerics).train()
+    if parent.kind == "full" and parent.digest != parent.base:
+        raise PolicyError(
+            f"training.method = 'lora', but parent {parent.digest[:12]} has full weights of its own, which its adapter would be lost "
+            "without; use method = 'full', or export the parent and begin a lineage over it"
+        )
     if parent.kind == "full":
         base = load_full(parent.path, numerics)
         torch.manual_seed(settings.seed)
@@ -128,6 +135,9 @@ def trainable(parent: PolicyRef, settings: TrainingSettings, numerics: NumericsS
     if adapter.r != settings.rank:
         raise PolicyError(f"training.rank = {settings.rank}, but parent {parent.digest[:12]} has rank {adapter.r}; "
                           f"set training.rank = {adapter.r}")  # fmt: skip
+    if adapter.lora_alpha != settings.alpha:
+        raise PolicyError(f"training.alpha = {settings.alpha}, but parent {parent.digest[:12]} has alpha {adapter.lora_alpha}; "
+                          f"set training.alpha = {adapter.lora_alpha}")  # fmt: skip
     if adapter.exclude_modules != _below(model, settings.upper_layers):
         raise PolicyError(f"training.upper_layers = {settings.upper_layers}, but parent {parent.digest[:12]} was made "
                           "with another number; set the one of the round that made it")  # fmt: skip
@@ -166,6 +176,7 @@ class Family:
         self._model, self.layout = self._loaded(base.base_path)
         self._peft: Any = None
         self._full: tuple[str, Any] | None = None
+        self._loaded_adapters: dict[str, None] = {}
 
     @contextmanager
     def using(self, policy: PolicyRef) -> Iterator[Any]:
@@ -218,11 +229,26 @@ class Family:
         if self._peft is None:
             self._peft = _with_adapter(self._model, policy, name, train=False)
         elif name not in self._peft.peft_config:
+            self._add_adapter(policy, name)
+        self._loaded_adapters.pop(name, None)
+        self._loaded_adapters[name] = None
+        self._peft.set_adapter(name, inference_mode=True)
+        while len(self._loaded_adapters) > MOST_ADAPTERS:
+            oldest = next(iter(self._loaded_adapters))
+            del self._loaded_adapters[oldest]
+            self._peft.delete_adapter(oldest)
+        return self._peft.eval()
+
+    def _add_adapter(self, policy: PolicyRef, name: str) -> None:
+        try:
             with torch.inference_mode(mode=False):
                 self._peft.load_adapter(policy.path, adapter_name=name, is_trainable=False)
-            use_one_product(self._peft)
-        self._peft.set_adapter(name, inference_mode=True)
-        return self._peft.eval()
+        except Exception as error:
+            # PEFT makes the adapter before it reads it: half of one would speak as the base.
+            if name in self._peft.peft_config:
+                self._peft.delete_adapter(name)
+            raise _damaged(policy, error) from error
+        use_one_product(self._peft)
 
 
 def family_of(policy: PolicyRef, numerics: NumericsSettings) -> Family:
@@ -242,13 +268,17 @@ def _with_adapter(model: Any, policy: PolicyRef, name: str, *, train: bool) -> A
             adapted = PeftModel.from_pretrained(
                 model, policy.path, adapter_name=name, is_trainable=train, use_safetensors=True
             )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise PolicyError(
-            f"{policy.path}: cannot load adapter {policy.digest[:12]}: {error}; "
-            "restore the folder from a backup, or make the policy again"
-        ) from error
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise _damaged(policy, error) from error
     use_one_product(adapted)
     return adapted
+
+
+def _damaged(policy: PolicyRef, error: Exception) -> PolicyError:
+    return PolicyError(
+        f"{policy.path}: cannot load adapter {policy.digest[:12]}: {error}; "
+        "restore the folder from a backup, or make the policy again"
+    )
 
 
 def save_adapter(model: Any, output: Path) -> None:

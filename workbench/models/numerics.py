@@ -84,9 +84,11 @@ def keep_freed_memory() -> None:
 def give_back_memory() -> None:
     """Give to the system what was freed: between the steps of a round blocks of other sizes are asked for.
 
-    Does nothing for blocks in use, or where the C library is not glibc.
+    Does nothing for blocks in use, or, on CPU, where the C library is not glibc.
     """
     gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 

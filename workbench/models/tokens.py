@@ -65,10 +65,17 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, text: str,
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> Encoded:
     """Plain text without chat template; the completion begins where the two tokenisations diverge."""
-    start = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    whole = tokenizer(prompt + completion, add_special_tokens=False)["input_ids"]
+    first = beginning(tokenizer)
+    start = [*first, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
+    whole = [*first, *tokenizer(prompt + completion, add_special_tokens=False)["input_ids"]]
     border = max(1, _common_prefix(start, whole))  # nothing predicts the first token
     return Encoded(tuple(whole[:border]), tuple(whole[border:]))
+
+
+def beginning(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What a tokenizer puts before a text by itself; models that were trained with it are at a loss without it."""
+    given: Any = tokenizer("")["input_ids"]
+    return list(given[:1]) if given and given[0] == tokenizer.bos_token_id else []
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:

@@ -185,7 +185,7 @@ def _check_adapter(folder: Path, base: Path) -> None:
 def _check_adapter_tensor(weights: Path, name: str, shape: tuple[int, ...], base: Shapes, *, transposed: bool) -> None:
     module, _, part = name.removeprefix(PREFIX).partition(".lora_")
     whole = module.replace(".modules_to_save.", ".").replace(".base_layer.", ".")  # PEFT saves these beside adapters
-    target = f"{module}.weight" if part else whole
+    target = _stored_as(f"{module}.weight" if part else whole, base)
     if target not in base:
         raise PolicyError(
             f"{weights}: tensor {name} adapts {target}, which the base does not have; give the parent it was trained on"
@@ -202,6 +202,11 @@ def _check_adapter_tensor(weights: Path, name: str, shape: tuple[int, ...], base
             f"{weights}: tensor {name} has shape {shape}, which does not fit {target} {base[target]} of the base; "
             "give the parent it was trained on"
         )
+
+
+def _stored_as(name: str, base: Shapes) -> str:
+    """The name a base's files have for a module's tensor; some leave the model's own prefix out."""
+    return name if name in base else name.partition(".")[2] if name.partition(".")[2] in base else name
 
 
 def _check_full(folder: Path, base: Path) -> None:

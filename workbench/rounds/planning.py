@@ -87,6 +87,11 @@ def resolve_plan(
         judged="child" if settings.training.method == "full" and settings.judged == "merged" else settings.judged,
         reward_models=reward_models,
     )
+    if plan.training.method == "lora" and plan.start.kind == "full" and plan.start.digest != plan.base.digest:
+        raise ConfigError(
+            f"training.method = 'lora', but policy {plan.start.digest[:12]} that training starts from has full weights of its own; use "
+            "method = 'full', or export it and begin a lineage over it: `workbench init --base`"
+        )
     return _without_what_has_no_effect(plan)
 
 

@@ -118,6 +118,9 @@ def run_round(plan: Plan, tools: Tools, services: Services, *, promote: bool = T
     except (WorkbenchError, PreferenceDataError) as error:
         services.journal.finish(steps.round, "failed", message=str(error))
         raise
+    except Exception as error:
+        services.journal.finish(steps.round, "failed", message=f"{type(error).__name__}: {error}")
+        raise
 
 
 def explain_round(plan: Plan, fell: tuple[VersionRef, str], tools: Tools, services: Services) -> Path:

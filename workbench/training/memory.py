@@ -58,11 +58,16 @@ def fit(model: Any, batches: Sequence[int], *, layout: Layout, free: int) -> Fit
     fits = _tokens(room, kept)
     if max(batches) <= fits or not model.supports_gradient_checkpointing:
         return Fit(fits, recompute=False)
-    model.activation_checkpointing_enable({"use_reentrant": False})
+    recompute(model)
     # One layer at a time is computed again.
     layers = model.config.get_text_config(decoder=True).num_hidden_layers
     less = kept_of(model, layout)
     return Fit(_tokens(room, Kept(less.per_token + kept.per_token / layers, less.always)), recompute=True)
+
+
+def recompute(model: Any) -> None:
+    """Have a model compute activations again on the way back instead of keeping them."""
+    model.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def _tokens(room: float, kept: Kept) -> int:

@@ -1,5 +1,6 @@
 """From a job to a child: load the parent, prove the wiring, train, save."""
 
+import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from preference_data.versions import load_version
 from workbench.config import BY_BATCH
 from workbench.errors import ConfigError, JournalError, StopRequested, WiringError
 from workbench.maths import PairLogps
+from workbench.models.forward import Layout
 from workbench.models.free import free_memory
 from workbench.models.load import family_of, load_tokenizer, save_adapter, trainable
 from workbench.models.numerics import apply_numerics, give_back_memory
@@ -41,12 +43,12 @@ from workbench.training.batches import (
 from workbench.training.carried import Carried, MovingReference
 from workbench.training.checkpoints import newest_verified
 from workbench.training.held import carried_by, penalties_of
-from workbench.training.memory import fit
+from workbench.training.memory import Fit, fit, recompute
 from workbench.training.online.asking import fresh_answers, largest_group
 from workbench.training.online.trainer import OnlineTrainer
 from workbench.training.online.writers import Ahead, Write, own_answers
 from workbench.training.proof import (
-    CHILD_PAIRS,
+    FEWER_PAIRS,
     PROOF_PAIRS,
     Proof,
     prove_anchors,
@@ -57,8 +59,10 @@ from workbench.training.proof import (
 from workbench.training.trainer import AnchoredDPOTrainer, policy_logps
 from workbench.training.watch import KlProbe, Watch, require_finite_weights
 
-PROBE_ROWS = 2
+PROBE_ROWS, PROBE_TOKENS = 2, 64
+"""Pairs whose answers tell KL for the progress bar, and how much of each is looked at: logits of all of it are kept."""
 ONLINE_CHECKPOINTS = 5
+COPY_BYTES = 4
 
 
 def optimise(job: TrainJob, report: Report, write: Write | None = None) -> None:
@@ -97,12 +101,14 @@ def optimise(job: TrainJob, report: Report, write: Write | None = None) -> None:
     proof_rows = ordered[:PROOF_PAIRS]
     prove_reference(rows, anchors)
     # That the parent's scores are its own is seen when training starts from it.
-    gap = _prove_scores(job, proof_rows, [(a.policy, table) for a, table in anchors if a.policy != job.parent])
+    gap = _prove_scores(
+        job, proof_rows[:FEWER_PAIRS], [(a.policy, table) for a, table in anchors if a.policy != job.parent]
+    )
     with apply_numerics(job.numerics):
         trainer = _trainer(job, ordered, tokenizer, report, write=write)
         proof = _prove_start(trainer, proof_rows, job, tables[job.parent.digest], gap=gap)
         report(Progress("prove", 1, 1, asdict(proof)))
-        last_rows = proof_rows[:CHILD_PAIRS]
+        last_rows = proof_rows[:FEWER_PAIRS]
         trained = _trained(trainer, job, last_rows, report=report)
         del trainer
     give_back_memory()
@@ -114,12 +120,16 @@ def _trained(
 ) -> PairLogps:
     """Train and save; what the policy says of the proof's rows afterwards."""
     refinement = Refinement(trainer, job)
-    probed = trainer.pairs.at_once(as_columns(proof_rows[:PROBE_ROWS]))
+    probed = trainer.pairs.at_once([_shortened(row) for row in as_columns(proof_rows[:PROBE_ROWS])])
     probe = KlProbe(trainer.model, batch_of(probed).rows, job.numerics)
     train_to_end(trainer, job, carried_by(trainer), report, probe=probe)
     refinement.apply(report)
     _save(trainer, job)
     return policy_logps(trainer, trainer.pairs.at_once(as_columns(proof_rows)))
+
+
+def _shortened(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {side: row[side][:PROBE_TOKENS] for side in ("chosen", "rejected")}
 
 
 def _prove_scores(
@@ -151,7 +161,7 @@ def _trainer(
     batches = [batch_tokens(columns[i : i + t.batch_size], layout) for i in range(0, len(columns), t.batch_size)]
     if job.online.on:
         batches = [largest_group(job, tokenizer)]
-    fits = fit(model.train(), batches, layout=layout, free=free_memory(job.numerics.device))
+    fits = _fits(job, model.train(), batches, layout)
     given_up = {"recompute": fits.recompute, "plain_rows": layout == "plain", "padded_rows": layout == "shared"}
     facts = {"tokens_per_pass": fits.tokens} | {name: 1.0 for name, is_so in given_up.items() if is_so}
     report(Progress("fit", 1, 1, facts))
@@ -166,10 +176,32 @@ def _trainer(
     return trainer
 
 
+def _fits(job: TrainJob, model: Any, batches: Sequence[int], layout: Layout) -> Fit:
+    """How a batch is computed; a round that goes on from a checkpoint goes on as it began, or its sums would differ."""
+    file = Path(job.scratch) / "fit.json"
+    if file.exists() and newest_verified(Path(job.scratch), job.plan):
+        found = Fit(**json.loads(file.read_text(encoding="utf-8")))
+        if found.recompute:
+            recompute(model)
+        return found
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    free = free_memory(job.numerics.device) - COPY_BYTES * trained * _copies(job)
+    found = fit(model, batches, layout=layout, free=free)
+    file.write_text(json.dumps(found._asdict()), encoding="utf-8")
+    return found
+
+
+def _copies(job: TrainJob) -> int:
+    """How many copies of the trained weights are made beside the model once it is known how batches are computed."""
+    penalties = job.penalties
+    anchors = len(job.anchors) if penalties.kl_new or penalties.kl_old or job.online.on else 0
+    return anchors + bool(penalties.kl_base) + 2 * bool(penalties.ewc) + bool(job.moving.share) + 1
+
+
 def config_of(job: TrainJob | RewardJob, rows: int, batch_size: int, accumulation: int) -> DPOConfig:
     """TRL's settings of one pass over so many rows."""
     t, steps = job.training, expected_steps(rows, batch_size, accumulation)
-    return DPOConfig(
+    config = DPOConfig(
         output_dir=job.scratch,
         use_cpu=job.numerics.device == "cpu",
         bf16=job.numerics.dtype == "bfloat16",
@@ -196,6 +228,9 @@ def config_of(job: TrainJob | RewardJob, rows: int, batch_size: int, accumulatio
         run_name=f"round-{job.plan[:12]}",
         disable_tqdm=True,
     )
+    if config.n_gpu > 1:  # of several, transformers would use all, each for a part of a batch
+        config._n_gpu = 1  # noqa: SLF001 - the only place where it can be said
+    return config
 
 
 def _save_every(job: TrainJob | RewardJob) -> int:
