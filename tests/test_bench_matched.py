@@ -52,6 +52,11 @@ def test_both_anchors_are_compared_with_the_better_single_one():
     notes = [figure.note.split(" [")[0] for figure in figures("s", read)]
     # of twenty prompts 19 against 17 right at the end; of the first task's ten 1 against 3 lost; the others alike
     assert notes == ["0.10", "-0.20", "0.00", "0.00"]
+    # Of a seed whose KLs all lie below, nothing is compared; of none that encloses it, no number is given.
+    low = at([lineage(0.1, 10), lineage(0.2, 10)], 0.3)
+    some = read | {"mix": [low, *read["mix"][1:]]}
+    assert [figure.note.split("; ")[1] for figure in figures("s", some)[:2]] == ["2 of 3 seeds"] * 2
+    assert [(f.value, f.verdict) for f in figures("s", read | {"mix": [low] * 3})[:2]] == [(None, "short")] * 2
     text = table(read, 0.3, 3)
     assert text.count("\n| ") == 1 + len(REFERENCES)
     assert "3 of 3" in text

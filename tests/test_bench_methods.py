@@ -1,5 +1,7 @@
 """The bench of methods: lineages on a tiny model, and what is concluded from them."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from workbench.bench.methods_report import behaviour_of, compliance, markdown, t
 from workbench.bench.methods_verdicts import CONTROL, figures_of
 from workbench.bench.stream_versions import DATA, Setting, Sizes, prepare, select_of
 from workbench.bench.streams import STREAMS, Task, stream
-from workbench.config import NumericsSettings
+from workbench.config import METHODS, NumericsSettings
 from workbench.errors import ConfigError
 from workbench.workspace import Workspace
 
@@ -174,6 +176,27 @@ def test_every_method_has_the_same_trials(small, monkeypatch):
     assert methods.tuned(lambda _: None, quick=True) == {"plain": "b"}
     monkeypatch.delenv("WORKBENCH_BENCH_TRIALS")
     assert methods.tuned(lambda _: None, quick=True) == {}
+
+
+def test_the_control_that_is_to_do_harm_is_not_tuned_out_of_it(small, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_BENCH_TRIALS", "training.learning_rate=1e-12")
+    monkeypatch.setenv("WORKBENCH_BENCH_METHODS", f"plain,{CONTROL}")
+    monkeypatch.setattr(methods.Bench, "tried", lambda self, method: {"training.learning_rate=1e-12": 1.0})
+    assert methods.tuned(lambda _: None, quick=True) == {"plain": "training.learning_rate=1e-12"}
+
+
+def test_results_of_what_a_name_meant_before_are_not_taken(small, monkeypatch):
+    bench, cell = methods.Bench("small", lambda _: None, quick=True), methods.Cell("small", "replay", 0)
+    file = bench._results / cell.file
+    kept = {"conditions": bench._conditions, "made_by": bench._made_by(cell), "hits": []}
+    file.write_text(json.dumps(kept), encoding="utf-8")
+    assert bench._known(cell) == kept
+    before = METHODS["replay"]._replace(settings={"replay": {"share": 0.5}})
+    monkeypatch.setitem(METHODS, "replay", before)
+    with pytest.raises(ConfigError, match="measured when 'replay' or the stream meant something else"):
+        bench._known(cell)
+    file.write_text(json.dumps({k: v for k, v in kept.items() if k != "made_by"}), encoding="utf-8")
+    assert bench._known(cell), "of before it was written down"
 
 
 def test_streams_are_those_described():

@@ -59,6 +59,9 @@ class DashboardWorld:
         if not (folder / READY).exists():
             self._fill(tell)
             (folder / READY).write_text(json.dumps(scale), encoding="utf-8")
+        tell("computing what pages read")
+        lineage = [each.digest for each in self.places.registry.policies()]
+        Numbers(self.places.engine, CONDITION).keep(lineage, lambda done, of: tell(f"numbers of policy {done} of {of}"))
 
     @property
     def address(self) -> str:
@@ -105,10 +108,6 @@ class DashboardWorld:
             self._end(plan, child)
             lineage.append(child)
             history = list(dict.fromkeys([*history, version]))
-        tell("computing what pages read")
-        Numbers(self.places.engine, CONDITION).keep(
-            [p.digest for p in lineage], lambda done, of: tell(f"numbers of policy {done} of {of}")
-        )
 
     def _version(self, k: int) -> tuple[str, list[str]]:
         pairs = [
