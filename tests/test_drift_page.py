@@ -97,7 +97,7 @@ def test_rows_of_a_fallen_cell_are_counted_sorted_and_taken_away(web, world):
     cell = {"policy": world.second.digest[:16], "cell": f"{world.second.digest[:16]} accuracy retention/{PLAIN}"}
     page = web.get("/drift/rows", params=cell).text
     assert "worse 2" in page
-    assert page.index("<b>worse</b>") < page.index("<b>same</b>")
+    assert page.index("<b>worse</b>") < page.index("<b>the same</b>")
     lost = web.get("/drift/rows.csv", params={**cell, "turn": "lost"}).text
     assert [row["item"] for row in csv.DictReader(io.StringIO(lost))] == ["'014", "'015"] or "014" in lost
     lines = [json.loads(line) for line in web.get("/drift/rows.jsonl", params=cell).text.splitlines()]
@@ -155,9 +155,9 @@ def test_a_frozen_version_is_news(web, world):
 def test_shorter_answers_are_called_shorter_and_not_worse(web, world):
     both = {"first": world.ws.registry.resolve("base").digest, "second": world.first.digest}
     page = web.get("/compare", params=both | {"suite": f"samples/{PLAIN}"}).text
-    assert "6 shorter, 0 longer, 0 the same in the second" in page
+    assert "6 shorter, 0 longer, 0 as long in the second" in page
     refused = web.get("/compare", params=both | {"suite": "refusal"}).text
-    assert "0 refuses now, 0 no longer refuses, 10 the same in the second" in refused
+    assert "0 refuses now, 0 no longer refuses, 10 as before in the second" in refused
 
 
 def test_what_was_measured_otherwise_is_not_compared(web, world):

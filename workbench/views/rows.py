@@ -21,8 +21,12 @@ _METRICS = {
 }  # fmt: skip
 """Metrics a number is made of, where it is not of margins or named as its metric."""
 _LOWER_IS_BETTER = ("bits", "kl/", "refused")
-_WORDS = {"tokens": ("shorter", "longer"), "refused": ("refuses now", "no longer refuses")}
-"""What people call `lost` and `gained` where neither is better."""
+_BETTER = ("worse", "better", "the same")
+_WORDS = {
+    "tokens": ("shorter", "longer", "as long"),
+    "refused": ("refuses now", "no longer refuses", "as before"),
+}
+"""What people call `lost`, `gained` and `same` where neither is better."""
 
 
 class Row(NamedTuple):
@@ -62,12 +66,12 @@ class Wanted(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What there is of it: how many of each turn, the rows asked for, and what `lost` and `gained` are called."""
+    """What there is of it: how many of each turn, the rows asked for, and what `lost`, `gained` and `same` are called."""
 
     counts: Mapping[str, int]
     total: int
     rows: tuple[Row, ...]
-    words: tuple[str, str] = ("worse", "better")
+    words: tuple[str, str, str] = _BETTER
 
 
 def find_rows(places: Places, wanted: Wanted, *, start: int = 0, count: int = 50) -> Found:
@@ -96,7 +100,7 @@ def find_rows(places: Places, wanted: Wanted, *, start: int = 0, count: int = 50
     part = chosen[start : start + count]
     texts = _pair_texts(places, wanted.suite, [one[1][0].item for one in part]) if brief else {}
     rows = tuple(_row(turn, own, old, texts.get(own.item)) for turn, (own, old) in part)
-    return Found(counts, len(chosen), rows, _WORDS.get(metric, ("worse", "better")))
+    return Found(counts, len(chosen), rows, _WORDS.get(metric, _BETTER))
 
 
 def _metric_of(ledger: Ledger, wanted: Wanted) -> str:
