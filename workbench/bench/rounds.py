@@ -38,7 +38,7 @@ class Scale(NamedTuple):
 FULL, QUICK = Scale(128, 1000, 10, 2), Scale(24, 24, 4, 1)
 LARGE = FULL._replace(pairs=384)
 """Of rounds with more anchors, whose cost does not grow with the pairs, as training does."""
-ONLINE_STEPS = 10
+ONLINE = {"steps": 8, "prompts": 4, "max_new_tokens": 32}
 OPEN_GATE = {"min_gain": -1, "max_retention_drop": 1, "max_tax": 1, "max_kl_parent": 99, "max_kl_base": 99}
 Tell = Callable[[str], None]
 
@@ -142,7 +142,7 @@ def _anchors(world: _World) -> Iterator[Figure]:
 def _online(world: _World) -> Iterator[Figure]:
     """Rounds on fresh answers: each step asks every anchor about them."""
     world.grow(4)
-    online = {"objective": "grpo", "rewards": [{"by": "rule:own-words"}], "steps": ONLINE_STEPS}
+    online = {"objective": "grpo", "rewards": [{"by": "rule:own-words"}], **ONLINE}
     runs: dict[int, list[float]] = {1: [], 4: []}
     for turn in range(1 + world.scale.repeats):
         for anchors in (world.lineage[-1:], world.lineage):
@@ -151,8 +151,8 @@ def _online(world: _World) -> Iterator[Figure]:
     one, four = (median(each[1:]) for each in runs.values())  # the first of each scores what later ones know
     yield Figure(
         "a round on fresh answers with 4 anchors over one with 1", four / one, 1.3,
-        note=f"{four:.1f} against {one:.1f} s; medians of {world.scale.repeats}; {ONLINE_STEPS} steps of 8 prompts x 4 answers "
-        "of at most 64 tokens, exact KL at every token",
+        note=f"{four:.1f} against {one:.1f} s; medians of {world.scale.repeats}; {ONLINE['steps']} steps of {ONLINE['prompts']} prompts x 4 "
+        f"answers of at most {ONLINE['max_new_tokens']} tokens, exact KL at every token",
     )  # fmt: skip
 
 
