@@ -144,12 +144,11 @@ def test_a_page_that_stays_open_is_told_of_a_newer_policy_and_of_rounds_that_rea
     assert web.get("/drift/state").json()["running"] is False
 
 
-def test_a_frozen_version_is_news(web, world):
-    before = web.get("/drift").text
+def test_a_frozen_version_is_news(world):
+    before = Inspection(world.ws).stamp()
+    assert Inspection(world.ws).stamp() == before
     world.ws.versions.add("august", "d" * 64)
-    assert "august" not in before
-    assert Inspection(world.ws).stamp() != ()
-    assert web.get("/drift/state").status_code == 200
+    assert Inspection(world.ws).stamp() != before
 
 
 def test_shorter_answers_are_called_shorter_and_not_worse(web, world):

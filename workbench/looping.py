@@ -210,10 +210,12 @@ class _OneTurn:
     def _settled(self, book: Book, policy: PolicyRecord, version: str) -> dict[str, Any]:
         """What was found out before the round, with the settings it keeps to; other ones where it failed with those."""
         scored = book.scored(self._number) or {}
-        before = settings_from(scored["settings"], RoundSettings, where=f"{book.file}")
         state = next((r.state for r in self._ws.journal.rounds() if r.digest == scored.get("round")), "")
+        if state != "failed":
+            return scored
+        before = settings_from(scored["settings"], RoundSettings, where=f"{book.file}")
         wanted = self._exact(self._asked(policy, version).model_copy(update={"update": before.update}))
-        if state != "failed" or wanted == scored["settings"]:
+        if wanted == scored["settings"]:
             return scored
         self._stage.say(f"Turn {self._number}: its round failed, and [round] was changed since; it is planned anew.")
         book.score(**{**scored, "number": scored["scored"], "settings": wanted, "round": self._digest(wanted)})
