@@ -113,7 +113,7 @@ def workload(plan: Plan) -> Workload:
 
 
 def fastest(threads: int) -> NumericsSettings:
-    """`workbench.models.cost.fastest`: the faster precision, measured in half a second."""
+    """`workbench.models.cost.fastest`: the faster precision, measured in under a second."""
     _quiet()
     from workbench.models.cost import fastest as run
 
