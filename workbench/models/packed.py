@@ -25,6 +25,9 @@ ROOM = 0.25
 """Most of the free memory that blocks for both ways may take; those for the way there take the place of the matrices."""
 PROBED = (1, 7, 300)
 """Rows of products that are compared before matrices are laid out: few and many are multiplied by other means."""
+PROBED_SHAPE = 1536, 576
+"""Of the matrix they are compared with, one of a small model's: units for tiles of bfloat16 (AMX) sum long rows in another
+order from blocks, and short ones in the same."""
 
 
 class Matrix(Protocol):
@@ -176,10 +179,10 @@ def can_pack() -> bool:
     try:
         if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):  # noqa: SLF001
             return False
-        weight = torch.linspace(-1, 1, 320 * 192).view(320, 192).bfloat16()
+        draw = torch.Generator().manual_seed(0)
+        weight = torch.randn(PROBED_SHAPE, generator=draw).bfloat16()
         plain, packed = Plain(weight, None), Packed(weight, None)
-        there = [torch.linspace(-2, 1, n * 192).view(n, 192).bfloat16() for n in PROBED]
-        back = [torch.linspace(-1, 2, n * 320).view(n, 320).bfloat16() for n in PROBED]
+        back, there = ([torch.randn(n, size, generator=draw).bfloat16() for n in PROBED] for size in PROBED_SHAPE)
         same = all(torch.equal(plain.there(rows), packed.there(rows)) for rows in there)
         return same and all(torch.equal(plain.back(rows), packed.back(rows)) for rows in back)
     except (AttributeError, RuntimeError):  # no such operators, or not for this machine
