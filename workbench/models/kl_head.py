@@ -4,11 +4,11 @@ From hidden states, a few at a time, so that all logits never lie in memory at o
 called by itself, those of the anchors do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, linalg
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
@@ -79,9 +79,8 @@ class _Frozen(Function):
 
             for start in range(0, len(states), CHUNK):
                 chunk = slice(start, start + CHUNK)
-                value, slope = _value_and_slope(
-                    logs(states[chunk]), [logs(a[chunk]) for a in anchors], weights[chunk], reverse=reverse
-                )
+                others = (logs(a[chunk]) for a in anchors)
+                value, slope = _value_and_slope(logs(states[chunk]), others, weights[chunk], reverse=reverse)
                 found.append(value)
                 if wanted:
                     slopes.append(matrix.back(slope.to(low)))
@@ -98,14 +97,24 @@ class _Frozen(Function):
         return ((slopes * gradients[0][:, None]).to(ctx.dtype), *[None] * ctx.others)
 
 
-def _value_and_slope(p: Tensor, qs: Sequence[Tensor], weights: Tensor, *, reverse: bool) -> tuple[Tensor, Tensor]:
-    """The weighted KL at each position and its gradient for the policy's logits, from log-probabilities."""
-    columns = list(zip(qs, weights.to(p.dtype).unsqueeze(-1).unbind(1), strict=True))
-    total = weights.to(p.dtype).sum(1, keepdim=True)
+def _value_and_slope(p: Tensor, qs: Iterable[Tensor], weights: Tensor, *, reverse: bool) -> tuple[Tensor, Tensor]:
+    """The weighted KL at each position and its gradient for the policy's logits, from log-probabilities.
+
+    Arrays of the vocabulary's size are what this costs: what is given is used up, and one anchor's lies in memory at a
+    time.
+    """
+    weights = weights.to(p.dtype)
+    total, columns = weights.sum(1, keepdim=True), weights.unsqueeze(-1).unbind(1)
     probabilities = p.exp()
     if reverse:
-        g = total * p - torch.stack([w * q for q, w in columns]).sum(0)
-        value = (probabilities * g).sum(-1)
-        return value, probabilities * (g - value[:, None])
-    value = torch.stack([w[:, 0] * _kl(p, q, reverse=False) for q, w in columns]).sum(0)
-    return value, total * probabilities - torch.stack([w * q.exp() for q, w in columns]).sum(0)
+        g = p.mul_(total)
+        for q, w in zip(qs, columns, strict=True):
+            g.addcmul_(q, w, value=-1)
+        value = linalg.vecdot(probabilities, g)
+        return value, g.sub_(value[:, None]).mul_(probabilities)
+    value, slope = p.new_zeros(len(p)), probabilities.mul_(total)
+    for q, w in zip(qs, columns, strict=True):
+        shares = q.exp()
+        value.add_(linalg.vecdot(shares, q.sub_(p)) * w[:, 0])
+        slope.addcmul_(shares, w, value=-1)
+    return value, slope
