@@ -292,6 +292,8 @@ def test_what_is_said_beside_a_method_wins():
         ({"after": {"keep": [1.0]}}, "from 0 to below 1"),
         ({"after": {"blocks": 3}}, "no effect without keep"),
         ({"after": {"overlap": 0.5}, "training": {"method": "full"}}, "updates of adapters"),
+        ({"method": "ewc", "online": {"objective": "distil"}}, "penalties.ewc concerns pairs"),
+        ({"method": "ema", "online": {"objective": "distil"}}, "moving.share concerns pairs"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(values, says):

@@ -225,6 +225,22 @@ class RoundSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _fresh_answers_are_held_by_their_kl(self) -> Self:
+        """What is reckoned on pairs has no place in a round without them; a floor under old pairs is `beta_old` there."""
+        needed = {
+            "moving.share": self.moving.share > 0,
+            **{
+                f"penalties.{name}": getattr(self.penalties, name) > 0
+                for name in ("kl_new", "kl_old", "kl_base", "ewc")
+            },
+        }
+        if self.online.on and (names := [name for name, given in needed.items() if given]):
+            raise ValueError(f"{names[0]} concerns pairs, but online.objective = '{self.online.objective}' learns from fresh answers; hold "
+                             "them by online.beta, online.beta_old and the anchors, or use a method without it, such as method = "
+                             "'recommended'")  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
     def _near_the_start(self) -> Self:
         """What compares with the starting policy makes sense only if that is the parent."""
         needed = {

@@ -111,8 +111,8 @@ def _without_what_has_no_effect(plan: Plan) -> Plan:
     """
     if plan.schedule.kind in FIXED:
         plan = replace(plan, schedule=ScheduleSettings())
-    if plan.online.on:  # both belong to pairs
-        plan = replace(plan, penalties=PenaltySettings(), moving=MovingSettings())
+    if plan.online.on:  # a floor under replayed pairs, which a method may say: `online.beta_old` holds their prompts
+        plan = replace(plan, penalties=PenaltySettings())
     if plan.parent.digest == plan.base.digest:
         plan = replace(plan, start_from="parent")
     plan = replace(plan, **_plain_where_off(plan))
