@@ -259,6 +259,8 @@ def test_a_second_round_in_the_same_workspace_waits_its_turn(workspace):
     assert workspace.journal.rounds() == ()
     with workspace.held("freezing a version"), pytest.raises(JournalError, match="is freezing a version"):
         workspace.freeze(name="again")
+    with workspace.held("running round 1"), pytest.raises(JournalError, match="is running round 1"):
+        workspace.gc(scores=True)  # it may be reading them
 
 
 def test_a_round_that_breaks_in_an_unknown_way_has_failed_and_can_be_run_again(workspace, expected, monkeypatch):

@@ -9,6 +9,7 @@ outcome = ws.round(ws.plan(RoundSettings())).run()
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -371,12 +372,16 @@ class Workspace(Places):
         Args:
             scores: forget all cached scores too; they are computed again when a round needs them.
             older_than_s: younger folders stay.
+
+        Raises:
+            JournalError: scores are to be forgotten while a round runs, which may be reading them.
         """
         scratch = self.root / "scratch"
         also = [model.digest for model in RewardModels(self).entries()]
-        freed = sweep(
-            self.journal, self.objects, self.registry, scratch, older_than_s=older_than_s, scores=scores, also=also
-        )
-        if scores:
-            ScoreCache(self.engine).clear()
+        with self.held("forgetting scores") if scores else nullcontext():
+            freed = sweep(
+                self.journal, self.objects, self.registry, scratch, older_than_s=older_than_s, scores=scores, also=also
+            )
+            if scores:
+                ScoreCache(self.engine).clear()
         return freed
