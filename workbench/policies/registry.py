@@ -234,19 +234,22 @@ class Registry:
         with reading(self._engine) as connection:
             return tuple(champion.moves(connection))
 
-    def verify(self, digest: str) -> None:
-        """Check every byte of a policy's files, and of its base's.
+    def verify(self, *digests: str) -> None:
+        """Check every byte of policies' files, and once of each of their bases.
 
         Raises:
-            PolicyError: it is unknown, or a file is missing or changed; names the file and the next action.
+            PolicyError: one is unknown, or a file is missing or changed; names the file and the next action.
         """
-        record = self.get(digest)
-        try:
-            _verify_base(self.get(record.base))
-            if record.origin != "base":
-                self._objects.verify(digest)
-        except ArtifactError as error:
-            raise PolicyError(f"policy {record.name} ({digest[:12]}): {error}") from error
+        sound: set[str] = set()
+        for record in map(self.get, digests):
+            try:
+                if record.base not in sound:
+                    _verify_base(self.get(record.base))
+                    sound.add(record.base)
+                if record.origin != "base":
+                    self._objects.verify(record.digest)
+            except ArtifactError as error:
+                raise PolicyError(f"policy {record.name} ({record.digest[:12]}): {error}") from error
 
     def _check_line(self, folder: Path, parent: PolicyRecord) -> None:
         """Check that a folder may be the child of a policy."""

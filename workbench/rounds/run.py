@@ -150,8 +150,7 @@ class _Steps:
         check_lineage(self._plan)
         self._services.journal.begin(self.round, self._plan.number, canonical_json(plan_as_json(self._plan)))
         self._services.journal.clear_stop(self.round)
-        for named in distinct_policies(self._plan):
-            self._services.registry.verify(named.policy.digest)
+        self._services.registry.verify(*(named.policy.digest for named in distinct_policies(self._plan)))
 
     def score(self, policy: PolicyRef, version: VersionRef, split: Split) -> str:
         """Folder with the scores of one split under one policy."""

@@ -101,9 +101,8 @@ def optimise(job: TrainJob, report: Report, write: Write | None = None) -> None:
     proof_rows = ordered[:PROOF_PAIRS]
     prove_reference(rows, anchors)
     # That the parent's scores are its own is seen when training starts from it.
-    gap = _prove_scores(
-        job, proof_rows[:FEWER_PAIRS], [(a.policy, table) for a, table in anchors if a.policy != job.parent]
-    )
+    others = [(a.policy, table) for a, table in anchors if a.policy != job.parent]
+    gap = _prove_scores(job, sorted(proof_rows, key=_tokens)[:FEWER_PAIRS], others)
     with apply_numerics(job.numerics):
         trainer = _trainer(job, ordered, tokenizer, report, write=write)
         proof = _prove_start(trainer, proof_rows, job, tables[job.parent.digest], gap=gap)
@@ -126,6 +125,10 @@ def _trained(
     refinement.apply(report)
     _save(trainer, job)
     return policy_logps(trainer, trainer.pairs.at_once(as_columns(proof_rows)))
+
+
+def _tokens(row: TrainRow) -> int:
+    return len(row.chosen.prompt) + len(row.chosen.completion) + len(row.rejected.completion)
 
 
 def _shortened(row: dict[str, Any]) -> dict[str, Any]:

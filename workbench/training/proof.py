@@ -24,7 +24,8 @@ from workbench.training.objective import objective
 PROOF_PAIRS = 8
 """Pairs compared; the first ones of the first epoch."""
 FEWER_PAIRS = 4
-"""Of these, how many are put to each further anchor, and to the child at the end: other weights show in any answer."""
+"""Of these, how many are put to each further anchor (the shortest), and to the child at the end: other weights show in any
+answer."""
 
 
 @dataclass(frozen=True, slots=True)
