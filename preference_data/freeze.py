@@ -18,7 +18,7 @@ import numpy as np
 from preference_data.ballots import Reader, capped, weighed
 from preference_data.duplicates import clustered_text
 from preference_data.errors import VersionError
-from preference_data.pairs import Contest, gather, resolve, without_twins
+from preference_data.pairs import Contest, Placed, Resolved, gather, resolve, without_twins
 from preference_data.records import Comparison, Split
 from preference_data.reliability import Reliability
 from preference_data.splits import Home, Placing
@@ -27,7 +27,8 @@ from preference_data.store import Assignment, Store
 from preference_data.versions import Version, write_spooled
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with (stage, done, total); the total is None where it is not known."""
+"""Called with (stage, done, total) whenever some of a stage is done; what was done since the call before is of that stage.
+The total is None where it is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,6 +239,7 @@ class _Choice:
         reader = self._reader()
         counted = self._counted(reader.unused)
         judged = _Judged(self._store.judged(self._upto))
+        self.tell("read", 0, judged.count)
         homes = self._homes(judged.prompts)
         done = 0
         for prompts in _clusters(judged, homes):
@@ -247,9 +249,15 @@ class _Choice:
                 ballots = (b._replace(weight=counted[b.judgement.key]) for b in ballots if b.judgement.key in counted)
             contests = gather(ballots, reader.unused)
             done += len(numbers)
+            resolved = resolve(
+                contests,
+                {judged.prompts[p]: home for p in prompts if (home := homes[p])},
+                min_weight=self._rule.min_weight,
+            )
             self.tell("read", done, judged.count)
-            self._add(contests, {judged.prompts[p]: home for p in prompts if (home := homes[p])})
+            kept = without_twins(resolved.placed)
             self.tell("duplicates", done, judged.count)
+            self._add(contests, resolved, kept)
         if beyond := self.spool.keep(self._rule.max_pairs):
             self._dropped["beyond max_pairs"] += beyond
         return self._report(reader)
@@ -290,14 +298,13 @@ class _Choice:
             added.append(new[where])
             self.tell("split", done, len(new))
         self._new = self._placing.place()
+        self.tell("split", len(new), len(new))
         self._bridges = self._new.count(None)
         for place, home in zip(added, self._new, strict=True):
             homes[place] = home
         return homes
 
-    def _add(self, contests: Sequence[Contest], homes: Mapping[str, Home]) -> None:
-        resolved = resolve(contests, homes, min_weight=self._rule.min_weight)
-        kept = without_twins(resolved.placed)
+    def _add(self, contests: Sequence[Contest], resolved: Resolved, kept: Sequence[Placed]) -> None:
         numbers = {name: self._clusters + k for k, name in enumerate({each.cluster: None for each in kept})}
         self._clusters += len(numbers)
         for each in kept:

@@ -347,7 +347,9 @@ def test_progress_is_told_by_stage(store_of, tmp_path):
     entries = [entry(f"{i * 7919}?", ["a", "b"], Said(FIRST)) for i in range(3)]
     freeze(store_of(*entries), ANY, tmp_path, progress=lambda *step: told.append(step))
     assert told == [
+        ("read", 0, 3),
         *(("split", done, 3) for done in (1, 2, 3)),
+        ("split", 3, 3),  # placed
         ("read", 3, 3),
         ("duplicates", 3, 3),
         ("write", 0, 3),

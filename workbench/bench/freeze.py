@@ -67,22 +67,20 @@ def run(pairs: int, folder: Path) -> Run:
     folder.mkdir(parents=True)
     file = _made_up(pairs, folder / "pairs.jsonl")
     store = Store.open(f"sqlite:///{folder / 'store.db'}")
-    spent: dict[str, float] = {}
+    near = 0.0
     began = last = time.perf_counter()
-    before = ""
 
     def stage(name: str, _: int, __: int | None) -> None:
-        nonlocal last, before
+        nonlocal last, near
         now = time.perf_counter()
-        # What lies before the first sign of a stage belongs to the one before it.
-        spent[before or name] = spent.get(before or name, 0.0) + now - last
-        last, before = now, name
+        if name in NEAR:
+            near += now - last
+        last = now
 
     import_file(file, store, rejects=folder / "rejects.jsonl")
     last = time.perf_counter()
     freeze(store, FreezeRule(min_pairs=0), folder / "versions", progress=stage)
     whole = time.perf_counter() - began
-    near = sum(spent.get(name, 0.0) for name in NEAR)
     return Run(whole - near, near, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
