@@ -37,31 +37,32 @@ def run(given: Path) -> Run:
         lambda _: False,
     )
     ended: list[float] = []
+    room: list[float] = []
 
     def report(progress: Progress) -> bool:
+        if progress.step == "fit":
+            room.append(progress.facts["tokens_per_pass"])
         if progress.step == "optimise":  # the clock stops with the step, before KL is measured for the progress bar
             ended.append(progress.done * training.batch_size * training.accumulation / progress.facts["pairs_per_s"])
         return False
 
-    optimise(
-        TrainJob(
-            parent=policy,
-            anchors=(Anchor(policy, 1.0),),
-            version=version,
-            tables={policy.digest: str(folder / "scores")},
-            objective=ObjectiveSettings(),
-            training=training,
-            numerics=numerics,
-            scratch=str(folder / "scratch"),
-            output=str(folder / "child"),
-            plan="bench",
-        ),
-        report,
+    job = TrainJob(
+        parent=policy,
+        anchors=(Anchor(policy, 1.0),),
+        version=version,
+        tables={policy.digest: str(folder / "scores")},
+        objective=ObjectiveSettings(),
+        training=training,
+        numerics=numerics,
+        scratch=str(folder / "scratch"),
+        output=str(folder / "child"),
+        plan="bench",
     )
+    optimise(job, report)
     whole = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     step = (ended[-1] - ended[0]) / (len(ended) - 1)
-    alone = products_s(policy, version, training, numerics)
+    alone = products_s(job, int(room[0]))
     return Run(step, whole, peak, alone.plain / step, alone.blocks / step)
 
 
