@@ -11,19 +11,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any, NamedTuple
+
+import typer
 
 from preference_data import reading
 from preference_data.freeze import FreezeRule
 from preference_data.records import Pair
-from preference_data.versions import write_version
+from preference_data.versions import load_version, write_version
 from workbench import assembly
 from workbench.bench.apart import apart
 from workbench.bench.figures import Figure
 from workbench.config import NumericsSettings, TrainingSettings
 from workbench.errors import ConfigError
 from workbench.models.fetch import default_directory, is_fetched
+from workbench.models.load import load_tokenizer
+from workbench.models.tokens import encode_pair
 from workbench.tasks import VersionRef
 from workbench.workspace import Workspace
 
@@ -35,6 +39,10 @@ OURS, TRL, TUNED = "workbench", "TRL, its defaults", "TRL, no recomputation, ref
 FACTORY = "LLaMA-Factory"
 SIDES = {OURS: "ours", TRL: "trl-default", TUNED: "trl-tuned", FACTORY: "llama-factory"}
 MODULES = {OURS: "speed_ours", TRL: "speed_trl", TUNED: "speed_trl", FACTORY: "speed_llama_factory"}
+PEERS = {TRL: ("TRL's defaults", 6), TUNED: ("TRL tuned", 4), FACTORY: ("LLaMA-Factory", 3.5)}
+"""What figures call them, and how many times as fast we are to train at least."""
+COLD = 2.5
+"""The same of a cold round."""
 TRAINING = TrainingSettings(rank=16, alpha=32, batch_size=4, accumulation=1, epochs=1, max_length=1024)
 
 
@@ -66,48 +74,106 @@ class Run(NamedTuple):
     from_blocks: float = 0.0
 
 
+class Rates(NamedTuple):
+    """What one side does, medians of its runs.
+
+    Attributes:
+        pairs_per_s: trained on.
+        tokens_per_s: of their prompts and both answers, each counted once, padding not at all.
+        peak_mb: most memory held.
+        round_s: a cold round.
+    """
+
+    pairs_per_s: float
+    tokens_per_s: float
+    peak_mb: float
+    round_s: float
+
+
 def measure(tell: Callable[[str], None], *, quick: bool) -> list[Figure]:
-    """All figures; `tell` is called with what is being done."""
+    """All figures; `tell` is called with what is being done. Prints what each side does as a Markdown table."""
     scale = QUICK if quick else FULL
     with tempfile.TemporaryDirectory() as folder:
         work = task(Path(folder), scale.pairs)
+        tokens = tokens_per_pair(work)
         sides = [side for side in SIDES if side != FACTORY or os.environ.get(PEER)]
         runs: dict[str, list[Run]] = {side: [] for side in sides}
         for turn in range(scale.repeats):
             for side in sides:
                 tell(f"{side}, {turn + 1} of {scale.repeats}")
                 runs[side].append(_run(side, work, Path(folder)))
-    return _figures(runs, scale, str(work["numerics"]["dtype"]))
+    found = {side: rates(each, tokens) for side, each in runs.items()}
+    typer.echo(table(found))
+    how = f"medians of {scale.repeats}, {scale.pairs} pairs of {tokens:.0f} tokens, batch {TRAINING.batch_size}"
+    return figures(found, runs[OURS], f"{how}, {work['numerics']['dtype']}")
 
 
-def _figures(runs: Mapping[str, Sequence[Run]], scale: Scale, dtype: str) -> list[Figure]:
-    step = {side: median(run.step_s for run in each) for side, each in runs.items()}
-    peak = {side: median(run.peak_mb for run in each) for side, each in runs.items()}
-    rate = {side: TRAINING.batch_size / each for side, each in step.items()}
+def tokens_per_pair(work: Mapping[str, Any]) -> float:
+    """Of a prompt and both answers, cut as in training; mean over the pairs of a task."""
+    tokenizer = load_tokenizer(work["policy"]["base_path"])
+    pairs = load_version(Path(work["version"]["path"])).pairs("train")
+    found = (encode_pair(tokenizer, pair, max_length=TRAINING.max_length) for pair in pairs)
+    return mean(len(e.chosen.prompt) + sum(len(side.completion) for side in e) for e in found if e)
 
-    def told(*sides: str) -> str:
-        how = f"medians of {scale.repeats}, {scale.pairs} pairs, batch {TRAINING.batch_size}, {dtype}"
-        return f"{' against '.join(f'{rate[side]:.2f}' for side in sides)} pairs/s; {how}"
 
-    def over(side: str, name: str, target: float) -> Figure:
-        if side not in step:
-            return Figure(name, None, target, "at least", f"{PEER} is not set")
-        return Figure(name, step[side] / step[OURS], target, "at least", told(OURS, side))
+def rates(runs: Sequence[Run], tokens: float) -> Rates:
+    """Of one side.
 
-    whole = {side: median(run.round_s for run in each) for side, each in runs.items()}
-    cold = "a cold round over LLaMA-Factory's, anchor scored"
-    useful, blocks = (median(each) for each in zip(*((run.useful, run.from_blocks) for run in runs[OURS]), strict=True))
+    Args:
+        runs: of it.
+        tokens: of a pair.
+    """
+    pairs_per_s = TRAINING.batch_size / median(run.step_s for run in runs)
+    peak_mb, round_s = (median(each) for each in zip(*((run.peak_mb, run.round_s) for run in runs), strict=True))
+    return Rates(pairs_per_s, tokens * pairs_per_s, peak_mb, round_s)
+
+
+def table(found: Mapping[str, Rates]) -> str:
+    """Markdown: a row for each side."""
+    lines = ["| | pairs/s | tokens/s | most memory, MB | a cold round, s |", "|---|---|---|---|---|"]
+    for side, (pairs, tokens, peak, whole) in found.items():
+        lines.append(f"| {side} | {pairs:.2f} | {tokens:.0f} | {peak:.0f} | {whole:.0f} |")
+    return "\n".join(lines)
+
+
+def figures(found: Mapping[str, Rates], ours: Sequence[Run], how: str) -> list[Figure]:
+    """Against every peer alike: which one is the fastest changes with the machine.
+
+    Args:
+        found: what each side does.
+        ours: our own runs.
+        how: for the notes.
+    """
+    useful, blocks = (median(each) for each in zip(*((run.useful, run.from_blocks) for run in ours), strict=True))
+    peak, tuned = found[OURS].peak_mb, found[TUNED].peak_mb
     return [
-        over(TRL, "training pairs/s over TRL's defaults", 6),
-        over(TUNED, "training pairs/s over TRL tuned", 4),
-        over(FACTORY, "training pairs/s over LLaMA-Factory", 3.5),
-        Figure(cold, whole[FACTORY] / whole[OURS] if FACTORY in whole else None, 2.5, "at least",
-               f"{whole[OURS]:.0f} against {whole[FACTORY]:.0f} s" if FACTORY in whole else f"{PEER} is not set"),
-        Figure("peak memory over TRL tuned", peak[OURS] / peak[TUNED], 0.5,
-               note=f"{peak[OURS]:.0f} against {peak[TUNED]:.0f} MB"),
+        *(_trained(found, peer, how) for peer in PEERS),
+        *(_cold(found, peer) for peer in PEERS),
+        Figure("peak memory over TRL tuned", peak / tuned, 0.5, note=f"{peak:.0f} against {tuned:.0f} MB"),
         Figure("useful-FLOP share in training", useful, 0.6, "at least",
                note=f"matrix products of the step at their own measured rate, over the step; {blocks:.2f} if from blocks, too"),
     ]  # fmt: skip
+
+
+def _trained(found: Mapping[str, Rates], peer: str, how: str) -> Figure:
+    called, target = PEERS[peer]
+    name = f"training pairs/s over {called}"
+    if peer not in found:
+        return Figure(name, None, target, "at least", f"{PEER} is not set")
+    ours, theirs = found[OURS], found[peer]
+    note = (
+        f"{ours.pairs_per_s:.2f} against {theirs.pairs_per_s:.2f} pairs/s, {ours.tokens_per_s:.0f} against "
+        f"{theirs.tokens_per_s:.0f} tokens/s, {ours.peak_mb:.0f} against {theirs.peak_mb:.0f} MB; {how}"
+    )
+    return Figure(name, ours.pairs_per_s / theirs.pairs_per_s, target, "at least", note)
+
+
+def _cold(found: Mapping[str, Rates], peer: str) -> Figure:
+    name = f"speed of a cold round, anchor scored, over {PEERS[peer][0]}"
+    if peer not in found:
+        return Figure(name, None, COLD, "at least", f"{PEER} is not set")
+    ours, theirs = found[OURS].round_s, found[peer].round_s
+    return Figure(name, theirs / ours, COLD, "at least", f"{ours:.0f} against {theirs:.0f} s")
 
 
 def _run(side: str, work: Mapping[str, Any], folder: Path) -> Run:
