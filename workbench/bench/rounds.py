@@ -7,12 +7,12 @@ made progress, without the start of cluster and workers.
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from preference_data.freeze import FreezeRule
 from preference_data.versions import write_version
@@ -36,11 +36,14 @@ class Scale(NamedTuple):
 
 
 FULL, QUICK = Scale(128, 1000, 10, 2), Scale(24, 24, 4, 1)
-LARGE = FULL._replace(pairs=384)
+LARGE = FULL._replace(pairs=384, repeats=4)
 """Of rounds with more anchors, whose cost does not grow with the pairs, as training does."""
+THRICE = FULL._replace(repeats=3)
+"""Of rounds on Ray."""
 ONLINE = {"steps": 8, "prompts": 4, "max_new_tokens": 32}
 OPEN_GATE = {"min_gain": -1, "max_retention_drop": 1, "max_tax": 1, "max_kl_parent": 99, "max_kl_base": 99}
 Tell = Callable[[str], None]
+Side = TypeVar("Side")
 
 
 class _World:
@@ -114,6 +117,13 @@ class _Timed(NamedTuple):
         return sum(last - first for first, last in spans)
 
 
+def _in_turns(sides: Sequence[Side], repeats: int) -> Iterator[tuple[int, Side]]:
+    """Each side once a turn, the first one last in every other turn: what drifts or is warmed up favours none."""
+    for turn in range(repeats):
+        for side in sides if turn % 2 == 0 else reversed(sides):
+            yield turn, side
+
+
 def _anchors(world: _World) -> Iterator[Figure]:
     world.grow(4)
     one, four = world.lineage[-1:], world.lineage
@@ -122,10 +132,9 @@ def _anchors(world: _World) -> Iterator[Figure]:
     world.tell("a round with four anchors, new to the pairs")
     new = world.round("main", four, seed=11)
     runs: dict[int, list[float]] = {1: [], 4: []}
-    for turn in range(world.scale.repeats):
-        for anchors in (one, four):
-            world.tell(f"{len(anchors)} anchors, {turn + 1} of {world.scale.repeats}")
-            runs[len(anchors)].append(world.round("main", anchors, seed=20 + turn).seconds)
+    for turn, anchors in _in_turns((one, four), world.scale.repeats):
+        world.tell(f"{len(anchors)} anchors, {turn + 1} of {world.scale.repeats}")
+        runs[len(anchors)].append(world.round("main", anchors, seed=20 + turn).seconds)
     seconds = {count: median(each) for count, each in runs.items()}
     yield Figure(
         "a round with 4 anchors over one with 1, all seen before", seconds[4] / seconds[1], 1.05,
@@ -157,12 +166,14 @@ def _online(world: _World) -> Iterator[Figure]:
 
 
 def _ray(world: _World) -> Iterator[Figure]:
-    times: dict[Where, list[float]] = {"here": [], "ray": []}
-    for turn in range(world.scale.repeats):
-        for where, each in times.items():
-            world.tell(f"a round {where}, {turn + 1} of {world.scale.repeats}")
-            seed = 100 + turn + 50 * (where == "ray")
-            each.append(world.round("main", world.lineage[-1:], seed=seed, where=where).worked_s())
+    sides: Sequence[Where] = ("here", "ray")
+    times: dict[Where, list[float]] = {where: [] for where in sides}
+    world.tell("a round that is not counted")  # it scores and measures the base, which later ones know
+    world.round("main", world.lineage[-1:], seed=99)
+    for turn, where in _in_turns(sides, world.scale.repeats):
+        world.tell(f"a round {where}, {turn + 1} of {world.scale.repeats}")
+        seed = 100 + turn + 50 * (where == "ray")
+        times[where].append(world.round("main", world.lineage[-1:], seed=seed, where=where).worked_s())
     seconds = {where: median(each) for where, each in times.items()}
     yield Figure(
         "a round on Ray over one in this process, work only", seconds["ray"] / seconds["here"], 1.05,
@@ -251,7 +262,7 @@ def _part(measured: Callable[[_World], Iterator[Figure]], full: Scale) -> Callab
 PARTS = {
     "anchors": _part(_anchors, LARGE),
     "online": _part(_online, FULL),
-    "Ray": _part(_ray, FULL),
+    "Ray": _part(_ray, THRICE),
     "added": _part(_added, FULL),
     "workers": _part(_workers, FULL),
 }
