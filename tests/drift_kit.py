@@ -1,5 +1,7 @@
 """A workspace whose policies and measurements are made up, so that every number of it can be worked out by hand."""
 
+from dataclasses import replace
+
 from preference_data.records import canonical_json
 from tests.small_round import write_adapter, write_base
 from workbench.config import RoundSettings
@@ -129,3 +131,14 @@ def two_rounds_in(world):
     world.second_verdict = world.finish(second_plan, second)
     world.first, world.second, world.second_plan = first, second, second_plan
     return world
+
+
+def one_round(world, before=(), after=(), **changed):
+    """A round on `plain` that gains six pairs, whose base and child measured so much beside it."""
+    plan = replace(world.plan(world.base, PLAIN), **changed)
+    world.condition = measuring_condition(plan)
+    child = world.child(plan, 1.0)
+    world.record(world.base, [*retention(PLAIN, 10), *before])
+    world.record(child, [*retention(PLAIN, 16), *after])
+    world.finish(plan, child)
+    return child

@@ -25,7 +25,7 @@ from workbench.errors import ConfigError, PolicyError, WorkbenchError
 from workbench.rebasing import settings_of
 from workbench.rejecting import next_champion, note_rejection, rejections
 from workbench.reports.charts import Line, Point, lines
-from workbench.reports.story import criteria
+from workbench.reports.story import criteria, gate_heading
 from workbench.rounds.journal import RoundRecord
 from workbench.views.asked import runner_alive, thresholds
 from workbench.views.inspection import Inspection
@@ -167,7 +167,7 @@ def add_rounds(app: FastAPI, inspection: Inspection, store: Store, chores: Chore
             "round.html", seen=seen, parts=_parts(seen), criteria=criteria(record.verdict, inspection.names()),
             plan=as_toml(settings_of(record.plan)), once=secrets.token_hex(8), alive=runner_alive(inspection.places.root),
             child=inspection.names().get(record.child or "", ""), champion=_champion(inspection) == record.child,
-            rejection=rejections(inspection.places).get(record.child or ""),
+            rejection=rejections(inspection.places).get(record.child or ""), gate=gate_heading(record),
         )  # fmt: skip
 
     @app.get("/rounds/{digest}/pairs")

@@ -58,7 +58,8 @@ def markdown_report(places: Places, policy: str) -> str:
              "Intervals are 95 %.", ""]  # fmt: skip
     lines += [f"- {_cell(line)}" for line in told.said]
     if told.criteria:
-        lines += ["", "## Gate", "", "| criterion | verdict | threshold | value | why |", "|---|---|---|---|---|"]
+        lines += ["", f"## {told.gate}", ""]
+        lines += ["| criterion | verdict | threshold | value | why |", "|---|---|---|---|---|"]
         lines += [
             f"| {_cell(c.name)} | {'pass' if c.passed else 'FAIL'} | {'' if c.threshold is None else f'{c.threshold:g}'} "
             f"| {_cell(c.value)} | {_cell(c.reason)} |"

@@ -1,5 +1,6 @@
 """What a page and a file tell about a policy: what its round gained and cost, whether it may be promoted, what to do."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -40,6 +41,7 @@ class Story(NamedTuple):
     Attributes:
         record: the round that made it; None for a base or what was adopted.
         criteria: what the gate asked; empty where none judged it.
+        gate: how it decided, as `gate_heading` says it.
         said: what the newest round did, in sentences.
         steps: what to do next.
         names: what people call versions and policies, by digest.
@@ -48,6 +50,7 @@ class Story(NamedTuple):
     view: Overview
     record: RoundRecord | None
     criteria: tuple[Criterion, ...]
+    gate: str
     said: tuple[str, ...]
     steps: tuple[str, ...]
     grid: Grid
@@ -72,12 +75,23 @@ def story(inspection: Inspection, view: Overview, href: Href) -> Story:
         view=view,
         record=record,
         criteria=criteria(verdict, names),
+        gate=gate_heading(record),
         said=headlines(light),
         steps=next_steps(light, verdict),
         grid=grid(view, href),
         figures=tuple(figures(view, href)),
         names=names,
     )
+
+
+def gate_heading(record: RoundRecord | None) -> str:
+    """How the gate of a round decided, and on what, where that is not the policy as it was trained; empty where none did."""
+    if record is None or not record.verdict:
+        return ""
+    judged = json.loads(record.plan).get("judged", "child")
+    known = {"child": "", "merged": " on the policy merged into its base"}
+    decided = "passed" if record.verdict["passed"] else "failed"
+    return f"Gate{known.get(judged, f' on the policy merged and rounded to {judged}')}: {decided}"
 
 
 def criteria(verdict: Mapping[str, Any] | None, names: Mapping[str, str]) -> tuple[Criterion, ...]:
