@@ -72,7 +72,7 @@ class Drift:
         with self._lock:
             kept = self._kept.get(key)
             if kept is None or kept[0] != stamp:
-                told = self._told(key[0], within)
+                told = self._told(key[0], within, against)
                 kept = (stamp, told, dict(self._parts(told, against)))
                 self._kept[key] = kept
                 while len(self._kept) > REMEMBERED:
@@ -100,9 +100,9 @@ class Drift:
         except PolicyError as error:
             raise HTTPException(404, str(error)) from error
 
-    def _told(self, policy: str, within: str) -> Story:
+    def _told(self, policy: str, within: str, against: str) -> Story:
         view = self.inspection.overview(policy, within=within)
-        return story(self.inspection, view, lambda p, name, suite: cell_link(view, (p, name, suite)))
+        return story(self.inspection, view, lambda p, name, suite: cell_link(view, (p, name, suite), against))
 
     def _parts(self, told: Story, against: str) -> Iterator[tuple[str, str]]:
         view = told.view
@@ -112,7 +112,7 @@ class Drift:
             graph(
                 self.inspection.branches(),
                 view.policies[-1].digest,
-                lambda p: f"?policy={p[:16]}",
+                lambda p: _address(policy=p[:16], within=view.slice, against=against),
                 self.inspection.childless(),
             ),
         )
@@ -153,10 +153,11 @@ def add_drift(app: FastAPI, inspection: Inspection, causes: Causes) -> Callable[
     def show(request: Request, _lead: Lead) -> HTMLResponse:
         asked = _asked(request)
         told, parts = drift.view(*_place(asked))
+        baseline = inspection.places.registry.resolve(asked["against"]) if asked["against"] else None
         return page(
             "drift.html", told=told, parts=parts, asked=asked, hashes=_hashes(parts), branches=inspection.branches(),
             rows=_rows(inspection, causes, told.view, asked) if asked["cell"] else "",
-            reward_models=has_reward_models(inspection.places),
+            reward_models=has_reward_models(inspection.places), baseline=baseline,
         )  # fmt: skip
 
     @app.get("/drift/state")
@@ -264,13 +265,16 @@ def add_asking(app: FastAPI, inspection: Inspection, chores: Chores) -> None:
         return page("told.html", told=told)
 
 
-def cell_link(view: Overview, key: tuple[str, str, str]) -> str:
+def cell_link(view: Overview, key: tuple[str, str, str], against: str) -> str:
     """Where the rows behind a number of a lineage are."""
     policy, name, suite = key
-    wanted = {"policy": view.policies[-1].digest[:16], "cell": f"{policy[:16]} {name} {suite}"}
-    if view.slice:
-        wanted["within"] = view.slice
-    return f"?{urlencode(wanted)}#rows"
+    cell = f"{policy[:16]} {name} {suite}"
+    return _address(policy=view.policies[-1].digest[:16], cell=cell, within=view.slice, against=against) + "#rows"
+
+
+def _address(**asked: str) -> str:
+    """An address of the page; what is empty is left out."""
+    return f"?{urlencode({name: value for name, value in asked.items() if value})}"
 
 
 ASKED = ("policy", "within", "against", "cell", "turn", "start")

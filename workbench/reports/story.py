@@ -77,7 +77,7 @@ def story(inspection: Inspection, view: Overview, href: Href) -> Story:
         criteria=criteria(verdict, names),
         gate=gate_heading(record),
         said=headlines(light),
-        steps=next_steps(light, verdict),
+        steps=next_steps(light, verdict, whole=not view.slice),
         grid=grid(view, href),
         figures=tuple(figures(view, href)),
         names=names,

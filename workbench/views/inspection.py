@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import func, select
 
 from preference_data.database import reading
-from workbench.drift.uncertainty import Estimate
+from workbench.drift.uncertainty import Estimate, not_enough
 from workbench.places import Places
 from workbench.policies.champion import Move
 from workbench.policies.lineage import points_between, superseded
@@ -58,8 +58,9 @@ class Overview:
         return len(self.policies) - 1
 
     def number(self, policy: str, name: str, suite: str) -> Estimate:
-        """One number; not measured where there is none."""
-        return self.numbers.get((policy, name, suite), NOT_MEASURED)
+        """One number; where there is none, why."""
+        missing = not_enough(0, f"not measured, or too few of {self.slice}") if self.slice else NOT_MEASURED
+        return self.numbers.get((policy, name, suite), missing)
 
     @cached_property
     def _suites(self) -> Mapping[str, tuple[str, ...]]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from workbench.drift.metrics import Turned
 from workbench.drift.power import DISCORDANT, smallest_share_change
 from workbench.drift.uncertainty import Estimate
-from workbench.views.records import Change, DriftReport, PolicyView
+from workbench.views.records import Change, DriftReport
 
 MOST_TOLD = 6
 """Sentences about one round."""
@@ -71,7 +71,7 @@ def pairs_needed(change: float, discordant: float = DISCORDANT) -> int | None:
 
 
 def next_steps(
-    report: DriftReport, verdict: Mapping[str, Any] | None, *, elsewhere: Sequence[str] = ()
+    report: DriftReport, verdict: Mapping[str, Any] | None, *, elsewhere: Sequence[str] = (), whole: bool = True
 ) -> tuple[str, ...]:
     """Two or three things to do, derived from the numbers.
 
@@ -79,23 +79,24 @@ def next_steps(
         report: the lineage.
         verdict: what the gate said of its newest policy, as the journal keeps it; None where no gate judged it.
         elsewhere: where the newest round is to be seen, if its child is not in this lineage.
+        whole: the report is of all items; in one of a slice, what has no number may be measured and have no such items.
     """
-    newest = report.policies[-1]
     if not report.rounds:
         return tuple(elsewhere) or _first_round(report)
-    return (*_of_rounds(report, newest, verdict), *elsewhere)
+    return (*_of_rounds(report, verdict, _unmeasured(report) if whole else ()), *elsewhere)
 
 
-def _of_rounds(report: DriftReport, newest: PolicyView, verdict: Mapping[str, Any] | None) -> tuple[str, ...]:
+def _of_rounds(report: DriftReport, verdict: Mapping[str, Any] | None, gaps: tuple[str, ...]) -> tuple[str, ...]:
+    newest = report.policies[-1]
     if report.condition is None:
         return (f"measure what there is: `workbench evaluate {newest.name}`",)
     if verdict is None:
-        return (*_unmeasured(report), _onward(report))
+        return (*gaps, _onward(report))
     failed = [_Criterion.of(one) for one in verdict["criteria"] if not one["passed"]]
     if failed:
         by_hand = f"or take it anyway: `workbench promote {newest.name} --reason WHY`"
         return (*_advice(report, failed), *(() if newest.champion else (by_hand,)))
-    return (_onward(report), *_blind_spots(report, verdict), *_unmeasured(report))[:3]
+    return (_onward(report), *_blind_spots(report, verdict), *gaps)[:3]
 
 
 class _Criterion(NamedTuple):
