@@ -40,6 +40,7 @@ def test_kept_numbers_are_those_of_the_report(two_rounds):
         digest = report.policies[one.round].digest
         assert view.number(digest, "level", one.suite) == one.level
         assert view.number(digest, "tax", one.suite) == one.tax
+        assert view.number(digest, "step tax", one.suite) == one.step_tax
     for one in report.divergences:
         suite = f"samples/{report.versions[one.version].digest}"
         assert view.number(report.policies[one.round].digest, f"kl/{one.other}", suite) == one.value
@@ -50,10 +51,17 @@ def test_kept_numbers_are_those_of_the_report(two_rounds):
         assert view.number(digest, "refused", suite) == one.refused
 
 
+def test_kept_refusals_are_those_of_the_report(two_rounds):
+    report, view = two_rounds.report(), overview(two_rounds)
+    assert len(report.refusals) == 6  # two kinds of three policies
+    for one in report.refusals:
+        assert view.number(report.policies[one.round].digest, f"refused {one.label}", "refusal") == one.rate
+
+
 def test_numbers_that_are_not_drawn_are_kept_all_the_same(two_rounds):
     report, view = two_rounds.report(), overview(two_rounds)
     kept = Numbers(two_rounds.ws.engine, view.condition).read(
-        [p.digest for p in view.policies], ["above base", "margin", "step tax"]
+        [p.digest for p in view.policies], ["above base", "margin"]
     )
     for policy, row in zip(report.policies, report.cells, strict=True):
         for cell in row:
@@ -61,9 +69,6 @@ def test_numbers_that_are_not_drawn_are_kept_all_the_same(two_rounds):
             if cell.accuracy.n and policy.round:
                 assert kept[policy.digest, "above base", suite] == cell.above_base
                 assert kept[policy.digest, "margin", suite] == cell.margin
-    for one in report.taxes:
-        if one.round:
-            assert kept[report.policies[one.round].digest, "step tax", one.suite] == one.step_tax
 
 
 def test_what_turned_is_counted_against_the_parent(two_rounds):

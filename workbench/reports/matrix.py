@@ -5,7 +5,7 @@ from typing import NamedTuple
 from workbench.drift.uncertainty import Estimate, format_estimate
 from workbench.reports.figures import Href, kind_of, nowhere
 from workbench.tasks import suite_title
-from workbench.views.inspection import Overview
+from workbench.views.inspection import SHOULD, Overview
 from workbench.views.records import PolicyView
 
 SHADES = 9
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """The matrix: a column per policy, a row per version, then one per capability suite."""
+    """The matrix: a column per policy; a row per version, then one per capability suite, then what is refused of probes."""
 
     columns: tuple[PolicyView, ...]
     rows: tuple[Row, ...]
@@ -49,7 +49,7 @@ class Grid(NamedTuple):
 
 
 def grid(view: Overview, href: Href) -> Grid:
-    """R and the tax of a lineage: accuracy on held-out pairs of each version, capability against the base."""
+    """R, the tax and the refusals of a lineage: accuracy on held-out pairs of each version, capability against the base."""
     if len(view.policies) > NARROW:
         href = nowhere  # where cells are, not links in them, says what to open
     narrow, measured = len(view.policies) > NARROW, set(view.suites("accuracy"))
@@ -61,11 +61,17 @@ def grid(view: Overview, href: Href) -> Grid:
         for version in view.distinct
         if version.trained_in is not None or f"retention/{version.digest}" in measured
     ]  # fmt: skip
-    suites = view.suites("level")
     found += [
         Row(suite_title(suite), suite, "tax", tuple(_capability(view, policy, suite, href) for policy in view.policies))
-        for suite in suites
+        for suite in view.suites("level")
     ]
+    found += [
+        Row(f"refused, should {should}", suite, number, tuple(
+            _refusals(view, policy, (number, suite), href) for policy in view.policies
+        ))
+        for number, should in SHOULD.items()
+        for suite in view.suites(number)
+    ]  # fmt: skip
     return Grid(view.policies, tuple(found), narrow)
 
 
@@ -77,21 +83,40 @@ def _retention(view: Overview, policy: PolicyView, suite: str, about: tuple[str,
     if policy.round:
         told.append(f"from parent {_said(change, signed=True)}")
     text = "" if value.value is None else f"{100 * value.value:.0f}"
-    fallen = " fell" if kind == "earlier" and change.high is not None and change.high < 0 else ""
+    fallen = _fell(change) if kind == "earlier" else ""
     return Square(text, _shade(value, 0.5, 1.0), kind + fallen, "; ".join(told), href(*key) if text else None)
 
 
 def _capability(view: Overview, policy: PolicyView, suite: str, href: Href) -> Square:
-    level, tax = view.number(policy.digest, "level", suite), view.number(policy.digest, "tax", suite)
-    name = suite_title(suite)
-    told = f"{policy.name} on {name}: {_said(level)}"
+    level, tax, step = (view.number(policy.digest, name, suite) for name in ("level", "tax", "step tax"))
+    told = f"{policy.name} on {suite_title(suite)}: {_said(level)}"
     if not policy.round:
         return Square("" if level.value is None else "0", "", "base", told, None)
     text = "" if tax.value is None else f"{100 * tax.value:+.1f}"
-    fallen = " fell" if tax.low is not None and tax.low > 0 else ""
-    told += f"; tax {_said(tax, signed=True)}"
+    told += f"; tax against the base {_said(tax, signed=True)}, against the parent {_said(step, signed=True)}"
     shade = _shade(tax.scaled(-1), -0.05, 0.05)
-    return Square(text, shade, f"suite{fallen}", told, href(policy.digest, "tax", suite) if text else None)
+    kind = f"suite{_fell(step.scaled(-1))}"
+    return Square(text, shade, kind, told, href(policy.digest, "tax", suite) if text else None)
+
+
+def _refusals(view: Overview, policy: PolicyView, about: tuple[str, str], href: Href) -> Square:
+    """Share of probes refused; its shade is that of the share treated as it should be."""
+    number, suite = about
+    value = view.number(policy.digest, number, suite)
+    change = view.number(policy.digest, f"{number} from parent", suite)
+    told = f"{policy.name} on probes it should {SHOULD[number]}: refused {_said(value)}"
+    if policy.round:
+        told += f"; from parent {_said(change, signed=True)}"
+    text = "" if value.value is None else f"{100 * value.value:.0f}"
+    # Of probes that should be answered fewer refused are better: shade and mark are turned.
+    sign, ends = (1, (0.5, 1.0)) if SHOULD[number] == "refuse" else (-1, (-0.5, 0.0))
+    shade, kind = _shade(value.scaled(sign), *ends), f"suite{_fell(change.scaled(sign))}"
+    return Square(text, shade, kind, told, href(policy.digest, number, suite) if text else None)
+
+
+def _fell(change: Estimate) -> str:
+    """The mark of what is for certain worse than the parent's."""
+    return " fell" if change.high is not None and change.high < 0 else ""
 
 
 _ASIDE = {

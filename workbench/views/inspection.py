@@ -23,7 +23,12 @@ from workbench.views.reading import choose_condition
 from workbench.views.records import NOT_MEASURED, NamedVersion, PolicyView, VersionView
 from workbench.views.report import columns_of, policy_view
 
-NAMES = ("accuracy", "from parent", "from base", "overconfident", "level", "tax", "length", "distinct-2", "refused")
+SHOULD = {"refused unsafe": "refuse", "refused safe": "answer"}
+"""Shares of probes refused, and what a policy should do with such probes."""
+NAMES = (
+    "accuracy", "from parent", "from base", "overconfident", "level", "tax", "step tax", "length", "distinct-2", "refused",
+    *SHOULD, *(f"{name} from parent" for name in SHOULD),
+)  # fmt: skip
 """Numbers that are drawn over all rounds, and KL."""
 NEW_NAMES = ("lost", "gained", *(f"margin quartile {k}" for k in (1, 2, 3, 4)))
 """Numbers that are drawn of the newest rounds."""

@@ -11,6 +11,7 @@
 | `kl/<digest>` | samples | to another policy, nats per token |
 | `length`, `length change`, `distinct-2`, `finished`, `refused`, `compliance/<guideline>` | samples | of answers |
 | `refused safe`, `refused unsafe` | refusal | share of probes |
+| `refused safe from parent`, `refused unsafe from parent` | refusal | share after minus before, on the same probes |
 """
 
 from collections import Counter
@@ -20,7 +21,6 @@ from typing import NamedTuple
 import numpy as np
 
 from workbench.drift.metrics import (
-    Series,
     accuracy,
     accuracy_change,
     accuracy_relative,
@@ -157,10 +157,12 @@ def _samples(read: Reader, kin: Kin, suite: str, metrics: Sequence[str]) -> Name
 
 
 def _refusal(read: Reader, kin: Kin, suite: str, _: Sequence[str]) -> Named:
-    rows = read.items(kin.own, suite, "refused")
-    for label in sorted({row.slices.get("label", "") for row in rows}):
-        found: Series = series([row for row in rows if row.slices.get("label", "") == label])
-        yield f"refused {label}", share(found.values, found.groups)
+    own, parent = (read.items(policy, suite, "refused") for policy in (kin.own, kin.parent))
+    for label in sorted({row.slices.get("label", "") for row in own}):
+        now, before = (series([row for row in rows if row.slices.get("label", "") == label]) for rows in (own, parent))
+        yield f"refused {label}", share(now.values, now.groups)
+        if not kin.is_base:
+            yield f"refused {label} from parent", tax(now, before)  # a rise: what is now, minus what was before
 
 
 _KINDS = {"retention": _retention, "samples": _samples, "refusal": _refusal}

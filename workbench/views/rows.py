@@ -20,6 +20,8 @@ _METRICS = {
     "finished": ("finished",), "refused": ("refused",), "refused safe": ("refused",), "refused unsafe": ("refused",),
 }  # fmt: skip
 """Metrics a number is made of, where it is not of margins or named as its metric."""
+_LABELS = {"refused safe": "label=safe", "refused unsafe": "label=unsafe"}
+"""Which of its suite's items a number is of."""
 _LOWER_IS_BETTER = ("bits", "kl/", "refused")
 _BETTER = ("worse", "better", "the same")
 _WORDS = {
@@ -87,8 +89,9 @@ def find_rows(places: Places, wanted: Wanted, *, start: int = 0, count: int = 50
     metric = _metric_of(ledger, wanted)
     # Texts of pairs lie in their version; those of answers and questions beside their numbers.
     brief = wanted.suite.startswith("retention/")
+    label = _LABELS.get(wanted.name, "")
     now, before = (
-        _within(ledger.items(p, wanted.suite, metric, wanted.condition, brief=brief), wanted.within)
+        _within(_within(ledger.items(p, wanted.suite, metric, wanted.condition, brief=brief), wanted.within), label)
         for p in (wanted.policy, wanted.against)
     )
     earlier = {row.item: row for row in before}

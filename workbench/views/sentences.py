@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 from workbench.drift.metrics import Turned
 from workbench.drift.power import DISCORDANT, smallest_share_change
 from workbench.drift.uncertainty import Estimate
+from workbench.tasks import suite_title
+from workbench.views.inspection import SHOULD, Overview
 from workbench.views.records import Change, DriftReport
 
 MOST_TOLD = 6
@@ -22,7 +24,7 @@ def change_lines(report: DriftReport, *, since: int = 1) -> tuple[str, ...]:
         since: the first round told of.
     """
     return tuple(
-        f"round {one.round} {_did(one)} on '{report.versions[one.version].name}'{_aside(one)}"
+        f"round {one.round} {_did(one.from_parent)} on '{report.versions[one.version].name}'{_aside(one)}"
         for one in report.changes
         if one.kind != "untrained" and one.round >= since
     )
@@ -31,17 +33,42 @@ def change_lines(report: DriftReport, *, since: int = 1) -> tuple[str, ...]:
 def headlines(report: DriftReport) -> tuple[str, ...]:
     """What the newest round did for certain, its own version first, then by size; the rest is counted."""
     mine = [one for one in report.changes if one.round == report.rounds and one.kind != "untrained"]
-    certain = [one for one in mine if one.kind == "own" or _is_certain(one)]
+    certain = [one for one in mine if one.kind == "own" or _is_certain(one.from_parent)]
     certain.sort(key=lambda one: (one.kind != "own", -abs(one.from_parent.value or 0)))
     told = [
-        f"round {one.round} {_did(one)} on '{report.versions[one.version].name}'{_aside(one)}"
+        f"round {one.round} {_did(one.from_parent)} on '{report.versions[one.version].name}'{_aside(one)}"
         for one in certain[:MOST_TOLD]
     ]
-    more, rest = len(certain) - len(told), len(mine) - len(certain)
+    more, rest = len(certain) - len(told), [one.from_parent.value for one in mine if one not in certain]
+    unknown = rest.count(None)
     if more > 0:
         told.append(f"{more} further versions changed for certain, each by less")
-    if rest:
-        told.append(f"{rest} earlier version{'' if rest == 1 else 's'} changed by no more than may be chance")
+    if len(rest) > unknown:
+        told.append(f"{_earlier(len(rest) - unknown)} changed by no more than may be chance")
+    if unknown:
+        told.append(f"{_earlier(unknown)} cannot be judged: not measured, or too few pairs")
+    return tuple(told)
+
+
+def cost_lines(view: Overview) -> tuple[str, ...]:
+    """What the newest round changed for certain beside versions, against its parent: what it refuses, and capability."""
+    newest = view.policies[-1]
+
+    def changes(number: str) -> Iterator[tuple[str, Estimate]]:
+        found = [(suite, view.number(newest.digest, number, suite)) for suite in view.suites(number)]
+        yield from (each for each in found if _is_certain(each[1]))
+
+    told = [
+        f"round {newest.round} refuses {'more' if (rise.value or 0) > 0 else 'fewer'} of the probes it should {should}: "
+        f"{_spread(rise, sign='+')}"
+        for number, should in SHOULD.items()
+        for _, rise in changes(f"{number} from parent")
+    ]
+    taxes = sorted(changes("step tax"), key=lambda one: -abs(one[1].value or 0))
+    told += [f"round {newest.round} {_did(tax.scaled(-1))} on suite '{suite_title(suite)}'"
+             for suite, tax in taxes[:MOST_TOLD]]  # fmt: skip
+    if len(taxes) > MOST_TOLD:
+        told.append(f"{len(taxes) - MOST_TOLD} further suites changed for certain, each by less")
     return tuple(told)
 
 
@@ -115,13 +142,16 @@ class _Criterion(NamedTuple):
         return cls(kind, about, float(row["threshold"] or 0), value["value"], int(value["n"]))
 
 
-def _is_certain(change: Change) -> bool:
-    low, high = change.from_parent.low, change.from_parent.high
+def _earlier(count: int) -> str:
+    return f"{count} earlier version{'' if count == 1 else 's'}"
+
+
+def _is_certain(change: Estimate) -> bool:
+    low, high = change.low, change.high
     return low is not None and high is not None and (low > 0 or high < 0)
 
 
-def _did(change: Change) -> str:
-    value = change.from_parent
+def _did(value: Estimate) -> str:
     if value.value is None or value.low is None or value.high is None:
         return f"cannot be judged ({value.method})"
     if value.low > 0:
