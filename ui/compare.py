@@ -41,14 +41,14 @@ def add_compare(app: FastAPI, inspection: Inspection, store: Store, arena: Arena
     def show(request: Request, _: Lead) -> HTMLResponse:
         asked = {name: request.query_params.get(name, "")[:500] for name in KEPT}
         first, second, suite, found = _pair(inspection, asked)
-        fought = list(battles(store))
-        names = inspection.names()
+        everything, names = list(battles(store)), inspection.names()
+        people = [each for each in everything if not each.machine]
         return page(
             "compare.html", first=first, second=second, suite=suite, found=found, asked=asked, names=names,
             policies=list(reversed(inspection.places.registry.policies())),
             suites=_suites(inspection, first, second), step=AT_ONCE, start=_start(asked), arena=arena is not None,
-            rate=_said(win_rate(fought, first.digest, second.digest)) if first and second else "",
-            rankings=_rankings(fought, names), battles=len(fought),
+            rate=_preferred(everything, first.digest, second.digest) if first and second else "",
+            rankings=_rankings(people, names), battles=len(people), machines=len(everything) - len(people),
         )  # fmt: skip
 
     if arena is not None:
@@ -67,6 +67,16 @@ def add_compare(app: FastAPI, inspection: Inspection, store: Store, arena: Arena
         body = json.dumps(llm_comparator(found.rows, (first.name, second.name), suite), ensure_ascii=False)
         headers = {"content-disposition": 'attachment; filename="comparator.json"'}
         return Response(body, media_type="application/json", headers=headers)
+
+
+def _preferred(everything: Sequence[Battle], first: str, second: str) -> str:
+    """How often people preferred the first policy to the second, and how many judgements of machines that leaves out."""
+    own = [each for each in everything if {each.first, each.second} == {first, second}]
+    people = [each for each in own if not each.machine]
+    rate, machines = _said(win_rate(people, first, second)), len(own) - len(people)
+    if not machines:
+        return rate
+    return f"{rate if people else 'No person judged the two'}; judgements of machines, not counted: {machines}"
 
 
 def win_rate(fought: Sequence[Battle], first: str, second: str) -> Estimate:
