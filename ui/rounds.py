@@ -22,7 +22,7 @@ from workbench.config import METHODS, GateSettings, RoundSettings, settings_from
 from workbench.config.written import as_toml
 from workbench.drift.uncertainty import Estimate
 from workbench.errors import ConfigError, PolicyError, WorkbenchError
-from workbench.rebasing import settings_of
+from workbench.rebasing import settings_of, to_copy, unnamed_suites
 from workbench.rejecting import next_champion, note_rejection, rejections
 from workbench.reports.charts import Line, Point, lines
 from workbench.reports.story import criteria
@@ -75,9 +75,13 @@ class Rounds:
             for name, given in values_of(query.get("change", "")[:LONGEST_REASON], where="change").items():
                 both = isinstance(given, dict) and isinstance(values.get(name), dict)
                 values[name] = {**values[name], **given} if both else given
-            return {"more": as_toml(settings_from(values, RoundSettings, where="change"))}
+            return {"more": to_copy(record.plan, settings_from(values, RoundSettings, where="change"))}
         except ConfigError as error:
             raise HTTPException(409, str(error)) from error
+
+    def unnamed(self, query: Mapping[str, str]) -> list[str]:
+        """Suites of the round to plan again that the filled-in form lacks."""
+        return unnamed_suites(json.loads(self.one(query["again"]).plan)) if "again" in query else []
 
     def listed(self) -> list[dict[str, Any]]:
         """All rounds, newest first."""
@@ -136,15 +140,20 @@ class Rounds:
         note_rejection(places, policy, reason=reason, by=by)
 
     def shown(
-        self, *, error: str = "", told: Sequence[tuple[str, str]] = (), given: Mapping[str, str] | None = None
+        self,
+        *,
+        error: str = "",
+        told: Sequence[tuple[str, str]] = (),
+        given: Mapping[str, str] | None = None,
+        unnamed: Sequence[str] = (),
     ) -> HTMLResponse:
-        """The page with the list."""
+        """The page with the list; `unnamed` are suites that the form as filled in lacks."""
         places = self.inspection.places
         state = 409 if error else 200
         answer = page(
             "rounds.html", rounds=self.listed(), versions=list(reversed(places.versions.entries())), methods=METHODS,
             policies=[r.name for r in reversed(places.registry.policies())], error=error, told=told, given=defaultdict(str, given or {}),
-            default=RoundSettings(), once=secrets.token_hex(8), alive=runner_alive(places.root),
+            default=RoundSettings(), unnamed=unnamed, once=secrets.token_hex(8), alive=runner_alive(places.root),
             requests=list(reversed(self.requests.all()))[:LAST], thresholds=thresholds(self.requests),
         )  # fmt: skip
         answer.status_code = state
@@ -157,7 +166,7 @@ def add_rounds(app: FastAPI, inspection: Inspection, store: Store, chores: Chore
 
     @app.get("/rounds")
     def show(request: Request, _: Lead) -> HTMLResponse:
-        return rounds.shown(given=rounds.filled_in(request.query_params))
+        return rounds.shown(given=rounds.filled_in(request.query_params), unnamed=rounds.unnamed(request.query_params))
 
     @app.get("/rounds/{digest}")
     def show_one(digest: str, _: Lead) -> HTMLResponse:
@@ -165,7 +174,7 @@ def add_rounds(app: FastAPI, inspection: Inspection, store: Store, chores: Chore
         seen = watched(inspection, record)
         return page(
             "round.html", seen=seen, parts=_parts(seen), criteria=criteria(record.verdict, inspection.names()),
-            plan=as_toml(settings_of(record.plan)), once=secrets.token_hex(8), alive=runner_alive(inspection.places.root),
+            plan=to_copy(record.plan), once=secrets.token_hex(8), alive=runner_alive(inspection.places.root),
             child=inspection.names().get(record.child or "", ""), champion=_champion(inspection) == record.child,
             rejection=rejections(inspection.places).get(record.child or ""),
         )  # fmt: skip

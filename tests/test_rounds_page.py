@@ -1,0 +1,62 @@
+"""What the rounds page fills in, and what becomes of promotions, rejections and steps back."""
+
+import json
+import tomllib
+from html import unescape
+
+import pytest
+
+from preference_data.records import canonical_json
+from tests.drift_kit import LATER, World, two_rounds_in
+from tests.page_kit import client
+from tests.test_drift_page import drift_served
+from workbench.rebasing import settings_of, to_copy
+from workbench.rounds.plan import plan_as_json, plan_digest
+
+SAME = ("refusal", "lm-eval/hellaswag")
+
+
+@pytest.fixture
+def world(tmp_path):
+    return two_rounds_in(World(tmp_path))
+
+
+@pytest.fixture
+def web(world):
+    with drift_served(world.ws) as url, client(url) as found:
+        yield found
+
+
+def own_questions(world, name="mine"):
+    """A round that measures questions of a file beside two suites known by name."""
+    suites = [*SAME, f"file:/somewhere/{name}.jsonl#0123456789ab"]
+    plan = world.plan(world.second, LATER, evaluation={"suites": suites})
+    world.ws.journal.begin(plan_digest(plan), plan.number, canonical_json(plan_as_json(plan)))
+    return world.ws.journal.rounds()[-1]
+
+
+@pytest.mark.parametrize("name", ["mine", "mine\nseed = 9", 'my "own"'])
+def test_a_plan_to_copy_names_the_suites_that_are_not_in_it(world, name):
+    record = own_questions(world, name)
+    assert "Not in here" not in to_copy(world.ws.journal.rounds()[0].plan)
+    text = to_copy(record.plan)
+    line = text.splitlines()[0]
+    assert line.startswith(f"# Not in here: {json.dumps(f'{name}/0123456789ab')}; to measure it again, add file:PATH")
+    values = tomllib.loads(text)["evaluation"]
+    assert (tuple(values["suites"]), values["seed"]) == (SAME, 0)
+    assert settings_of(record.plan).evaluation.suites == SAME
+
+
+def test_a_round_planned_again_with_a_change_says_which_suites_it_lacks(web, world):
+    record = own_questions(world, "<b>mine")
+    again = {"again": record.digest[:16], "change": "replay.share = 0.25"}
+    page = web.get("/rounds", params=again).text
+    assert "the form lacks <code>&lt;b&gt;mine/0123456789ab</code>" in page
+    assert '# Not in here: "<b>mine/0123456789ab"' in unescape(page)
+    assert "\nshare = 0.25" in unescape(page)
+    assert "<b>mine" not in page
+    for path in (f"/rounds/{record.digest}", "/drift"):  # the plan to copy; that of the newest policy lacks nothing
+        assert ("# Not in here" in web.get(path).text) == (path != "/drift")
+    whole = web.get("/rounds", params={"again": world.ws.journal.rounds()[0].digest}).text
+    assert "the form lacks" not in whole
+    assert "the form lacks" not in web.get("/rounds", params={"unnamed": "x"}).text
