@@ -7,9 +7,10 @@ from html import unescape
 import pytest
 
 from preference_data.records import canonical_json
-from tests.drift_kit import LATER, World, two_rounds_in
+from tests.drift_kit import LATER, PLAIN, World, two_rounds_in
 from tests.page_kit import client
-from tests.test_drift_page import drift_served
+from tests.test_drift_page import drift_served, frozen_version
+from ui.chores import Chores
 from workbench.rebasing import settings_of, to_copy
 from workbench.rounds.plan import plan_as_json, plan_digest
 
@@ -60,3 +61,21 @@ def test_a_round_planned_again_with_a_change_says_which_suites_it_lacks(web, wor
     whole = web.get("/rounds", params={"again": world.ws.journal.rounds()[0].digest}).text
     assert "the form lacks" not in whole
     assert "the form lacks" not in web.get("/rounds", params={"unnamed": "x"}).text
+
+
+def test_people_are_asked_again_about_the_policy_and_the_slice_that_are_looked_at(web, world, monkeypatch):
+    frozen = frozen_version(world.ws)
+    world.ws.versions.add("frozen", frozen)
+    cell = {"cell": f"{world.first.digest[:16]} accuracy retention/{PLAIN}", "within": "language=<de>"}
+    form = web.get("/drift/rows", params=cell).text
+    for name, value in (("version", PLAIN), ("policy", world.first.digest), ("within", "language=&lt;de&gt;")):
+        assert f'<input type="hidden" name="{name}" value="{value}"><' in form
+    assert "what round-1 forgot of it in language=&lt;de&gt; first" in form
+    given, weighted = [], 0
+    monkeypatch.setattr(Chores, "_run", lambda _, *words: given.append(words) or {"added": 3, "weighted": weighted})
+    asked = {"version": frozen, "policy": world.first.digest, "within": "language=de"}
+    told = web.post("/drift/ask", data=asked).text
+    assert {f"--{name}={value}" for name, value in asked.items()} <= set(given[0])
+    assert "No slice of them fell there, so that chance alone chose them" in told
+    weighted = 2
+    assert "chance" not in web.post("/drift/ask", data=asked).text

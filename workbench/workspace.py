@@ -190,6 +190,9 @@ class Workspace(Places):
         needs: tuple[str, ...] = (),
         strategy: Strategy = "random",
         count: int = 0,
+        policy: str = "champion",
+        version: str = "",
+        within: str = "",
         seed: int = 0,
         where: Where = "auto",
         watch: Watch = silent,
@@ -197,9 +200,10 @@ class Workspace(Places):
         """Put comparisons on the annotation page; see `preference_data.asking.ask` and `workbench.worth`.
 
         Raises:
-            ConfigError: the champion's lineage is too short for the strategy.
+            ConfigError: the policy's lineage is too short for the strategy.
         """
         settings = settings or ProjectSettings()
+        worth = worth_by(self, strategy, where, watch, policy=policy, version=version, within=within)
         return ask(
             self.store,
             project,
@@ -209,7 +213,7 @@ class Workspace(Places):
             by=by,
             sources=sources,
             needs=needs,
-            strategy=asking.Strategy(strategy, worth_by(self, strategy, where, watch)),
+            strategy=asking.Strategy(strategy, worth),
             count=count,
             seed=seed,
         )
