@@ -9,9 +9,11 @@ import pytest
 from preference_data.records import canonical_json
 from tests.drift_kit import LATER, PLAIN, World, two_rounds_in
 from tests.page_kit import client
-from tests.test_drift_page import drift_served, frozen_version
+from tests.test_drift_page import asked, done, drift_served, frozen_version
 from ui.chores import Chores
+from workbench.errors import PolicyError
 from workbench.rebasing import settings_of, to_copy
+from workbench.rejecting import note_rejection
 from workbench.rounds.plan import plan_as_json, plan_digest
 
 SAME = ("refusal", "lm-eval/hellaswag")
@@ -79,3 +81,43 @@ def test_people_are_asked_again_about_the_policy_and_the_slice_that_are_looked_a
     assert "No slice of them fell there, so that chance alone chose them" in told
     weighted = 2
     assert "chance" not in web.post("/drift/ask", data=asked).text
+
+
+def champion(world):
+    return world.ws.registry.resolve("champion").digest
+
+
+def roll_back(web, record):
+    return web.post(f"/rounds/{record.digest}/rollback", data={"reason": "it is rude"})
+
+
+def test_two_who_go_back_at_once_go_back_one_step(web, world):
+    _, second = world.ws.journal.rounds()
+    assert [roll_back(web, second).status_code for _ in range(2)] == [303, 303]
+    done(world.ws)
+    assert champion(world) == world.first.digest
+    assert [(kind, state) for kind, *_, state in asked(world.ws)] == [("rollback", "done"), ("rollback", "failed")]
+    stale = roll_back(web, second)  # from a page that was opened before
+    assert (stale.status_code, "the champion is round-1 by now" in stale.json()["detail"]) == (409, True)
+    assert len(asked(world.ws)) == 2
+
+
+def test_nobody_goes_back_to_what_was_rejected(web, world):
+    first, second = world.ws.journal.rounds()
+    assert roll_back(web, second).status_code == 303
+    # Rejected before the runner came to it.
+    assert web.post(f"/rounds/{first.digest}/reject", data={"reason": "ruder still"}).status_code == 303
+    done(world.ws)
+    assert champion(world) == world.base.digest
+    world.ws.promote(world.second.digest, reason="it was another policy", by="bo")
+    assert world.ws.rollback(reason="no", by="bo").digest == world.base.digest
+    assert world.ws.rollback(reason="by name", by="bo", to="round-1").digest == world.first.digest
+    world.ws.rollback(reason="back", by="bo")
+    with pytest.raises(PolicyError, match="no champion before the present one that nobody rejected"):
+        world.ws.rollback(reason="further", by="bo")
+
+
+def test_a_policy_promoted_twice_is_not_its_own_predecessor(world):
+    note_rejection(world.ws, world.second.digest, reason="rude", by="bo")
+    world.ws.promote(world.first.digest, reason="rather this", by="bo")  # base, first, second, first
+    assert world.ws.rollback(reason="nor this", by="bo").digest == world.base.digest

@@ -121,8 +121,8 @@ class Rounds:
                 self.file("promote", {"policy": record.child, "reason": reason}, form, by)
             case "reject" if record.child:
                 self._reject(record.child, form, reason, by)
-            case "rollback":
-                self.file("rollback", {"reason": reason}, form, by)
+            case "rollback" if record.child:
+                self._give_way(record.child, form, reason, by)
             case _:
                 raise HTTPException(
                     404, f"{what!r}: a round can be stopped, gone on with, promoted, rejected or rolled back"
@@ -130,14 +130,22 @@ class Rounds:
 
     def _reject(self, policy: str, form: Mapping[str, str], reason: str, by: str) -> None:
         """Write the rejection down at once; a champion gives way when the runner comes to it."""
-        places = self.inspection.places
         if _champion(self.inspection) == policy:
-            try:
-                goal = next_champion(places)
-            except PolicyError as error:
-                raise HTTPException(409, str(error)) from error
-            self.file("rollback", {"reason": reason, "policy": goal, "from": policy}, form, by)
-        note_rejection(places, policy, reason=reason, by=by)
+            self._give_way(policy, form, reason, by)
+        note_rejection(self.inspection.places, policy, reason=reason, by=by)
+
+    def _give_way(self, policy: str, form: Mapping[str, str], reason: str, by: str) -> None:
+        """Ask the runner to go back from this champion, and from no other, to the last one before it that nobody rejected."""
+        champion = _champion(self.inspection)
+        if champion != policy:
+            raise HTTPException(
+                409, f"the champion is {self.inspection.names()[champion]} by now; look at it before you go back"
+            )
+        try:
+            next_champion(self.inspection.places)
+        except PolicyError as error:
+            raise HTTPException(409, str(error)) from error
+        self.file("rollback", {"reason": reason, "from": policy}, form, by)
 
     def shown(
         self,

@@ -47,11 +47,12 @@ def next_champion(places: Places) -> str:
     Raises:
         PolicyError: there is none.
     """
-    gone = rejections(places)
-    left = [policy for policy in predecessors(places.registry.history()) if policy not in gone]
+    history, gone = places.registry.history(), rejections(places)
+    # One that was promoted twice is among those before itself.
+    left = [each for each in predecessors(history) if each not in gone and each != history[-1].new]
     if not left:
         raise PolicyError(
-            "no champion before this one that was not rejected as well; promote a policy first, then reject this one"
+            "no champion before the present one that nobody rejected; promote another policy by hand first"
         )
     return left[-1]
 

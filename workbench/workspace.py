@@ -34,6 +34,7 @@ from workbench.places import CONFIG, Places, Watch, silent
 from workbench.policies.checkpoints import read_base
 from workbench.policies.registry import PolicyRecord
 from workbench.rebasing import check_movable, moved_settings
+from workbench.rejecting import next_champion
 from workbench.reward_list import RewardModels
 from workbench.reward_models import pinned
 from workbench.rounds.alone import Alone, measurements
@@ -366,8 +367,8 @@ class Workspace(Places):
         return self.registry.promote(record.digest, reason=reason, by=by, expected=champion)
 
     def rollback(self, *, reason: str, by: str, to: str | None = None) -> PolicyRecord:
-        """Make an earlier champion champion again."""
-        return self.registry.rollback(reason=reason, by=by, to=to)
+        """Make an earlier champion champion again: the last one that nobody rejected, or the policy named."""
+        return self.registry.rollback(reason=reason, by=by, to=to or next_champion(self))
 
     def gc(self, *, scores: bool = False, older_than_s: float = DAY_S) -> Freed:
         """Give back disk space that nothing refers to; see `workbench.rounds.sweeping.sweep`.
