@@ -6,11 +6,14 @@ from html import unescape
 
 import pytest
 
+from preference_data import audit
+from preference_data.database import writing
 from preference_data.records import canonical_json
 from tests.drift_kit import LATER, PLAIN, World, two_rounds_in
 from tests.page_kit import client
 from tests.test_drift_page import asked, done, drift_served, frozen_version
 from ui.chores import Chores
+from workbench import rejecting
 from workbench.errors import PolicyError
 from workbench.rebasing import settings_of, to_copy
 from workbench.rejecting import note_rejection
@@ -121,3 +124,27 @@ def test_a_policy_promoted_twice_is_not_its_own_predecessor(world):
     note_rejection(world.ws, world.second.digest, reason="rude", by="bo")
     world.ws.promote(world.first.digest, reason="rather this", by="bo")  # base, first, second, first
     assert world.ws.rollback(reason="nor this", by="bo").digest == world.base.digest
+
+
+def test_a_rejection_by_hand_is_seen_in_the_lineage_of_a_page_that_is_open(web, world):
+    before = web.get("/drift/state").json()["parts"]
+    assert "round-1: promoted<" in web.get("/drift/part/lineage").text
+    first = world.ws.journal.rounds()[0]
+    assert web.post(f"/rounds/{first.digest}/reject", data={"reason": "rude"}).status_code == 303
+    after = web.get("/drift/state").json()["parts"]
+    assert {name for name in before if before[name] != after[name]} == {"lineage"}
+    assert "round-1: rejected<" in web.get("/drift/part/lineage").text
+    page = web.get("/drift", params={"policy": world.first.digest}).text
+    assert "round-1 (rejected)</option>" in page
+    assert "1 round from tiny, rejected." in page
+    world.ws.promote(world.first.digest, reason="it was another policy", by="bo")
+    assert "round-1: promoted, champion<" in web.get("/drift/part/lineage").text
+
+
+def test_rejections_are_found_however_much_else_was_written_down(world, monkeypatch):
+    note_rejection(world.ws, world.first.digest, reason="rude", by="bo")
+    with writing(world.ws.store.engine) as connection:
+        for number in range(3):
+            audit.record(connection, "something else", {"number": number}, by="bo")
+    monkeypatch.setattr(rejecting, "LOOKED_BACK", 3)
+    assert list(rejecting.rejections(world.ws)) == [world.first.digest]

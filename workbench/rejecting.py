@@ -11,7 +11,7 @@ from workbench.policies.registry import PolicyRecord
 
 ACTION = "policy rejected"
 LOOKED_BACK = 10_000
-"""Entries of the audit log."""
+"""Rejections read."""
 
 
 def reject(places: Places, policy: str, *, reason: str, by: str) -> PolicyRecord:
@@ -66,8 +66,7 @@ def note_rejection(places: Places, digest: str, *, reason: str, by: str) -> None
 def rejections(places: Places) -> dict[str, audit.Entry]:
     """Policies that stand rejected by hand, with the last entry each; whoever was made champion since does not."""
     found: dict[str, audit.Entry] = {}
-    for entry in audit.entries(places.store.engine, last=LOOKED_BACK):
-        if entry.action == ACTION:
-            found.setdefault(entry.facts["policy"], entry)
+    for entry in audit.entries(places.store.engine, last=LOOKED_BACK, action=ACTION):
+        found.setdefault(entry.facts["policy"], entry)
     since = {move.new: datetime.fromisoformat(move.at) for move in places.registry.history() if move.kind == "promote"}
     return {p: entry for p, entry in found.items() if p not in since or since[p] < entry.at}
