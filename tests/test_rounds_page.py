@@ -1,6 +1,7 @@
 """What the rounds page fills in, and what becomes of promotions, rejections and steps back."""
 
 import json
+import re
 import tomllib
 from html import unescape
 
@@ -12,12 +13,14 @@ from preference_data.records import canonical_json
 from tests.drift_kit import LATER, PLAIN, World, two_rounds_in
 from tests.page_kit import client
 from tests.test_drift_page import asked, done, drift_served, frozen_version
+from ui import rounds
 from ui.chores import Chores
 from workbench import rejecting
 from workbench.errors import PolicyError
 from workbench.rebasing import settings_of, to_copy
 from workbench.rejecting import note_rejection
 from workbench.rounds.plan import plan_as_json, plan_digest
+from workbench.views.inspection import Inspection
 
 SAME = ("refusal", "lm-eval/hellaswag")
 
@@ -148,3 +151,23 @@ def test_rejections_are_found_however_much_else_was_written_down(world, monkeypa
             audit.record(connection, "something else", {"number": number}, by="bo")
     monkeypatch.setattr(rejecting, "LOOKED_BACK", 3)
     assert list(rejecting.rejections(world.ws)) == [world.first.digest]
+
+
+def test_the_moves_of_the_champion_stand_newest_first_with_their_reasons(web, world, monkeypatch):
+    world.ws.promote(world.base.digest, reason="all were <i>rude</i>", by="bo & co")
+    world.ws.rollback(reason="not so rude", by="ann")
+    table = web.get("/rounds").text.split("How the champion moved</h2>")[1].split("</section>")[0]
+    rows = [re.sub(r"</?a[^>]*>", "", row) for row in table.split("<tr>")[2:]]
+    cells = [re.findall(r"<td>(.*?)</td>", row) for row in rows]
+    assert [row[1:] for row in cells] == [
+        ["rollback", "tiny", "round-2", "ann", "not so rude"],
+        ["promote", "round-2", "tiny", "bo &amp; co", "all were &lt;i&gt;rude&lt;/i&gt;"],
+        ["promote", "round-1", "round-2", "test", "gate passed"],
+        ["promote", "tiny", "round-1", "test", "gate passed"],
+        ["promote", "", "tiny", "registry", "first base"],
+    ]
+    assert cells[0][0] == world.ws.registry.history()[-1].at[:16].replace("T", " ")
+    monkeypatch.setattr(rounds, "LAST", 2)
+    assert "3 earlier ones" in web.get("/rounds").text
+    monkeypatch.setattr(Inspection, "moves", lambda _: ())
+    assert "It has not moved yet" in web.get("/rounds").text

@@ -37,7 +37,7 @@ SHOWN = 200
 AT_ONCE = 50
 """Pairs of a page."""
 LAST = 10
-"""Requests shown."""
+"""Requests, and moves of the champion, shown."""
 FIELDS = {"objective.beta": float, "training.learning_rate": float, "training.epochs": int, "replay.share": float}
 """Settings with a field of their own."""
 LONGEST_REASON = 2000
@@ -163,6 +163,7 @@ class Rounds:
             policies=[r.name for r in reversed(places.registry.policies())], error=error, told=told, given=defaultdict(str, given or {}),
             default=RoundSettings(), unnamed=unnamed, once=secrets.token_hex(8), alive=runner_alive(places.root),
             requests=list(reversed(self.requests.all()))[:LAST], thresholds=thresholds(self.requests),
+            moves=list(reversed(self.inspection.moves())), last=LAST, names=self.inspection.names(),
         )  # fmt: skip
         answer.status_code = state
         return answer
