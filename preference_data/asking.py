@@ -41,12 +41,14 @@ class Asked(NamedTuple):
         added: of these, now in the queue.
         known: of these, in the queue already.
         left_out: not drawn, because only so many were wanted.
+        weighted: worth more than nothing to the strategy; where none is, all were drawn at random.
     """
 
     found: int
     added: int
     known: int
     left_out: int
+    weighted: int
 
 
 def ask(
@@ -105,7 +107,8 @@ def ask(
         ]
         queued = queue.add(project, piece, by=by)
         added, repeated = added + queued.added, repeated + queued.known
-    return Asked(len(found), added, repeated, len(found) - len(chosen))
+    weighted = sum(each > 0 for each in worth.values())
+    return Asked(len(found), added, repeated, len(found) - len(chosen), weighted)
 
 
 def fits(comparison: Comparison, mode: Mode) -> bool:

@@ -27,8 +27,9 @@ def record(connection: Connection, action: str, facts: Mapping[str, Any], *, by:
     connection.execute(insert(audit), {"id": number, "action": action, "facts": dict(facts), "by": by, "at": now()})
 
 
-def entries(engine: Engine, *, last: int) -> list[Entry]:
-    """The last entries, newest first."""
+def entries(engine: Engine, *, last: int, action: str = "") -> list[Entry]:
+    """The last entries, or the last of an action, newest first."""
+    wanted = select(audit).where(audit.c.action == action) if action else select(audit)
     with reading(engine) as connection:
-        rows = connection.execute(select(audit).order_by(audit.c.id.desc()).limit(last)).all()
+        rows = connection.execute(wanted.order_by(audit.c.id.desc()).limit(last)).all()
     return [Entry(row.action, row.facts, row.by, row.at) for row in rows]

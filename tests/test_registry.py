@@ -15,7 +15,7 @@ from tests.small_round import write_adapter, write_base
 from workbench.errors import ModelError, PolicyError
 from workbench.objects import Objects
 from workbench.policies import checkpoints
-from workbench.policies.champion import Move, predecessor
+from workbench.policies.champion import Move, predecessors
 from workbench.policies.lineage import ancestry, at_depth, depth, superseded
 from workbench.policies.registry import Registry
 from workbench.schema import open_ledger
@@ -378,7 +378,7 @@ def test_a_round_promotes_once(registry, objects, base):
     for _ in range(2):
         registry.promote(one.digest, reason="gain", by="ada", expected=base.digest, round_digest="r1")
     assert len(registry.history()) == 2
-    registry.rollback(reason="worse", by="ada")
+    registry.rollback(reason="worse", by="ada", to="base")
     registry.promote(one.digest, reason="gain", by="ada", expected=base.digest, round_digest="r1")
     assert registry.resolve("champion") == base, "what a person rolled back is not promoted by running the round again"
     with pytest.raises(PolicyError, match="round r1 promoted .* a round promotes once"):
@@ -395,14 +395,17 @@ def test_the_unknown_is_not_promoted(registry, base):
         registry.promote("abc", reason="", by="ada", expected=base.digest)
 
 
+def back(registry, reason):
+    return registry.rollback(reason=reason, by="ada", to=predecessors(registry.history())[-1])
+
+
 def test_rollback_goes_back_step_by_step_and_keeps_its_history(registry, line):
     base, one, two = line
-    assert registry.rollback(reason="forgot safety", by="ada") == one
-    assert registry.rollback(reason="still", by="ada") == base
-    with pytest.raises(PolicyError, match="no champion before the present one"):
-        registry.rollback(reason="more", by="ada")
+    assert back(registry, "forgot safety") == one
+    assert back(registry, "still") == base
+    assert predecessors(registry.history()) == []
     registry.promote(two.digest, reason="after all", by="ada", expected=base.digest)
-    assert registry.rollback(reason="no", by="ada") == base
+    assert back(registry, "no") == base
     moves = [(m.kind, m.old, m.new, m.reason) for m in registry.history()]
     assert moves == [
         ("promote", None, base.digest, "first base"),
@@ -419,20 +422,19 @@ def test_rollback_to_a_damaged_policy_is_refused(registry, line):
     _, one, two = line
     (Path(one.path) / "adapter_model.safetensors").unlink()
     with pytest.raises(PolicyError, match="adapter_model.safetensors: missing"):
-        registry.rollback(reason="worse", by="ada")
+        registry.rollback(reason="worse", by="ada", to="1")
     assert registry.resolve("champion") == two
 
 
 @given(st.lists(st.one_of(st.sampled_from("abc"), st.none()), max_size=20))
-def test_the_predecessor_is_that_of_an_undo_stack(actions):
+def test_the_predecessors_are_those_of_an_undo_stack(actions):
     # a letter promotes a policy, None rolls back; the model is a plain stack without equal neighbours
     stack, history = ["a"], [Move("promote", None, "a", None, "", "", "")]
     for action in actions:
-        expected = stack[-2] if len(stack) > 1 else None
-        assert predecessor(history) == expected
-        if action is None and expected is not None:
+        assert predecessors(history) == stack[:-1]
+        if action is None and len(stack) > 1:
             stack.pop()
-            history.append(Move("rollback", None, expected, None, "", "", ""))
+            history.append(Move("rollback", None, stack[-1], None, "", "", ""))
         elif action is not None:
             stack += [action] * (action != stack[-1])
             history.append(Move("promote", None, action, None, "", "", ""))

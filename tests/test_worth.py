@@ -8,6 +8,8 @@ from preference_data.asking import Strategy, ask
 from preference_data.projects import ProjectSettings
 from preference_data.records import Comparison, Completion, Imported, Prompt
 from preference_data.store import Entry, Store
+from tests.drift_kit import LATER, World, retention, two_rounds_in
+from tests.test_drift_page import frozen_version
 from tests.tiny_model import build_tiny_model
 from workbench.drift.ledger import Ledger
 from workbench.errors import ConfigError
@@ -57,11 +59,38 @@ def test_what_fell_is_told_by_slice_against_the_best_policy_before(tmp_path):
     war, tea = compare(1, topic="war"), compare(2, topic="tea")
     assert forgotten([war, tea], losses) == {war.key: pytest.approx(2 / 3), tea.key: 0}
     assert fallen(ledger, lineage[:2], ["v"]) == {}  # a gain is no loss
+    assert fallen(ledger, lineage, ["v"], "topic=tea") == {}
+    assert fallen(ledger, lineage, ["v"], "topic=war") == losses
+    # outside the slice nothing is worth asking; a slice that no comparison has leaves none out
+    assert forgotten([war, tea], {("source", "s"): 0.5}, "topic=war") == {war.key: 0.5, tea.key: 0}
+    assert forgotten([war, tea], {("source", "s"): 0.5}, "length_band=long") == {war.key: 0.5, tea.key: 0.5}
+
+
+def test_what_is_asked_again_is_what_this_policy_forgot_of_this_version_in_this_slice(tmp_path):
+    world = two_rounds_in(World(tmp_path))
+    frozen = frozen_version(world.ws)
+    world.ws.versions.add("frozen", frozen)
+    sides = ["a"] * 10 + ["b"] * 10
+    for policy, right in ((world.base, 20), (world.first, 10), (world.second, 20)):  # of all twenty
+        world.record(policy, retention(frozen, right, answers=sides))
+    for policy, right in ((world.base, 10), (world.first, 0)):  # the first ten, and then none
+        world.record(policy, retention(LATER, right, answers=sides))
+    world.ws.store.add(Entry(compare(k, answer=side), ()) for k, side in enumerate("aaabbbbb"))
+
+    def weighted(**fall):
+        return world.ws.ask("p", by="me", strategy="forgetting", **fall).weighted
+
+    first = world.first.digest
+    assert weighted(policy=first, version="frozen") == 5  # what is lost is `b`
+    assert weighted(policy=first) == 8  # and `a` of another version
+    assert weighted(policy=first, version="frozen", within="answer=b") == 5
+    assert weighted(policy=first, version="frozen", within="answer=a") == 0
+    assert weighted(version="frozen") == 0  # the champion knows it all
 
 
 @pytest.mark.parametrize(("strategy", "policies"), [("margin", 1), ("forgetting", 1), ("disagreement", 2)])
 def test_a_lineage_that_is_too_short_is_said(strategy, policies):
-    with pytest.raises(ConfigError, match=f"--strategy {strategy}: the champion has {policies - 1} policies before it"):
+    with pytest.raises(ConfigError, match=f"--strategy {strategy}: the policy has {policies - 1} policies before it"):
         require_lineage([Policy(str(k)) for k in range(policies)], strategy)
     require_lineage([Policy("base")], "random")
 

@@ -78,15 +78,22 @@ class Chores:
                 *((f"smallest change of {sight['name']} it would see", "none" if sight["change"] is None else f"{sight['change']:.3f}")
                   for sight in found["sights"])]  # fmt: skip
 
-    def ask_again(self, project: str, sources: Sequence[str], count: int) -> str:
+    def ask_again(self, project: str, sources: Sequence[str], count: int, fall: Mapping[str, str]) -> str:
         """Put comparisons of some sources on the annotation page, those of slices that fell first; what is told of it.
+
+        Args:
+            project: its name.
+            sources: of the comparisons.
+            count: how many.
+            fall: whose it was, and of what: `policy`, `version`, `within`.
 
         Raises:
             ChoreError: none could be put there; says why.
         """
-        given = [f"--source={source}" for source in sources]
+        given = [f"--{name}={value}" for name, value in fall.items()] + [f"--source={source}" for source in sources]
         found = self._run("ask", project, "--strategy", "forgetting", "--count", str(count), *given)
-        return f"{found.get('added', 0)} comparisons are in project '{project}' now; judge them on the page"
+        told = f"{found['added']} comparisons are in project '{project}' now; judge them on the page"
+        return told if found["weighted"] else f"{told}. No slice of them fell there, so that chance alone chose them"
 
     def _imported(self, path: str | None, *words: str) -> tuple[str, list[list[str]]]:
         if not path:

@@ -1,14 +1,16 @@
 """The compare page: two policies on the same prompts, what people preferred of them, and all policies ranked."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from preference_data.battles import Battle, battles
+from preference_data.battles import Battle, Fought, battles, fought
+from preference_data.machines import is_machine
 from preference_data.store import Store
 from ui.arena import Arena
 from ui.shown import Lead, page
@@ -22,6 +24,10 @@ from workbench.views.rows import Found, Row, Wanted, find_rows
 
 AT_ONCE = 20
 KEPT = ("first", "second", "suite", "sort", "start")
+ANSWERS = "samples/"
+"""How suites of answers begin."""
+Texts = tuple[str, str, str]
+"""A prompt, the first policy's answer and the second's."""
 
 
 class Say(BaseModel):
@@ -41,14 +47,14 @@ def add_compare(app: FastAPI, inspection: Inspection, store: Store, arena: Arena
     def show(request: Request, _: Lead) -> HTMLResponse:
         asked = {name: request.query_params.get(name, "")[:500] for name in KEPT}
         first, second, suite, found = _pair(inspection, asked)
-        fought = list(battles(store))
-        names = inspection.names()
+        everything, names = list(battles(store)), inspection.names()
+        people = [each for each in everything if not each.machine]
         return page(
             "compare.html", first=first, second=second, suite=suite, found=found, asked=asked, names=names,
             policies=list(reversed(inspection.places.registry.policies())),
             suites=_suites(inspection, first, second), step=AT_ONCE, start=_start(asked), arena=arena is not None,
-            rate=_said(win_rate(fought, first.digest, second.digest)) if first and second else "",
-            rankings=_rankings(fought, names), battles=len(fought),
+            rate=_preferred(everything, first.digest, second.digest) if first and second else "",
+            rankings=_rankings(people, names), battles=len(people), machines=len(everything) - len(people),
         )  # fmt: skip
 
     if arena is not None:
@@ -62,40 +68,86 @@ def add_compare(app: FastAPI, inspection: Inspection, store: Store, arena: Arena
     def comparator(request: Request, _: Lead) -> Response:
         asked = {name: request.query_params.get(name, "")[:500] for name in KEPT}
         first, second, suite, found = _pair(inspection, asked, count=100_000)
-        if first is None or second is None or found is None:
-            raise HTTPException(404, "nothing to compare; choose two policies that answered the same prompts")
-        body = json.dumps(llm_comparator(found.rows, (first.name, second.name), suite), ensure_ascii=False)
+        if first is None or second is None or found is None or not suite.startswith(ANSWERS):
+            raise HTTPException(
+                404, "nothing to compare; choose two policies that answered the same prompts, and their answers"
+            )
+        body = json.dumps(llm_comparator(found.rows, (first, second), suite, fought(store)), ensure_ascii=False)
         headers = {"content-disposition": 'attachment; filename="comparator.json"'}
         return Response(body, media_type="application/json", headers=headers)
 
 
-def win_rate(fought: Sequence[Battle], first: str, second: str) -> Estimate:
+def _preferred(everything: Sequence[Battle], first: str, second: str) -> str:
+    """How often people preferred the first policy to the second, and how many judgements of machines that leaves out."""
+    own = [each for each in everything if {each.first, each.second} == {first, second}]
+    people = [each for each in own if not each.machine]
+    rate, machines = _said(win_rate(people, first, second)), len(own) - len(people)
+    if not machines:
+        return rate
+    return f"{rate if people else 'No person judged the two'}; judgements of machines, not counted: {machines}"
+
+
+def win_rate(given: Sequence[Battle], first: str, second: str) -> Estimate:
     """How often people preferred the first policy to the second; a tie counts half."""
     scores = [
         (b.score if b.first == first else 1 - b.score, b.prompt)
-        for b in fought
+        for b in given
         if {b.first, b.second} == {first, second}
     ]
     return share([score for score, _ in scores], [prompt for _, prompt in scores])
 
 
-def llm_comparator(found: Sequence[Row], names: tuple[str, str], suite: str) -> dict[str, Any]:
-    """Answers of two policies in the format LLM Comparator reads (PAIR-code/llm-comparator, 2024)."""
+def llm_comparator(
+    found: Sequence[Row], pair: tuple[PolicyRecord, PolicyRecord], suite: str, said: Iterable[Fought]
+) -> dict[str, Any]:
+    """Two policies' answers, and what people said of them, in the format LLM Comparator reads (PAIR-code/llm-comparator, 2024).
+
+    People judge answers that were sampled for them, which are seldom those of the suite; what they judged follows these.
+    """
+    first, second = pair
+    ratings = _ratings(said, (first.digest, second.digest))
+    examples: list[dict[str, Any]] = []
+    for row in found:
+        texts = (row.texts.get("prompt", ""), row.texts.get("answer before", ""), row.texts.get("answer now", ""))
+        examples.append(_example(texts, row.slices, (row.before, row.now), ratings.pop(texts, [])))
+    examples += [_example(texts, {}, (None, None), given) for texts, given in ratings.items()]
+    schema = [{"name": "tokens", "type": "per_model_number"}]
     return {
-        "metadata": {"source_path": suite, "custom_fields_schema": [{"name": "tokens", "type": "per_model_number"}]},
-        "models": [{"name": name} for name in names],
-        "examples": [
-            {
-                "input_text": row.texts.get("prompt", ""),
-                "tags": [f"{k}={v}" for k, v in row.slices.items()],
-                "output_text_a": row.texts.get("answer before", ""),
-                "output_text_b": row.texts.get("answer now", ""),
-                "score": 0,
-                "individual_rater_scores": [],
-                "custom_fields": {"tokens": [row.before, row.now]},
-            }
-            for row in found
-        ],
+        "metadata": {"source_path": suite, "custom_fields_schema": schema},
+        "models": [{"name": first.name}, {"name": second.name}],
+        "examples": examples,
+    }
+
+
+def _ratings(said: Iterable[Fought], pair: tuple[str, str]) -> dict[Texts, list[dict[str, Any]]]:
+    """What people said of answers of two policies, by prompt and both answers; 1.5 where the first's is much better."""
+    found: dict[Texts, list[dict[str, Any]]] = {}
+    for comparison, judgement, policies, lead in said:
+        if set(policies) != set(pair) or is_machine(judgement.annotator):
+            continue
+        at = policies.index(pair[0])
+        answers = [each.text for each in comparison.completions]
+        rating = {
+            "score": (lead if at == 0 else -lead) / 2,
+            "is_flipped": judgement.shown_order == (1 - at, at),
+            "rationale": judgement.rationale,
+        }
+        found.setdefault((comparison.prompt.text, answers[at], answers[1 - at]), []).append(rating)
+    return found
+
+
+def _example(
+    texts: Texts, slices: Mapping[str, str], tokens: tuple[float | None, float | None], given: list[dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "input_text": texts[0],
+        "tags": [f"{k}={v}" for k, v in slices.items()],
+        "output_text_a": texts[1],
+        "output_text_b": texts[2],
+        # None where nobody judged them: 0 would be a tie.
+        "score": fmean(each["score"] for each in given) if given else None,
+        "individual_rater_scores": given,
+        "custom_fields": {"tokens": list(tokens)},
     }
 
 
@@ -115,7 +167,7 @@ def _pair(
     condition = _condition(inspection, second)
     if not suite or condition is None:
         return first, second, suite, None
-    name = "length" if suite.startswith("samples/") else "accuracy" if suite.startswith("retention/") else "tax"
+    name = "length" if suite.startswith(ANSWERS) else "accuracy" if suite.startswith("retention/") else "tax"
     wanted = Wanted(second.digest, first.digest, name, suite, condition, turn=_turn(asked["sort"]))
     return first, second, suite, find_rows(inspection.places, wanted, start=_start(asked), count=count)
 
@@ -145,15 +197,15 @@ def _suites(inspection: Inspection, first: PolicyRecord | None, second: PolicyRe
     found = {
         s: f"{kinds.get(s.split('/')[0], s.split('/')[0])} {names.get(s.partition('/')[2], '')}".strip() for s in both
     }
-    return dict(sorted(found.items(), key=lambda each: (not each[0].startswith("samples/"), each[1])))
+    return dict(sorted(found.items(), key=lambda each: (not each[0].startswith(ANSWERS), each[1])))
 
 
-def _rankings(fought: Sequence[Battle], names: Mapping[str, str]) -> list[tuple[str, Any, list[str]]]:
+def _rankings(given: Sequence[Battle], names: Mapping[str, str]) -> list[tuple[str, Any, list[str]]]:
     """The ranking as it is, and with length and mark-up held equal."""
-    if not fought:
+    if not given:
         return []
-    plain = rank([Decided(b.first, b.second, b.score, b.prompt) for b in fought])
-    held = rank([Decided(b.first, b.second, b.score, b.prompt, (b.longer, b.marked)) for b in fought])
+    plain = rank([Decided(b.first, b.second, b.score, b.prompt) for b in given])
+    held = rank([Decided(b.first, b.second, b.score, b.prompt, (b.longer, b.marked)) for b in given])
     effects = [
         f"one standard deviation of {what}: {_said(e)}"
         for what, e in zip(("length", "mark-up"), held.effects, strict=False)

@@ -259,7 +259,8 @@ def add_asking(app: FastAPI, inspection: Inspection, chores: Chores) -> None:
             raise HTTPException(404, "no such version; open a cell of the page")
         sources = inspection.places.versions.find(entry.digest).manifest.slices.get("source", {})
         try:
-            told = await to_thread.run_sync(chores.ask_again, f"again-{entry.name}", list(sources), ASKED_AGAIN)
+            fall = {"version": entry.digest, "policy": form.get("policy", "champion"), "within": form.get("within", "")}
+            told = await to_thread.run_sync(chores.ask_again, f"again-{entry.name}", list(sources), ASKED_AGAIN, fall)
         except (ChoreError, TimeoutExpired) as error:
             raise HTTPException(409, f"nothing was asked: {error}") from error
         return page("told.html", told=told)

@@ -22,7 +22,7 @@ from workbench.config import METHODS, GateSettings, RoundSettings, settings_from
 from workbench.config.written import as_toml
 from workbench.drift.uncertainty import Estimate
 from workbench.errors import ConfigError, PolicyError, WorkbenchError
-from workbench.rebasing import settings_of
+from workbench.rebasing import settings_of, to_copy, unnamed_suites
 from workbench.rejecting import next_champion, note_rejection, rejections
 from workbench.reports.charts import Line, Point, lines
 from workbench.reports.story import criteria, gate_heading
@@ -37,7 +37,7 @@ SHOWN = 200
 AT_ONCE = 50
 """Pairs of a page."""
 LAST = 10
-"""Requests shown."""
+"""Requests, and moves of the champion, shown."""
 FIELDS = {"objective.beta": float, "training.learning_rate": float, "training.epochs": int, "replay.share": float}
 """Settings with a field of their own."""
 LONGEST_REASON = 2000
@@ -75,9 +75,13 @@ class Rounds:
             for name, given in values_of(query.get("change", "")[:LONGEST_REASON], where="change").items():
                 both = isinstance(given, dict) and isinstance(values.get(name), dict)
                 values[name] = {**values[name], **given} if both else given
-            return {"more": as_toml(settings_from(values, RoundSettings, where="change"))}
+            return {"more": to_copy(record.plan, settings_from(values, RoundSettings, where="change"))}
         except ConfigError as error:
             raise HTTPException(409, str(error)) from error
+
+    def unnamed(self, query: Mapping[str, str]) -> list[str]:
+        """Suites of the round to plan again that the filled-in form lacks."""
+        return unnamed_suites(json.loads(self.one(query["again"]).plan)) if "again" in query else []
 
     def listed(self) -> list[dict[str, Any]]:
         """All rounds, newest first."""
@@ -117,8 +121,8 @@ class Rounds:
                 self.file("promote", {"policy": record.child, "reason": reason}, form, by)
             case "reject" if record.child:
                 self._reject(record.child, form, reason, by)
-            case "rollback":
-                self.file("rollback", {"reason": reason}, form, by)
+            case "rollback" if record.child:
+                self._give_way(record.child, form, reason, by)
             case _:
                 raise HTTPException(
                     404, f"{what!r}: a round can be stopped, gone on with, promoted, rejected or rolled back"
@@ -126,26 +130,40 @@ class Rounds:
 
     def _reject(self, policy: str, form: Mapping[str, str], reason: str, by: str) -> None:
         """Write the rejection down at once; a champion gives way when the runner comes to it."""
-        places = self.inspection.places
         if _champion(self.inspection) == policy:
-            try:
-                goal = next_champion(places)
-            except PolicyError as error:
-                raise HTTPException(409, str(error)) from error
-            self.file("rollback", {"reason": reason, "policy": goal, "from": policy}, form, by)
-        note_rejection(places, policy, reason=reason, by=by)
+            self._give_way(policy, form, reason, by)
+        note_rejection(self.inspection.places, policy, reason=reason, by=by)
+
+    def _give_way(self, policy: str, form: Mapping[str, str], reason: str, by: str) -> None:
+        """Ask the runner to go back from this champion, and from no other, to the last one before it that nobody rejected."""
+        champion = _champion(self.inspection)
+        if champion != policy:
+            raise HTTPException(
+                409, f"the champion is {self.inspection.names()[champion]} by now; look at it before you go back"
+            )
+        try:
+            next_champion(self.inspection.places)
+        except PolicyError as error:
+            raise HTTPException(409, str(error)) from error
+        self.file("rollback", {"reason": reason, "from": policy}, form, by)
 
     def shown(
-        self, *, error: str = "", told: Sequence[tuple[str, str]] = (), given: Mapping[str, str] | None = None
+        self,
+        *,
+        error: str = "",
+        told: Sequence[tuple[str, str]] = (),
+        given: Mapping[str, str] | None = None,
+        unnamed: Sequence[str] = (),
     ) -> HTMLResponse:
-        """The page with the list."""
+        """The page with the list; `unnamed` are suites that the form as filled in lacks."""
         places = self.inspection.places
         state = 409 if error else 200
         answer = page(
             "rounds.html", rounds=self.listed(), versions=list(reversed(places.versions.entries())), methods=METHODS,
             policies=[r.name for r in reversed(places.registry.policies())], error=error, told=told, given=defaultdict(str, given or {}),
-            default=RoundSettings(), once=secrets.token_hex(8), alive=runner_alive(places.root),
+            default=RoundSettings(), unnamed=unnamed, once=secrets.token_hex(8), alive=runner_alive(places.root),
             requests=list(reversed(self.requests.all()))[:LAST], thresholds=thresholds(self.requests),
+            moves=list(reversed(self.inspection.moves())), last=LAST, names=self.inspection.names(),
         )  # fmt: skip
         answer.status_code = state
         return answer
@@ -157,7 +175,7 @@ def add_rounds(app: FastAPI, inspection: Inspection, store: Store, chores: Chore
 
     @app.get("/rounds")
     def show(request: Request, _: Lead) -> HTMLResponse:
-        return rounds.shown(given=rounds.filled_in(request.query_params))
+        return rounds.shown(given=rounds.filled_in(request.query_params), unnamed=rounds.unnamed(request.query_params))
 
     @app.get("/rounds/{digest}")
     def show_one(digest: str, _: Lead) -> HTMLResponse:
@@ -165,7 +183,7 @@ def add_rounds(app: FastAPI, inspection: Inspection, store: Store, chores: Chore
         seen = watched(inspection, record)
         return page(
             "round.html", seen=seen, parts=_parts(seen), criteria=criteria(record.verdict, inspection.names()),
-            plan=as_toml(settings_of(record.plan)), once=secrets.token_hex(8), alive=runner_alive(inspection.places.root),
+            plan=to_copy(record.plan), once=secrets.token_hex(8), alive=runner_alive(inspection.places.root),
             child=inspection.names().get(record.child or "", ""), champion=_champion(inspection) == record.child,
             rejection=rejections(inspection.places).get(record.child or ""), gate=gate_heading(record),
         )  # fmt: skip

@@ -103,7 +103,7 @@ def _roll_back(ws: Workspace, request: Request) -> None:
     given, champion = request.payload, ws.registry.resolve("champion")
     if given.get("from", champion.digest) != champion.digest:
         raise ConfigError(f"the champion is {champion.name} by now, not the one that was to give way; nothing was done")
-    ws.rollback(reason=given["reason"], by=request.by, to=given.get("policy"))
+    ws.rollback(reason=given["reason"], by=request.by)
 
 
 def _settings(ws: Workspace, given: Mapping[str, Any]) -> RoundSettings:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workbench.config import RoundSettings
+from workbench.config.written import as_toml
 from workbench.errors import ConfigError
 from workbench.policies.registry import PolicyRecord
 
@@ -36,9 +37,28 @@ def check_movable(lineage: Sequence[PolicyRecord], base: PolicyRecord, plans: Ma
 
 
 def settings_of(plan_json: str) -> RoundSettings:
-    """The settings of a recorded round: planned again they make the same round."""
+    """The settings of a recorded round: planned again they make the same round, but for `unnamed_suites`."""
     plan = json.loads(plan_json)
     return moved_settings(plan, {each: each for each in (plan["parent"], *(a["policy"] for a in plan["anchors"]))})
+
+
+def unnamed_suites(plan: Mapping[str, Any]) -> list[str]:
+    """Suites that a recorded round measured and its settings cannot name: of a file of questions, name and hash are kept."""
+    return [name for name in plan["evaluation"]["suites"] if "/" in name and not name.startswith("lm-eval/")]
+
+
+def to_copy(plan_json: str, settings: RoundSettings | None = None) -> str:
+    """The settings of a recorded round as a file, which says what is missing in it.
+
+    Args:
+        plan_json: as the journal keeps it.
+        settings: changed ones in their place.
+    """
+    text, unnamed = as_toml(settings or settings_of(plan_json)), unnamed_suites(json.loads(plan_json))
+    if not unnamed:
+        return text
+    names = ", ".join(json.dumps(name, ensure_ascii=False) for name in unnamed)
+    return f"# Not in here: {names}; to measure it again, add file:PATH of its questions to suites of [evaluation].\n{text}"
 
 
 def moved_settings(plan: Mapping[str, Any], moved: Mapping[str, str]) -> RoundSettings:
@@ -64,7 +84,8 @@ def moved_settings(plan: Mapping[str, Any], moved: Mapping[str, str]) -> RoundSe
             merged[moved[each["policy"]]] = merged.get(moved[each["policy"]], 0.0) + each["weight"]
         values["anchors"] = [{"policy": policy, "weight": weight} for policy, weight in merged.items()]
     # A file of questions is known by its name and hash alone; what it measured can be asked of the new lineage later.
-    suites = [name for name in plan["evaluation"]["suites"] if "/" not in name or name.startswith("lm-eval/")]
+    unnamed = unnamed_suites(plan)
+    suites = [name for name in plan["evaluation"]["suites"] if name not in unnamed]
     values["evaluation"] = {**plan["evaluation"], "suites": suites}
     # A plan holds what its method set, so no method is to add to it.
     return RoundSettings.model_validate(

@@ -11,7 +11,7 @@ from workbench.policies.registry import PolicyRecord
 
 ACTION = "policy rejected"
 LOOKED_BACK = 10_000
-"""Entries of the audit log."""
+"""Rejections read."""
 
 
 def reject(places: Places, policy: str, *, reason: str, by: str) -> PolicyRecord:
@@ -47,11 +47,12 @@ def next_champion(places: Places) -> str:
     Raises:
         PolicyError: there is none.
     """
-    gone = rejections(places)
-    left = [policy for policy in predecessors(places.registry.history()) if policy not in gone]
+    history, gone = places.registry.history(), rejections(places)
+    # One that was promoted twice is among those before itself.
+    left = [each for each in predecessors(history) if each not in gone and each != history[-1].new]
     if not left:
         raise PolicyError(
-            "no champion before this one that was not rejected as well; promote a policy first, then reject this one"
+            "no champion before the present one that nobody rejected; promote another policy by hand first"
         )
     return left[-1]
 
@@ -65,8 +66,7 @@ def note_rejection(places: Places, digest: str, *, reason: str, by: str) -> None
 def rejections(places: Places) -> dict[str, audit.Entry]:
     """Policies that stand rejected by hand, with the last entry each; whoever was made champion since does not."""
     found: dict[str, audit.Entry] = {}
-    for entry in audit.entries(places.store.engine, last=LOOKED_BACK):
-        if entry.action == ACTION:
-            found.setdefault(entry.facts["policy"], entry)
+    for entry in audit.entries(places.store.engine, last=LOOKED_BACK, action=ACTION):
+        found.setdefault(entry.facts["policy"], entry)
     since = {move.new: datetime.fromisoformat(move.at) for move in places.registry.history() if move.kind == "promote"}
     return {p: entry for p, entry in found.items() if p not in since or since[p] < entry.at}

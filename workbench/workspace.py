@@ -35,6 +35,7 @@ from workbench.places import CONFIG, Places, Watch, silent
 from workbench.policies.checkpoints import read_base
 from workbench.policies.registry import PolicyRecord
 from workbench.rebasing import check_movable, moved_settings
+from workbench.rejecting import next_champion
 from workbench.reward_list import RewardModels
 from workbench.reward_models import pinned
 from workbench.rounds.alone import Alone, measurements
@@ -191,6 +192,9 @@ class Workspace(Places):
         needs: tuple[str, ...] = (),
         strategy: Strategy = "random",
         count: int = 0,
+        policy: str = "champion",
+        version: str = "",
+        within: str = "",
         seed: int = 0,
         where: Where = "auto",
         watch: Watch = silent,
@@ -198,9 +202,10 @@ class Workspace(Places):
         """Put comparisons on the annotation page; see `preference_data.asking.ask` and `workbench.worth`.
 
         Raises:
-            ConfigError: the champion's lineage is too short for the strategy.
+            ConfigError: the policy's lineage is too short for the strategy.
         """
         settings = settings or ProjectSettings()
+        worth = worth_by(self, strategy, where, watch, policy=policy, version=version, within=within)
         return ask(
             self.store,
             project,
@@ -210,7 +215,7 @@ class Workspace(Places):
             by=by,
             sources=sources,
             needs=needs,
-            strategy=asking.Strategy(strategy, worth_by(self, strategy, where, watch)),
+            strategy=asking.Strategy(strategy, worth),
             count=count,
             seed=seed,
         )
@@ -363,8 +368,8 @@ class Workspace(Places):
         return self.registry.promote(record.digest, reason=reason, by=by, expected=champion)
 
     def rollback(self, *, reason: str, by: str, to: str | None = None) -> PolicyRecord:
-        """Make an earlier champion champion again."""
-        return self.registry.rollback(reason=reason, by=by, to=to)
+        """Make an earlier champion champion again: the last one that nobody rejected, or the policy named."""
+        return self.registry.rollback(reason=reason, by=by, to=to or next_champion(self))
 
     def gc(self, *, scores: bool = False, older_than_s: float = DAY_S) -> Freed:
         """Give back disk space that nothing refers to; see `workbench.rounds.sweeping.sweep`.

@@ -84,19 +84,23 @@ def _pair(comparison: Comparison) -> Pair | None:
     return Pair(comparison.prompt, *texts, weight=1.0, strength=None, judgements=(), slices={}, split="train")
 
 
-def fallen(ledger: Ledger, lineage: Sequence[PolicyRecord], versions: Iterable[str]) -> dict[Slice, float]:
+def fallen(
+    ledger: Ledger, lineage: Sequence[PolicyRecord], versions: Iterable[str], within: str = ""
+) -> dict[Slice, float]:
     """By slice, how much accuracy the last policy lost on test pairs against the best policy before it; losses alone.
 
     Args:
         ledger: everything measured.
         lineage: the base first, the policy asked about last.
         versions: digests of the versions whose test pairs were measured.
+        within: slice whose pairs count, such as `language=de`; all where empty.
     """
     *before, last = [policy.digest for policy in lineage]
     condition = choose_condition(ledger, [*before, last]) or ""
     losses: defaultdict[Slice, list[float]] = defaultdict(list)
     for version in versions:
-        rows = {p: ledger.items(p, f"retention/{version}", "margin", condition) for p in (*before, last)}
+        suite = f"retention/{version}"
+        rows = {p: _inside(ledger.items(p, suite, "margin", condition), within) for p in (*before, last)}
         best = max((p for p in before if rows[p]), key=lambda p: _accuracy(rows[p]), default=None)
         if best is None or not rows[last]:
             continue
@@ -108,14 +112,21 @@ def fallen(ledger: Ledger, lineage: Sequence[PolicyRecord], versions: Iterable[s
     return {place: mean for place, mean in means.items() if mean > 0}
 
 
-def forgotten(comparisons: Iterable[Comparison], losses: Mapping[Slice, float]) -> dict[str, float]:
-    """By comparison, the largest loss of a slice it belongs to; 0 where none of them lost."""
-    return {
-        each.key: max(
-            (losses.get(place, 0.0) for place in ({**each.slices, "source": each.source}).items()), default=0.0
-        )
-        for each in comparisons
-    }
+def forgotten(comparisons: Iterable[Comparison], losses: Mapping[Slice, float], within: str = "") -> dict[str, float]:
+    """By comparison, the largest loss of a slice it belongs to; 0 where none of them lost, or it lies outside `within`."""
+    name, _, value = within.partition("=")
+    found: dict[str, float] = {}
+    for each in comparisons:
+        places = {**each.slices, "source": each.source}
+        # A slice that pairs alone have, such as their length, leaves no comparison out.
+        inside = places.get(name, value) == value
+        found[each.key] = max((losses.get(place, 0.0) for place in places.items()), default=0.0) if inside else 0.0
+    return found
+
+
+def _inside(rows: Sequence[Item], within: str) -> list[Item]:
+    name, _, value = within.partition("=")
+    return [row for row in rows if not within or row.slices.get(name) == value]
 
 
 def _accuracy(rows: Sequence[Item]) -> float:
@@ -131,27 +142,39 @@ def require_lineage(lineage: Sequence[PolicyRecord], strategy: Strategy) -> None
     least = 3 if strategy == "disagreement" else 2
     if strategy != "random" and len(lineage) < least:
         raise ConfigError(
-            f"--strategy {strategy}: the champion has {len(lineage) - 1} policies before it; expected {least - 1} or more; "
+            f"--strategy {strategy}: the policy has {len(lineage) - 1} policies before it; expected {least - 1} or more; "
             "run a round first, or ask at random"
         )
 
 
 def worth_by(
-    places: Places, strategy: Strategy, where: assembly.Where, watch: Watch
+    places: Places, strategy: Strategy, where: assembly.Where, watch: Watch, *, policy: str, version: str, within: str
 ) -> Callable[[Sequence[Comparison]], Mapping[str, float]]:
-    """What comparisons are worth to the champion's lineage, under a strategy.
+    """What comparisons are worth to a policy's lineage, under a strategy.
+
+    Args:
+        places: the workspace.
+        strategy: how it is told.
+        where: policies are scored, where they have to be.
+        watch: told every progress.
+        policy: the newest of the lineage, as `registry.resolve` takes it.
+        version: name of the version of which something was forgotten; all of them where empty.
+        within: slice in which it was forgotten, such as `language=de`; everything where empty.
 
     Raises:
         ConfigError: the lineage is too short for it.
+        PolicyError: nothing or several policies answer to the name.
+        VersionError: nothing or several versions do.
     """
     if strategy == "random":
         return lambda _: {}
     registry = places.registry
-    lineage = registry.lineage(registry.resolve("champion").digest)
+    lineage = registry.lineage(registry.resolve(policy).digest)
     require_lineage(lineage, strategy)
     if strategy == "forgetting":
-        losses = fallen(places.ledger, lineage, {e.digest for e in places.versions.entries()})
-        return lambda comparisons: forgotten(comparisons, losses)
+        versions = {places.versions.find(version).digest} if version else {e.digest for e in places.versions.entries()}
+        losses = fallen(places.ledger, lineage, versions, within)
+        return lambda comparisons: forgotten(comparisons, losses, within)
 
     def report(progress: Progress) -> bool:
         watch(progress)

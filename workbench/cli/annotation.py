@@ -26,8 +26,11 @@ def ask(
     source: Annotated[list[str] | None, typer.Option(help="Comparisons of this source only; repeatable.")] = None,
     count: Annotated[int, typer.Option(min=0, help="How many to draw; 0 for all.")] = 0,
     strategy: Annotated[
-        Strategy, typer.Option(help="What is worth asking: where the champion is unsure, its line differs, or forgot.")
+        Strategy, typer.Option(help="What is worth asking: where the policy is unsure, its line differs, or forgot.")
     ] = "random",
+    policy: Annotated[str, typer.Option(help="Whose line it is; a name, digest or round number.")] = "champion",
+    version: Annotated[str, typer.Option(help="What it forgot of this version only.")] = "",
+    within: Annotated[str, typer.Option(help="What it forgot of this slice only, such as language=de.")] = "",
     seed: Annotated[int, typer.Option(help="Which ones are drawn.")] = 0,
     overlap: Annotated[int, typer.Option(min=1, help="People who judge each item of a new project.")] = 1,
     needs: Annotated[
@@ -48,6 +51,9 @@ def ask(
         sources=tuple(source or ()),
         needs=tuple(needs or ()),
         strategy=strategy,
+        policy=policy,
+        version=version,
+        within=within,
         count=count,
         seed=seed,
     )

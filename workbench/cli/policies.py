@@ -155,7 +155,7 @@ def rollback(
     *,
     reason: Reason,
     to: Annotated[
-        str | None, typer.Option(help="The policy to go back to; the champion before where left out.")
+        str | None, typer.Option(help="The policy to go back to; the last champion nobody rejected where left out.")
     ] = None,
     by: By = "",
     workspace: WorkspaceDir = Path(),

@@ -70,13 +70,8 @@ def move(
     connection.execute(insert(alias_event).values(event | {"at": timestamp()}))
 
 
-def predecessor(history: Sequence[Move]) -> str | None:
-    """The champion before the present one; what was rolled back from does not count."""
-    return ([None, *predecessors(history)])[-1]
-
-
 def predecessors(history: Sequence[Move]) -> list[str]:
-    """The champions before the present one, oldest first.
+    """The champions before the present one, oldest first; what was rolled back from does not count.
 
     A promotion puts a policy on a stack, a rollback takes off everything above its goal.
     """

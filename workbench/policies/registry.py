@@ -207,23 +207,20 @@ class Registry:
         failpoint("registry.promote.after_commit")
         return record
 
-    def rollback(self, *, reason: str, by: str, to: str | None = None) -> PolicyRecord:
+    def rollback(self, *, reason: str, by: str, to: str) -> PolicyRecord:
         """Make an earlier policy champion again.
 
         Args:
             reason: why, for the history.
             by: who.
-            to: the policy, as `resolve` takes it; the champion before the present one where None.
+            to: the policy, as `resolve` takes it.
 
         Raises:
-            PolicyError: there is no earlier champion, the policy is unknown, or its weights are damaged.
+            PolicyError: the policy is unknown, or its weights are damaged.
         """
         with reading(self._engine) as connection:
             present = champion.current(connection)
-            before = champion.predecessor(champion.moves(connection))
-        if to is None and before is None:
-            raise PolicyError("no champion before the present one; name the policy to go back to (`--to`)")
-        goal = self.get(before) if to is None and before is not None else self.resolve(str(to))
+        goal = self.resolve(to)
         self.verify(goal.digest)
         with writing(self._engine) as connection:
             champion.move(connection, "rollback", goal.digest, expected=present, reason=reason, by=by)

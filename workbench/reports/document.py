@@ -1,16 +1,14 @@
 """A policy's report as one HTML file that opens offline, and as Markdown."""
 
-import json
 from functools import cache
 from html import escape
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from workbench.config.written import as_toml
 from workbench.drift.uncertainty import format_estimate
 from workbench.places import Places
-from workbench.rebasing import moved_settings
+from workbench.rebasing import to_copy
 from workbench.reports.figures import nowhere
 from workbench.reports.story import Story, story
 from workbench.views.averages import averages_of
@@ -84,11 +82,7 @@ def markdown_report(places: Places, policy: str) -> str:
 
 def plan_text(told: Story) -> str:
     """The settings of the round that made it, as a file to copy; empty where none did."""
-    if told.record is None:
-        return ""
-    plan = json.loads(told.record.plan)
-    same = {a["policy"]: a["policy"] for a in plan["anchors"]} | {plan["parent"]: plan["parent"]}
-    return as_toml(moved_settings(plan, same))
+    return to_copy(told.record.plan) if told.record else ""
 
 
 def _told(places: Places, policy: str) -> tuple[Story, tuple[Average, ...]]:

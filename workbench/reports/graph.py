@@ -77,7 +77,7 @@ def _node(  # noqa: PLR0917
     branch: Branch, place: tuple[float, float], line: set[str], shown: str, href: Callable[[str], str], *, named: bool
 ) -> Markup:
     x, y = place
-    policy, state = branch.policy, branch.round.state if branch.round else branch.policy.origin
+    policy, state = branch.policy, branch.state
     told = f"{policy.name}: {state}{', champion' if branch.champion else ''}"
     kinds = ["node", state, *(["champion"] if branch.champion else []), *(["on"] if policy.digest in line else []),
              *(["shown"] if policy.digest == shown else [])]  # fmt: skip

@@ -14,6 +14,7 @@ from workbench.places import Places
 from workbench.policies.champion import Move
 from workbench.policies.lineage import points_between, superseded
 from workbench.policies.records import PolicyRecord
+from workbench.rejecting import rejections
 from workbench.reward_list import RewardModels
 from workbench.rounds.journal import RoundRecord
 from workbench.rounds.plan import condition_of
@@ -104,12 +105,19 @@ class Branch(NamedTuple):
     Attributes:
         round: the round that made it; None for a base or what was adopted.
         depth: rounds from its base.
+        rejected: by hand.
     """
 
     policy: PolicyRecord
     round: RoundRecord | None
     depth: int
     champion: bool
+    rejected: bool
+
+    @property
+    def state(self) -> str:
+        """What became of it: what people said of it stands over what its round did."""
+        return "rejected" if self.rejected else self.round.state if self.round else self.policy.origin
 
 
 class Inspection:
@@ -123,13 +131,14 @@ class Inspection:
         """All policies, oldest first."""
         registry = self.places.registry
         rounds = {r.digest: r for r in self.rounds()}
-        champion = registry.resolve("champion").digest
+        champion, gone = registry.resolve("champion").digest, rejections(self.places)
         found: list[Branch] = []
         depths: dict[str, int] = {}
         for record in registry.policies():
             depths[record.digest] = 0 if record.parent is None else depths.get(record.parent, 0) + 1
             mine = rounds.get(record.round or "")
-            found.append(Branch(record, mine, depths[record.digest], record.digest == champion))
+            at = depths[record.digest]
+            found.append(Branch(record, mine, at, record.digest == champion, record.digest in gone))
         return tuple(found)
 
     def rounds(self) -> tuple[RoundRecord, ...]:
@@ -145,12 +154,12 @@ class Inspection:
         return self.places.registry.history()
 
     def stamp(self) -> tuple[object, ...]:
-        """Changes whenever something was frozen, made, measured, begun, ended or promoted."""
+        """Changes whenever something was frozen, made, measured, begun, ended, promoted or rejected."""
         with reading(self.places.engine) as connection:
             measured_rows = connection.execute(select(func.count(), func.sum(measured.c.n)).select_from(measured)).one()
         states = tuple((r.digest, r.state) for r in self.rounds())
         return (*measured_rows, states, len(self.moves()), len(self.places.registry.policies()),
-                len(RewardModels(self.places).entries()), len(self.places.versions.entries()))  # fmt: skip
+                len(RewardModels(self.places).entries()), len(self.places.versions.entries()), *rejections(self.places))  # fmt: skip
 
     def newest(self) -> str:
         """Digest of the child of the last round that has one; the champion where there is none."""
