@@ -192,16 +192,19 @@ def test_copr_is_the_squared_distance_from_the_optimum_over_the_two_answers():
 
 
 def test_cppo_weighs_by_the_type_of_a_pair():
-    # rewards 2, 0, -2 and probabilities per token -0.5, -1, -1.5: high and high, normal, low and low
-    policy = PairLogps(torch.tensor([-1.0, -2.0, -3.0]), torch.tensor([-5.0, -2.0, 1.0]))
-    reference = PairLogps(torch.tensor([-1.0, -2.0, -3.0]), torch.tensor([-1.0, -2.0, -3.0]))
-    lengths = PairLogps(torch.tensor([2.0] * 3), torch.tensor([4.0] * 3))
+    # rewards 2, 0, -2, -2, 2 and probabilities per token -0.5, -1, -1.5, -0.5, -1.5: means 0 and -1, spreads 1.8 and 0.45
+    reference = PairLogps(torch.tensor([-1.0, -2.0, -3.0, -1.0, -3.0]), torch.tensor([-1.0, -2.0, -3.0, -1.0, -3.0]))
+    policy = PairLogps(reference.chosen, torch.tensor([-5.0, -2.0, 1.0, 3.0, -7.0]))
+    lengths = PairLogps(torch.tensor([2.0] * 5), torch.tensor([4.0] * 5))
     found = LOSSES["cppo"](policy, reference, beta=0.5, label_smoothing=0.0, lengths=lengths)
-    # retention: chosen does not move; rejected by (-4/4)^2, 0, (4/4)^2, times 0.1
+    # retention: chosen does not move; rejected by (4/4)^2 where it moves, times 0.1
+    well, badly = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
     expected = [
-        1.5 * math.log(1 + math.exp(-2)) + 1.5 * 0.1 * 1,
-        math.log(2),
-        0.5 * math.log(1 + math.exp(2)) + 0.5 * 0.1 * 1,
+        1.5 * well + 1.5 * 0.1,  # likely and rewarded
+        math.log(2),  # neither high nor low
+        0.5 * badly + 0.5 * 0.1,  # unlikely and not rewarded
+        1.5 * badly + 0.5 * 0.1,  # likely, not rewarded
+        1.5 * well + 0.5 * 0.1,  # unlikely, rewarded
     ]
     assert found.tolist() == pytest.approx(expected, rel=1e-5)
 

@@ -138,15 +138,15 @@ def cppo(policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothin
 
     Retention is the squared difference from the reference's log-probability per token, summed over both sides. a and b
     depend on the type of a pair among those of its batch, by its reward h and the probability P of its chosen answer:
-    P and h high: a and b up; P high, h low: a up, b down; P low, h high: a down, b up; both low: both down; else 1.
+    P and h high: a and b up; one of them high, the other low: a up, b down; both low: both down; else 1.
     Types come from a batch, so that this loss, unlike the others, depends on how pairs are batched.
     """
     h = pair_logit(policy, reference, beta=beta)
     likely = _high_and_low(_per_token(policy, lengths).chosen.detach())
     rewarded = _high_and_low(h.detach())
     normal = (likely == 0) | (rewarded == 0)
-    teach = torch.where(normal, 1.0, torch.where(likely > 0, CPPO_MOST, CPPO_LEAST))
-    held = torch.where(normal, 1.0, torch.where(rewarded > 0, CPPO_MOST, CPPO_LEAST))
+    teach = torch.where(normal, 1.0, torch.where((likely > 0) | (rewarded > 0), CPPO_MOST, CPPO_LEAST))
+    held = torch.where(normal, 1.0, torch.where((likely > 0) & (rewarded > 0), CPPO_MOST, CPPO_LEAST))
     mine, theirs = _per_token(policy, lengths), _per_token(reference, lengths)
     moved = (mine.chosen - theirs.chosen) ** 2 + (mine.rejected - theirs.rejected) ** 2
     return -teach * F.logsigmoid(h) + CPPO_HELD * held * moved
