@@ -30,7 +30,7 @@ from workbench.config import (
 )
 from workbench.drift.metrics import accuracy as held_out_accuracy
 from workbench.drift.prequential import Change, accuracy, changed
-from workbench.drift.uncertainty import format_estimate
+from workbench.drift.uncertainty import format_estimate, not_enough
 from workbench.errors import ConfigError, JournalError
 from workbench.foreseeing import foreseen, foreseen_by_reward, margins, undecided
 from workbench.judging import (
@@ -393,7 +393,4 @@ class _OneTurn:
             if taught
             else None
         )
-        expected = held_out_accuracy(held_out).value if held_out else None
-        if expected is None:
-            return Change("none", None, None, accuracy(correct))
-        return changed(correct, expected)
+        return changed(correct, held_out_accuracy(held_out) if held_out else not_enough(0, "nothing was taught"))

@@ -8,7 +8,9 @@ import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from workbench.drift.uncertainty import Estimate, not_enough, proportion
+from scipy import stats
+
+from workbench.drift.uncertainty import LEVEL, Estimate, not_enough, proportion
 
 Kind = Literal["none", "weaker", "contrary"]
 """What became of the agreement: as expected; less than expected; against what was taught."""
@@ -25,7 +27,7 @@ class Change(NamedTuple):
     Attributes:
         at: the first judgement after the change, from 0; None where there is none.
         noticed: the judgement at which it was sure; None where there is none.
-        after: accuracy from the change on; of all judgements where there is none.
+        after: accuracy from the change on; of all judgements where there is none. Its interval takes `at` as given.
     """
 
     kind: Kind
@@ -45,23 +47,24 @@ class Change(NamedTuple):
                 return "people now want the opposite of what was taught: run a round with update = true"
 
 
-def changed(correct: Sequence[bool], expected: float) -> Change:
+def changed(correct: Sequence[bool], expected: Estimate) -> Change:
     """Whether accuracy fell below what was expected, by a one-sided CUSUM of Bernoulli log likelihood ratios.
 
-    The sum S <- max(0, S + log p1(x) / p0(x)) (Page 1954) with p0 the expected accuracy and p1 lower by `LEAST_FALL`; with
-    an alarm at log(RUN) the mean number of judgements to a false alarm is at least `RUN` (Lorden 1971, theorem 2).
+    The sum S <- max(0, S + log p1(x) / p0(x)) (Page 1954) with p0 the lower bound of the expected accuracy and p1 lower by
+    `LEAST_FALL`; with an alarm at log(RUN) the mean number of judgements to a false alarm is at least `RUN` (Lorden 1971,
+    theorem 2) wherever the accuracy is no lower than p0, which is why p0 is not the estimate itself.
 
     Args:
         correct: whether the policy preferred what each judgement preferred, oldest first.
-        expected: its accuracy on held-out judgements of what it was taught.
-
-    Raises:
-        ValueError: the expected accuracy is no share.
+        expected: its accuracy on held-out judgements of what it was taught; without a value nothing is looked for.
     """
-    if not 0 <= expected <= 1:
-        raise ValueError(f"expected: got {expected}; expected a share from 0 to 1")
-    before = min(max(expected, LEAST_FALL + CLEAR_OF_CHANCE), 1 - CLEAR_OF_CHANCE)
+    nothing = Change("none", None, None, accuracy(correct))
+    if expected.low is None:
+        return nothing
+    before = min(expected.low, 1 - CLEAR_OF_CHANCE)
     after = before - LEAST_FALL
+    if after < CLEAR_OF_CHANCE:  # there is no room to fall
+        return nothing
     right, wrong = math.log(after / before), math.log((1 - after) / (1 - before))
     total, began = 0.0, 0
     for i, one in enumerate(correct):
@@ -69,10 +72,18 @@ def changed(correct: Sequence[bool], expected: float) -> Change:
             total, began = 0.0, i
         total += right if one else wrong
         if total >= math.log(RUN):
-            since = accuracy(correct[began:])
-            contrary = since.high is not None and since.high < 1 / 2
-            return Change("contrary" if contrary else "weaker", began, i, since)
-    return Change("none", None, None, accuracy(correct))
+            opposed = expected.low > 1 / 2 and _more_often_wrong(correct, began)
+            return Change("contrary" if opposed else "weaker", began, i, accuracy(correct[began:]))
+    return nothing
+
+
+def _more_often_wrong(correct: Sequence[bool], began: int) -> bool:
+    """Whether judgements are wrong more often than right from a place on that was chosen among all of them.
+
+    The exact binomial test, its level shared out over all places it might have been (Bonferroni).
+    """
+    since = correct[began:]
+    return float(stats.binom.cdf(sum(since), len(since), 1 / 2)) * len(correct) < (1 - LEVEL) / 2
 
 
 def accuracy(correct: Sequence[bool]) -> Estimate:
