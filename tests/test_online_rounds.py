@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 
 import httpx
 import pytest
@@ -154,21 +155,62 @@ def test_an_exploited_reward_is_caught(ws):
     assert ws.journal.rounds()[-1].state == "failed"
 
 
+def guard(**changes):
+    return Guard("other", lambda said: [0.0], **({"window": 5, "steps": 40} | changes))
+
+
 def test_the_guard_compares_windows_and_outlives_a_kill(tmp_path):
-    guard = Guard("other", lambda said: [0.0], window=5)
+    whole = guard(steps=10)
     for k in range(9):
-        guard.saw(k + 0.1 * (k % 2), -k)
-    guard.save(tmp_path)
-    again = Guard("other", lambda said: [0.0], window=5)
+        whole.saw(k + 0.1 * (k % 2), -k)
+    whole.save(tmp_path)
+    again = guard(steps=10)
     again.load(tmp_path)
-    with pytest.raises(GuardError, match=r"rose by 5\.\d+ while other"):
+    # (5.1 + 6 + 7.1 + 8 + 9.1) / 5 - (0 + 1.1 + 2 + 3.1 + 4) / 5 = 7.06 - 2.04
+    with pytest.raises(GuardError, match=r"step 10: the trained reward rose by 5\.02 while other, .* fell by 5:"):
         again.saw(9.1, -9)
-    agreeing = Guard("other", lambda said: [0.0], window=5)
+    agreeing, quiet = guard(), guard()
     for k in range(40):
         agreeing.saw(k, k)
-    quiet = Guard("other", lambda said: [0.0], window=5)
-    for k in range(40):
         quiet.saw(k, (-1) ** k)  # noise that does not fall
+
+
+def steps_until_stopped(held_out, **changes):
+    """Steps after which the guard ends a round whose trained reward rises all the time."""
+    one = guard(**({"window": 10, "steps": len(held_out)} | changes))
+    for k, value in enumerate(held_out):
+        try:
+            one.saw(k, value)
+        except GuardError:
+            return k + 1
+    return None
+
+
+def test_the_guard_looks_when_a_window_is_full_and_at_the_last_step():
+    assert steps_until_stopped([0.1 * (k % 2) - 100 * (k >= 10) for k in range(60)]) == 20
+    # At 30 eight of the newest ten lie lower: means 0 and -80, the error of the second (16000 / 9 / 10)^0.5 = 13.3.
+    assert steps_until_stopped([0.1 * (k % 2) - 100 * (k >= 22) for k in range(60)]) == 30
+    # At 20 two of them: -20 with an error of 13.3 again; at the last step seven: -70, (21000 / 9 / 10)^0.5 = 15.3.
+    assert steps_until_stopped([0.1 * (k % 2) - 100 * (k >= 18) for k in range(25)]) == 25
+
+
+def test_welchs_test_by_hand():
+    # Means 3 and 0.5, variances 2.5 and 2.5 over five steps: t = 2.5 / 1 with 8 degrees of freedom, one-sided 0.0185.
+    falls = [1.0, 2, 3, 4, 5, -1.5, -0.5, 0.5, 1.5, 2.5]
+    assert steps_until_stopped(falls, window=5) == 10  # one look at 0.025
+    assert steps_until_stopped(falls, window=5, steps=15) is None  # the first of two at 0.0125
+
+
+def test_a_held_out_reward_that_stays_where_it_is_stops_few_rounds():
+    rng, rounds = random.Random(0), 400
+    stopped = [steps_until_stopped([rng.gauss(0, 1) for _ in range(60)]) for _ in range(rounds)]
+    assert rounds - stopped.count(None) <= 0.05 * rounds
+
+
+def test_a_held_out_reward_that_falls_is_still_found():
+    rng, rounds = random.Random(1), 100
+    stopped = [steps_until_stopped([rng.gauss(-2 * (k >= 30), 1) for k in range(60)]) for _ in range(rounds)]
+    assert stopped.count(None) <= 0.1 * rounds
 
 
 SAID = [Said(Prompt.of("hello"), text, {}, finished=True) for text in ("a", "b")]

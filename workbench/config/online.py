@@ -68,7 +68,7 @@ class OnlineSettings(Settings):
     guard: RewardSettings | None = None
     """A reward that is not trained on. Where it falls for certain while the trained one rises, the round stops."""
     guard_window: int = Field(default=10, ge=5)
-    """Steps compared: the last so many with the first so many."""
+    """Steps compared, the newest so many with the first so many, whenever so many more were taken."""
 
     @model_validator(mode="after")
     def _rewards_where_needed(self) -> Self:

@@ -82,7 +82,11 @@ def fresh_answers(job: TrainJob, model: Any, tokenizer: PreTrainedTokenizerBase)
     """
     settings, asked, models = job.online, asked_of(job, tokenizer), _models_of(job)
     held_out = reward_named(settings.guard, models) if settings.guard else None
-    guard = Guard(settings.guard.by, held_out, window=settings.guard_window) if settings.guard and held_out else None
+    guard = (
+        Guard(settings.guard.by, held_out, window=settings.guard_window, steps=settings.steps)
+        if settings.guard and held_out
+        else None
+    )
     order, per_step = order_of(asked, settings, seed=job.training.seed)
     return Fresh(
         settings, asked, reward=all_of(settings.rewards, models) if settings.rewards else None,

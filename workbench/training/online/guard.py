@@ -2,9 +2,13 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean, variance
 
-from workbench.drift.uncertainty import mean
+from scipy import stats
+
+from workbench.drift.uncertainty import LEVEL
 from workbench.errors import GuardError
 from workbench.rewards import Reward
 
@@ -12,18 +16,22 @@ from workbench.rewards import Reward
 class Guard:
     """Stops a round whose trained reward rises while one it is not trained on falls (Gao et al., arXiv 2210.10760).
 
-    The last steps are compared with the first ones; both changes must be certain, at 95 %, over the steps of the windows.
+    Whenever another window of steps is full, and at the last step, the newest steps are compared with the first ones. Both
+    changes must be certain: their level is shared out over all looks of a round (Bonferroni), so that no more than 2.5 % of
+    rounds are stopped whose held-out reward stays where it is.
 
     Args:
         name: of the reward that is not trained on.
         reward: it.
         window: steps of each window.
+        steps: of the round.
     """
 
     FILE = "guard.json"
 
-    def __init__(self, name: str, reward: Reward, *, window: int) -> None:
-        self.name, self.reward, self._window = name, reward, window
+    def __init__(self, name: str, reward: Reward, *, window: int, steps: int) -> None:
+        self.name, self.reward, self._window, self._steps = name, reward, window, steps
+        self._level = (1 - LEVEL) / 2 / (math.ceil(steps / window) - 1)
         self._seen: list[tuple[float, float]] = []
 
     def saw(self, trained: float, held_out: float) -> None:
@@ -33,15 +41,18 @@ class Guard:
             GuardError: one rose while the other fell.
         """
         self._seen.append((trained, held_out))
-        if len(self._seen) < 2 * self._window:
+        seen = len(self._seen)
+        if seen < 2 * self._window or (seen % self._window and seen != self._steps):
             return
-        first, last = self._seen[: self._window], self._seen[-self._window :]
-        rise, fall = (mean([b[k] - a[k] for a, b in zip(first, last, strict=True)]) for k in (0, 1))
-        if rise.low is not None and rise.low > 0 and fall.high is not None and fall.high < 0:
+        window, level = self._window, self._level
+        trained_on, watched = ([row[k] for row in self._seen] for k in (0, 1))
+        rose = _rose(trained_on[:window], trained_on[-window:], level=level)
+        if rose and _rose(watched[-window:], watched[:window], level=level):
+            rise, fall = (fmean(each[-window:]) - fmean(each[:window]) for each in (trained_on, watched))
             raise GuardError(
-                f"step {len(self._seen)}: the trained reward rose by {rise.value:.3g} while {self.name}, which is not trained "
-                f"on, fell by {-math.fsum([fall.value or 0.0]):.3g}: the reward is being exploited; nothing of this round was "
-                "promoted; correct the reward, raise online.beta, or train for fewer steps"
+                f"step {seen}: the trained reward rose by {rise:.3g} while {self.name}, which is not trained on, fell by "
+                f"{-fall:.3g}: the reward is being exploited; nothing of this round was promoted; correct the reward, raise "
+                "online.beta, or train for fewer steps"
             )
 
     def after_step(self) -> None:
@@ -54,3 +65,13 @@ class Guard:
     def load(self, folder: Path) -> None:
         """Read it."""
         self._seen = [(a, b) for a, b in json.loads((folder / self.FILE).read_text(encoding="utf-8"))]
+
+
+def _rose(before: Sequence[float], after: Sequence[float], *, level: float) -> bool:
+    """Whether a mean rose between two windows of one size, by Welch's t test: no step of one belongs to a step of the other."""
+    count, gap = len(before), fmean(after) - fmean(before)
+    parts = variance(before) / count, variance(after) / count
+    if not sum(parts):
+        return gap > 0
+    freedom = (count - 1) * sum(parts) ** 2 / sum(part**2 for part in parts)
+    return gap > float(stats.t.isf(level, freedom)) * math.sqrt(sum(parts))
