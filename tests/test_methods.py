@@ -297,6 +297,7 @@ def test_what_is_said_beside_a_method_wins():
         ({"after": {"overlap": 0.5}, "training": {"method": "full"}}, "updates of adapters"),
         ({"method": "ewc", "online": {"objective": "distil"}}, "penalties.ewc concerns pairs"),
         ({"method": "ema", "online": {"objective": "distil"}}, "moving.share concerns pairs"),
+        ({"method": "fresh", "online": {"objective": "distil"}}, "replay.answers = 'fresh' concerns pairs"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(values, says):

@@ -16,6 +16,7 @@ from workbench.config import OnlineSettings, RewardSettings, RoundSettings
 from workbench.errors import ConfigError, GuardError, RewardError, StopRequested
 from workbench.rewards import Said, checked, reward_named
 from workbench.rewards import server as rewards_server
+from workbench.rounds.plan import plan_digest
 from workbench.training.online.guard import Guard
 from workbench.workspace import Workspace
 
@@ -143,6 +144,16 @@ def test_old_prompts_come_as_often_as_their_share_says_whatever_the_epochs(ws):
     many = settings(version="short", parent=first.digest, method="recommended", online=ONLINE,
                     training=STEEP["training"] | {"epochs": 3})  # fmt: skip
     assert ws.plan(many).replay.draw == "round"
+    weighed = settings(version="short", parent=first.digest, method="recommended", online=ONLINE, training=many.training.model_dump(),
+                       replay={"weight": "balanced", "age_weight": 0.5})  # fmt: skip
+    assert plan_digest(ws.plan(weighed)) == plan_digest(ws.plan(many)), "prompts weigh nothing"
+
+
+def test_the_loss_of_pairs_does_not_change_a_round_on_fresh_answers(ws):
+    for objective in ({"beta": 0.5}, {"loss": "cppo"}, {"loss": "robust", "label_smoothing": 0.1}):
+        assert plan_digest(ws.plan(online(objective=objective))) == plan_digest(ws.plan(online()))
+        pairs = settings(version="polite", objective=objective)
+        assert plan_digest(ws.plan(pairs)) != plan_digest(ws.plan(settings(version="polite")))
 
 
 def test_an_exploited_reward_is_caught(ws):

@@ -228,6 +228,7 @@ class RoundSettings(Settings):
     def _fresh_answers_are_held_by_their_kl(self) -> Self:
         """What is reckoned on pairs has no place in a round without them; a floor under old pairs is `beta_old` there."""
         needed = {
+            "replay.answers = 'fresh'": self.replay.on and self.replay.answers == "fresh",
             "moving.share": self.moving.share > 0,
             **{
                 f"penalties.{name}": getattr(self.penalties, name) > 0

@@ -10,6 +10,7 @@ from workbench.config import (
     MODEL,
     AfterSettings,
     MovingSettings,
+    ObjectiveSettings,
     PenaltySettings,
     ReplaySettings,
     RoundSettings,
@@ -111,8 +112,8 @@ def _without_what_has_no_effect(plan: Plan) -> Plan:
     """
     if plan.schedule.kind in FIXED:
         plan = replace(plan, schedule=ScheduleSettings())
-    if plan.online.on:  # a floor under replayed pairs, which a method may say: `online.beta_old` holds their prompts
-        plan = replace(plan, penalties=PenaltySettings())
+    if plan.online.on:  # of pairs, as a method may say: `online.beta` and `online.beta_old` hold prompts in their place
+        plan = replace(plan, penalties=PenaltySettings(), objective=ObjectiveSettings())
     if plan.parent.digest == plan.base.digest:
         plan = replace(plan, start_from="parent")
     plan = replace(plan, **_plain_where_off(plan))
@@ -173,4 +174,7 @@ def _replay_with_effect(plan: Plan) -> ReplaySettings:
     replay = plan.replay
     one_epoch = plan.training.epochs == 1 or plan.online.on  # fresh answers are not drawn by epochs
     one_draw = one_epoch or replay.share == "all" or replay.answers == "fresh"
-    return replay.model_copy(update={"draw": "round"}) if one_draw else replay
+    changes: dict[str, Any] = {"draw": "round"} if one_draw else {}
+    if plan.online.on:  # prompts weigh nothing
+        changes |= {"weight": 1.0, "age_weight": 1.0}
+    return replay.model_copy(update=changes)
