@@ -109,7 +109,17 @@ def test_prompts_that_fill_the_length_are_not_answered(job):
     shorter = SimpleNamespace(**vars(job) | {"training": job.training.model_copy(update={"max_length": lengths[-1]})})
     kept = sorted(len(prompt_ids(tokenizer, each.prompt)) for each in asked_of(shorter, tokenizer))
     assert kept == [each for each in lengths if each < lengths[-1]]
-    assert largest_group(shorter, tokenizer) == kept[-1] + job.online.samples * job.online.max_new_tokens
+
+
+@pytest.mark.parametrize(
+    ("layout", "prompts"),
+    [("plain", 9), ("shared", 2), ("packed", 2)],  # of nine answers each has its prompt, or eight have one
+)
+def test_the_largest_group_is_counted_as_it_is_laid_out(job, layout, prompts):
+    tokenizer = load_tokenizer(job.parent.path)
+    longest = max(len(prompt_ids(tokenizer, each.prompt)) for each in asked_of(job, tokenizer))
+    nine = SimpleNamespace(**vars(job) | {"online": job.online.model_copy(update={"samples": 9})})
+    assert largest_group(nine, tokenizer, layout) == prompts * longest + 9 * 9
 
 
 def test_what_the_engine_is_asked_for(job, engine):

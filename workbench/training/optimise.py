@@ -163,7 +163,7 @@ def _trainer(
     columns = as_columns(rows)
     batches = [batch_tokens(columns[i : i + t.batch_size], layout) for i in range(0, len(columns), t.batch_size)]
     if job.online.on:
-        batches = [largest_group(job, tokenizer)]
+        batches = [largest_group(job, tokenizer, layout)]
     fits = _fits(job, model.train(), batches, layout)
     given_up = {"recompute": fits.recompute, "plain_rows": layout == "plain", "padded_rows": layout == "shared"}
     facts = {"tokens_per_pass": fits.tokens} | {name: 1.0 for name, is_so in given_up.items() if is_so}

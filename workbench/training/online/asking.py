@@ -11,14 +11,15 @@ from transformers import PreTrainedTokenizerBase
 from preference_data.records import Pair
 from preference_data.versions import load_version
 from workbench.config import OnlineSettings
-from workbench.models.tokens import prompt_ids
+from workbench.models.forward import Layout
+from workbench.models.tokens import Encoded, prompt_ids
 from workbench.models.weights import weights_of
 from workbench.rewards import Models, all_of, reward_named
 from workbench.rewards.trained import by_model
 from workbench.tasks import AGE, NEW, TrainJob
 from workbench.training.batches import weights_for
 from workbench.training.online.guard import Guard
-from workbench.training.online.trainer import Asked, Fresh
+from workbench.training.online.trainer import Asked, Fresh, group_tokens
 
 
 def asked_of(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> list[Asked]:
@@ -37,10 +38,11 @@ def asked_of(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> list[Asked]:
     ]
 
 
-def largest_group(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Most tokens a prompt has with all its answers, which are computed in one pass."""
-    longest = max(len(prompt_ids(tokenizer, each.prompt)) for each in asked_of(job, tokenizer))
-    return longest + job.online.samples * job.online.max_new_tokens
+def largest_group(job: TrainJob, tokenizer: PreTrainedTokenizerBase, layout: Layout) -> int:
+    """Most tokens a prompt has with all its answers, which are computed in one pass, as they are laid out."""
+    longest = max((prompt_ids(tokenizer, each.prompt) for each in asked_of(job, tokenizer)), key=len)
+    answer = Encoded(tuple(longest), (0,) * job.online.max_new_tokens)
+    return group_tokens([answer] * job.online.samples, layout)
 
 
 def order_of(asked: Sequence[Asked], settings: OnlineSettings, *, seed: int) -> tuple[list[int], int]:
