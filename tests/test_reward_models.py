@@ -21,14 +21,19 @@ from workbench import assembly
 from workbench.cli import app
 from workbench.config import NumericsSettings, RewardModelSettings
 from workbench.drift.metrics import accuracy, series
-from workbench.errors import ConfigError, PolicyError
+from workbench.errors import ConfigError, PolicyError, StopRequested
 from workbench.failpoints import VARIABLE
 from workbench.maths.reward_losses import bradley_terry, off_centre
 from workbench.models.reward_model import HEAD_FILE, RewardModel
 from workbench.models.tokens import encode_answer, encode_pair
 from workbench.reward_list import RewardModels, measured
 from workbench.reward_models import average_reward_models, pinned, train_reward_model
+from workbench.reward_tasks import RewardJob
 from workbench.rewards import Said
+from workbench.rounds.planning import version_ref
+from workbench.training import optimise
+from workbench.training import reward_model as training
+from workbench.training.memory import Fit
 from workbench.workspace import Workspace
 
 FAST = {"training": {"learning_rate": 1e-2, "rank": 4, "alpha": 8, "max_length": 128, "warmup_share": 0.0, "epochs": 2,
@@ -162,6 +167,18 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_weights(model, trained, tmp
     assert RewardModels(ws).entries() == []
     made = train_reward_model(Workspace(ws.root), "july", chosen(), where="here")
     assert made.digest == RewardModels(trained).find("july").digest
+
+
+def test_it_goes_on_computing_batches_as_it_began(trained, tmp_path, monkeypatch):
+    job = RewardJob(trained.registry.ref(trained.registry.resolve("base")), version_ref(trained.version("polite").digest,
+                    trained.versions.directory), chosen(), "plan", str(tmp_path), str(tmp_path / "made"))  # fmt: skip
+    (tmp_path / "made").mkdir()
+    asked = []
+    monkeypatch.setattr(optimise, "fit", lambda *_, **__: asked.append(1) or Fit(150, recompute=False))
+    with pytest.raises(StopRequested):
+        training.train_reward_model(job, lambda p: p.step == "optimise" and p.done == 3)
+    training.train_reward_model(job, lambda _: False)
+    assert len(asked) == 1, "there may be less memory by then, and sums in other parts"
 
 
 def test_an_average_is_the_mean_of_all_weights(trained, tmp_path):

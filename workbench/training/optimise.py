@@ -164,7 +164,7 @@ def _trainer(
     batches = [batch_tokens(columns[i : i + t.batch_size], layout) for i in range(0, len(columns), t.batch_size)]
     if job.online.on:
         batches = [largest_group(job, tokenizer, layout)]
-    fits = _fits(job, model.train(), batches, layout)
+    fits = fits_kept(job, model.train(), batches, layout)
     given_up = {"recompute": fits.recompute, "plain_rows": layout == "plain", "padded_rows": layout == "shared"}
     facts = {"tokens_per_pass": fits.tokens} | {name: 1.0 for name, is_so in given_up.items() if is_so}
     report(Progress("fit", 1, 1, facts))
@@ -179,8 +179,8 @@ def _trainer(
     return trainer
 
 
-def _fits(job: TrainJob, model: Any, batches: Sequence[int], layout: Layout) -> Fit:
-    """How a batch is computed; a round that goes on from a checkpoint goes on as it began, or its sums would differ."""
+def fits_kept(job: TrainJob | RewardJob, model: Any, batches: Sequence[int], layout: Layout) -> Fit:
+    """How a batch is computed; training that goes on from a checkpoint goes on as it began, or its sums would differ."""
     file = Path(job.scratch) / "fit.json"
     if file.exists() and newest_verified(Path(job.scratch), job.plan):
         found = Fit(**json.loads(file.read_text(encoding="utf-8")))
@@ -194,8 +194,10 @@ def _fits(job: TrainJob, model: Any, batches: Sequence[int], layout: Layout) -> 
     return found
 
 
-def _copies(job: TrainJob) -> int:
+def _copies(job: TrainJob | RewardJob) -> int:
     """How many copies of the trained weights are made beside the model once it is known how batches are computed."""
+    if isinstance(job, RewardJob):
+        return 0
     penalties = job.penalties
     anchors = len(job.anchors) if penalties.kl_new or penalties.kl_old or job.online.on else 0
     return anchors + bool(penalties.kl_base) + 2 * bool(penalties.ewc) + bool(job.moving.share) + 1

@@ -15,7 +15,6 @@ from preference_data.versions import load_version
 from workbench.errors import WiringError
 from workbench.maths.reward_losses import bradley_terry, off_centre
 from workbench.models.forward import Layout, Rows, collate
-from workbench.models.free import free_memory
 from workbench.models.load import load_tokenizer, save_adapter, trainable
 from workbench.models.numerics import apply_numerics, give_back_memory
 from workbench.models.packed import hold_in_half
@@ -25,9 +24,8 @@ from workbench.models.tokens import Encoded, encode_pair, pad_id
 from workbench.reward_tasks import RewardJob
 from workbench.tasks import Report
 from workbench.training.batches import PairCollator, batch_tokens
-from workbench.training.memory import fit
 from workbench.training.objective import Parts
-from workbench.training.optimise import config_of, train_to_end
+from workbench.training.optimise import config_of, fits_kept, train_to_end
 from workbench.training.trainer import AnchoredDPOTrainer
 from workbench.training.watch import require_finite_weights
 
@@ -54,7 +52,7 @@ def train_reward_model(job: RewardJob, report: Report) -> None:
             hold_in_half(model, training=True)
         head = head_for(model)
         model.add_module("reward_head", head)  # so that the optimizer finds it
-        fits = fit(model.train(), _sizes(rows, layout, job), layout=layout, free=free_memory(job.numerics.device))
+        fits = fits_kept(job, model.train(), _sizes(rows, layout, job), layout)
         collator = RewardCollator(pad_id(tokenizer), layout=layout, tokens=fits.tokens)
         trainer = RewardTrainer(
             args=config_of(job, len(rows), job.training.batch_size, job.training.accumulation),
