@@ -180,6 +180,16 @@ def test_an_ai_may_label_once_people_bear_it_out(judged_by_people):
     assert judged_by_people.counts()["judgements"] == 41  # trying it stored nothing
 
 
+def test_where_it_decides_nothing_a_judge_is_half_right(judged_by_people):
+    # Of four comparisons it decides one, as people do, and names whatever stands first on the others.
+    seldom_sure = ai_judge("ai:m", answering("A", "B", *["A", "A"] * 3)[0], guideline="")
+    found = agreement_with_people(judged_by_people, seldom_sure)
+    assert (found.agrees.value, found.agrees.n) == ((10 + 30 / 2) / 40, 40)
+    settings = JudgeSettings(by="ai:http://127.0.0.1:9#m")
+    with pytest.raises(JudgeError, match=r"agrees with people on 0\.6[23] .* of 40 comparisons"):
+        require_trust(judged_by_people, settings, seldom_sure)
+
+
 def test_whether_overrides_are_right_is_told_by_people(judged_by_people):
     # The receipt prefers the shorter answer, which is the first, on every second question, and the second on the others.
     def receipts(said):

@@ -27,12 +27,12 @@ Judge = Callable[[Sequence[Comparison]], Sequence[Judgement]]
 
 
 class Agreement(NamedTuple):
-    """How a machine stands to people, on comparisons on which both decided.
+    """How a machine stands to people, on comparisons that they decided.
 
     Attributes:
-        agrees: how often it says what they said.
+        agrees: how often it says what they said; where it decides nothing it is half right, as by a throw of a coin.
         asked: comparisons it was asked about.
-        overrides: how often it decided against its receipt; without a value where it has none.
+        overrides: how often it decided against its receipt, where it decided; without a value where it has none.
         right: how often people bear out such an override.
     """
 
@@ -215,13 +215,14 @@ def agreement_with_people(store: Store, judge: Judge, *, most: int = SHARED) -> 
         if isinstance(one.opinion, Pairwise) and one.opinion.verdict in DECIDED
     ]
     with_receipt = [overridden for _, overridden in decided if overridden is not None]
+    ties = [1 / 2] * (len(chosen) - len(decided))
     return Agreement(
-        _share([right for right, _ in decided], "no shared comparison"), len(chosen),
+        _share([*(right for right, _ in decided), *ties], "no shared comparison"), len(chosen),
         _share(with_receipt, "no receipt"), _share([right for right, overridden in decided if overridden], "no override"),
     )  # fmt: skip
 
 
-def _share(hits: Sequence[bool], none: str) -> Estimate:
+def _share(hits: Sequence[float], none: str) -> Estimate:
     return proportion(sum(hits), len(hits)) if hits else not_enough(0, none)
 
 
