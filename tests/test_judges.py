@@ -10,9 +10,9 @@ from preference_data.records import Comparison, Completion, Imported, Judgement,
 from preference_data.simulate import GUIDELINES, Guideline
 from preference_data.store import Entry, Store
 from workbench.ai_judge import ai_judge, endpoint
-from workbench.config import JudgeSettings
+from workbench.config import JudgeSettings, LoopSettings
 from workbench.errors import ConfigError, JudgeError
-from workbench.judging import agreement_with_people, judge_named, require_trust
+from workbench.judging import agreement_with_people, judge_named, machines_of, require_trust
 
 FIRST, SECOND, TIE = Verdict.FIRST, Verdict.SECOND, Verdict.TIE
 
@@ -153,6 +153,34 @@ def test_a_reward_judges(monkeypatch):
 def test_unknown_judges_say_what_is_expected(by, words):
     with pytest.raises(ConfigError, match=words):
         judge_named(JudgeSettings(by=by))
+
+
+def test_a_reward_model_of_an_earlier_turn_is_looked_for_when_it_judges():
+    known = {"july": lambda said: [0.0] * len(said)}
+
+    def models(name):
+        if name not in known:
+            raise ConfigError(f"no reward model {name}")
+        return known[name]
+
+    def machines(*judges, reward_model=None):
+        return machines_of(
+            LoopSettings(name="weekly", prompts="p.txt", judges=judges, reward_model=reward_model), models
+        )
+
+    receipt = {"by": "ai:http://127.0.0.1:9#m", "receipt": "model:weekly-2"}
+    found = machines("people", "reward:model:weekly-1", receipt, "reward:model:july", reward_model={})
+    assert [one.by for one in found] == ["reward:model:weekly-1", receipt["by"], "reward:model:july"]
+    known["weekly-1"] = lambda said: [float(len(one.text)) for one in said]
+    later = found[JudgeSettings(by="reward:model:weekly-1")]
+    assert [one.opinion.verdict for one in later([comparison()])] == [SECOND]
+    del known["weekly-1"]  # it is made once
+    assert [one.opinion.verdict for one in later([comparison("a much longer answer", "short")])] == [FIRST]
+    for judges in (["reward:model:weekly-1"], ["people", "reward:model:weekly-2"], ["people", "reward:model:june"]):
+        with pytest.raises(ConfigError, match="no reward model"):
+            machines(*judges, reward_model={})
+    with pytest.raises(ConfigError, match="no reward model weekly-1"):
+        machines("people", "reward:model:weekly-1")  # the loop trains none
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Who judges which comparisons of a turn, and machines doing it. People do it on the page."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import islice
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from preference_data.records import Comparison, Judgement, Pairwise, Verdict, di
 from preference_data.simulate import GUIDELINES, judge
 from preference_data.store import Entry, Store
 from workbench.ai_judge import ai_judge, endpoint
-from workbench.config import JUDGES, JudgeSettings, RewardSettings, settings_from
+from workbench.config import JUDGES, MODEL, JudgeSettings, LoopSettings, RewardSettings, settings_from
 from workbench.drift.uncertainty import Estimate, format_estimate, not_enough, proportion
 from workbench.errors import ConfigError, JudgeError
 from workbench.rewards import Models, Reward, gaps, no_models, reward_named
@@ -192,6 +193,38 @@ def judge_named(settings: JudgeSettings, models: Models = no_models) -> Judge:
             return ai_judge(settings.by, endpoint(address, model), guideline=settings.guideline, receipts=receipts)
         case _:
             raise ConfigError(f"judge {settings.by!r}: unknown; expected {JUDGES}")
+
+
+def machines_of(settings: LoopSettings, models: Models) -> dict[JudgeSettings, Judge]:
+    """The machines that judge in a loop, by their settings.
+
+    One that asks a reward model which an earlier turn of the loop will have trained is made when it is first asked.
+
+    Args:
+        settings: of the loop.
+        models: finds reward models.
+
+    Raises:
+        ConfigError: there is no such judge.
+    """
+    found: dict[JudgeSettings, Judge] = {}
+    for turn, judges in enumerate(settings.judges, 1):
+        trained = {f"{MODEL}{settings.name}-{n}" for n in range(1, turn)} if settings.reward_model else set[str]()
+        for one in judges:
+            if one.by.removeprefix("reward:") in trained or one.receipt in trained:
+                found[one] = _made_when_asked(one, models)
+            elif one.by != PEOPLE:
+                found[one] = judge_named(one, models)
+    return found
+
+
+def _made_when_asked(settings: JudgeSettings, models: Models) -> Judge:
+    made = cache(lambda: judge_named(settings, models))
+
+    def judged(comparisons: Sequence[Comparison]) -> Sequence[Judgement]:
+        return made()(comparisons)
+
+    return judged
 
 
 def agreement_with_people(store: Store, judge: Judge, *, most: int = SHARED) -> Agreement:

@@ -40,8 +40,8 @@ from workbench.judging import (
     by_reward,
     counted,
     judge_all,
-    judge_named,
     judge_open,
+    machines_of,
     of_source,
     require_trust,
     who_judges,
@@ -124,8 +124,7 @@ def run_loop(ws: Workspace, settings: LoopSettings, stage: Stage) -> Ended:
 
 def _run(ws: Workspace, settings: LoopSettings, stage: Stage) -> Ended:
     book = Book(ws, settings)
-    models = loaded(ws, settings.round.numerics)
-    machines = {one: judge_named(one, models) for judges in settings.judges for one in judges if one.by != PEOPLE}
+    machines = machines_of(settings, loaded(ws, settings.round.numerics))
     prompts = read_prompts(settings.prompts)
     if not prompts:
         raise ConfigError(f"{settings.prompts}: no prompts; give at least one per line")
