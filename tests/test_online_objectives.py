@@ -86,14 +86,15 @@ def test_prompts_without_reward_are_held_alone():
         assert gradient.tolist() == [[0.0, 0.0]], name
 
 
-def test_grpo_climbs_the_kl_of_answers_of_two_tokens_too():
-    """Against autograd on the enumerated objective E[r] - beta sum of KLs, of a policy of two tokens with two values each."""
+@pytest.mark.parametrize(("objective", "rewarded"), [("grpo", 1.0), ("grpo", 0.0), ("best", 0.0)])
+def test_the_kl_of_answers_of_two_tokens_is_climbed_too(objective, rewarded):
+    """Against autograd on the enumerated E[r] - beta sum of KLs, of a policy of two tokens with two values each."""
     first, second = torch.tensor([0.3, -0.2]).requires_grad_(), torch.tensor([[0.5, 0.0], [-1.0, 0.4]]).requires_grad_()
     anchor_first, anchor_second = (
         torch.tensor([0.0, 1.0]).log_softmax(0),
         torch.tensor([[0.2, 0.1], [0.0, 2.0]]).log_softmax(1),
     )
-    rewards, beta = torch.tensor([[1.0, 0.0], [0.5, 2.0]]), 0.7
+    rewards, beta = rewarded * torch.tensor([[1.0, 0.0], [0.5, 2.0]]), 0.7
     p, q = first.log_softmax(0), second.log_softmax(1)
     joint = (p[:, None] + q).exp()
     kls = (p.exp() * (p - anchor_first)).sum() + (q.exp() * (q - anchor_second)).sum(1)  # by the first token
@@ -103,7 +104,7 @@ def test_grpo_climbs_the_kl_of_answers_of_two_tokens_too():
     copies = (joint.detach() * 100_000).round().long().flatten()
     pick = torch.arange(4).repeat_interleave(copies)
     drawn = Drawn((p[:, None] + q).flatten()[pick][None], rewards.flatten()[pick][None], torch.tensor([[beta]]),
-                  torch.tensor([[True]]), lambda: torch.zeros(1, len(pick)), lambda: kls[pick // 2][None])  # fmt: skip
-    found = torch.autograd.grad(-OBJECTIVES["grpo"](drawn, settings("grpo")).per_sample.mean(), (first, second))
+                  torch.tensor([[rewarded > 0]]), lambda: torch.zeros(1, len(pick)), lambda: kls[pick // 2][None])  # fmt: skip
+    found = torch.autograd.grad(-OBJECTIVES[objective](drawn, settings(objective)).per_sample.mean(), (first, second))
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
