@@ -16,6 +16,7 @@ from tests.tiny_model import build_tiny_model
 from workbench import looping
 from workbench.cli import app
 from workbench.config import LoopSettings, NumericsSettings, ProxySettings
+from workbench.drift.uncertainty import proportion
 from workbench.errors import ConfigError, JournalError, RewardError
 from workbench.judging import PEOPLE, by_rule, of_source, who_judges
 from workbench.looping import Stage, run_loop
@@ -309,11 +310,12 @@ def test_people_are_waited_for_on_the_page(ws, prompts):
 
 
 def test_judgements_against_what_was_taught_are_noticed_and_declared(ws, prompts, monkeypatch):
-    """The first turn teaches short answers, as many times as it takes; the second turn's people want long ones."""
-    taught = ROUND | {"training": ROUND["training"] | {"epochs": 6}}
+    """The first turn teaches short answers; the second turn's people want long ones."""
     long = Guideline("long", 1, "The longer one.", lambda _, a: len(a), margin=1)
     monkeypatch.setitem(GUIDELINES, "long", long)
-    shifting = loop(prompts, turns=2, judges=["rule:short", "rule:long"], round=taught, on_change="declare")
+    shifting = loop(prompts, turns=2, judges=["rule:short", "rule:long"], on_change="declare")
+    # Of 28 held-out judgements a tiny model gets 18 right, which might be chance.
+    monkeypatch.setattr(looping, "held_out_accuracy", lambda _: proportion(26, 28))
     first, second = run_loop(ws, shifting, Stage()).turns
     assert first.change == "none"  # nothing had been taught before
     assert second.change == "contrary"
