@@ -7,8 +7,14 @@ import pytest
 from tests.drift_kit import LATER, PLAIN, POLITE, World, capability, retention, two_rounds_in
 from tests.page_kit import browser
 from tests.test_drift_page import drift_served
+from tests.test_figures import lineage, sure
 from tests.test_page_browser import Person, violations
+from workbench.reports.document import CSS, templates
+from workbench.reports.figures import nowhere
+from workbench.reports.matrix import grid
 from workbench.rounds.plan import measuring_condition
+from workbench.rounds.progress import append_event
+from workbench.tasks import Progress
 
 QUICK = "setTimeout = ((real) => (what, ms) => real(what, Math.min(ms, 50)))(setTimeout)"
 """The page looks for news every twentieth of a second instead of every few seconds."""
@@ -161,6 +167,41 @@ def test_a_round_that_ends_shows_what_can_be_done_then(visit, world):
     lea.tab.reload()
     world.ws.journal.finish("e" * 64, "failed", message="a loss is not finite")
     lea.tab.get_by_role("button", name="Try again").wait_for()
+
+
+def test_a_round_is_drawn_anew_where_it_changed_and_nowhere_else(visit, world):
+    digest = world.ws.journal.rounds()[-1].digest
+    for step, loss in enumerate((0.7, 0.6), start=1):
+        append_event(world.ws.engine, digest, Progress("optimise", step, 3, {"loss": loss, "kl_parent": 0.1}))
+    lea = visit(f"/rounds/{digest}")
+    lea.tab.add_init_script(QUICK)
+    lea.tab.reload()
+    lea.tab.evaluate("""() => {
+      window.mounted = [];
+      for (const place of document.querySelectorAll('[data-part]'))
+        new MutationObserver(() => window.mounted.push(place.dataset.part)).observe(place, { childList: true });
+    }""")
+    for _ in range(3):
+        with lea.tab.expect_response("**/state"):
+            pass
+    assert lea.tab.evaluate("window.mounted") == []
+    append_event(world.ws.engine, digest, Progress("optimise", 3, 3, {"loss": 0.5}))
+    lea.until("window.mounted.includes('loss')")
+    assert set(lea.tab.evaluate("window.mounted")) <= {"loss", "bars", "log"}
+
+
+def test_a_fall_is_marked_in_a_matrix_too_wide_for_numbers(chromium):
+    numbers = {("p2", "accuracy", "retention/v1"): sure(0.6), ("p2", "from parent", "retention/v1"): sure(-0.3)}
+    drawn = templates().get_template("parts.html").module.matrix(grid(lineage(40, numbers), nowhere))
+    tab = chromium.new_page()
+    tab.set_content(f"<style>{CSS.read_text(encoding='utf-8')}</style>{drawn}")
+    mark = tab.evaluate("""() => {
+      const style = getComputedStyle(document.querySelector('.grid.narrow td.fell'), '::after');
+      return [style.content, parseFloat(style.fontSize) > 6];
+    }""")
+    assert mark == ['"▾"', True]
+    assert tab.evaluate("[...document.querySelectorAll('td.fell')].length") == 1
+    tab.close()
 
 
 def test_a_server_that_is_gone_is_said(visit):

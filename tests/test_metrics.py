@@ -280,3 +280,11 @@ def test_quartiles_tell_who_paid():
     assert [one.change.value for one in found] == [-2.5, 1, 1, 1]
     with pytest.raises(ValueError, match="same items"):
         by_quartile(before, of([1.0] * 5))
+
+
+def test_the_lowest_quarter_holds_what_was_surely_wrong():
+    # the first is the furthest below 0, not the nearest to it; every margin is halved
+    before = of([-8, -8, -0.1, 0.1, 1, 1, 8, 8] * 3)
+    found = by_quartile(before, of([value / 2 for value in before.values]))
+    assert [one.before.value for one in found] == [-8, pytest.approx(0), 1, 8]
+    assert [one.change.value for one in found] == [4, pytest.approx(0), -0.5, -4]

@@ -5,6 +5,7 @@ import sqlite3
 import pytest
 
 from tests.drift_kit import LATER, PLAIN, POLITE, World, capability, items, retention, two_rounds_in
+from workbench.drift.uncertainty import format_estimate
 from workbench.reports.document import html_report, markdown_report
 from workbench.reports.story import as_report
 from workbench.views import averages as averages_module
@@ -221,3 +222,69 @@ def test_the_report_of_a_base_and_of_nothing_measured_says_so(tmp_path):
     assert "not enough data yet" in found
     assert "0 rounds from tiny" in found
     assert "What to do next" in markdown_report(world.ws, "base")
+
+
+def section(report, title):
+    """Lines of a report below a heading, to the next."""
+    return report.partition(f"# {title}\n")[2].partition("\n#")[0].splitlines()
+
+
+def test_the_report_as_text_has_every_number_with_its_interval_and_n(two_rounds):
+    found = markdown_report(two_rounds.ws, "champion")
+    suite, second = f"retention/{PLAIN}", two_rounds.second.digest
+    view = overview(two_rounds)
+    fell, still = view.number(second, "from parent", suite), view.number(second, "accuracy", suite)
+    rows = section(found, "What round 2 gained and forgot")
+    assert f"| plain | {format_estimate(fell, digits=3)} |" in rows
+    assert "|  | change of accuracy |" in rows
+    kl = section(found, "How far it moved: KL on its own answers")
+    assert kl[3].startswith("| nats per token | base, new prompts | base, old prompts | parent, new prompts |")
+    assert kl[6].startswith("| round 2 | 0.300 [0.300, 0.300] n=6 | 0.300 [0.300, 0.300] n=6 | 0.200 [")
+    pareto = section(found, "Gain against tax, policy by policy")
+    assert "|  | tax in points | accuracy |" in pareto
+    # The matrix has them, too: 14 of 20 right.
+    (row,) = (line for line in section(found, "Retention and tax") if line.startswith("| plain |"))
+    assert f"| {format_estimate(still.scaled(100), digits=1)}" in row
+    assert row.endswith("n=20 |")
+    for one in (line for line in found.splitlines() if line.startswith("### ")):
+        assert section(found, one.removeprefix("### "))[1], one
+    assert "Not measured. `workbench evaluate" in found  # a figure without numbers says why
+
+
+def test_the_report_as_text_ends_with_the_plan(two_rounds):
+    from workbench.reports.document import plan_text
+    from workbench.reports.figures import nowhere
+    from workbench.reports.story import story
+
+    plan = plan_text(story(Inspection(two_rounds.ws), overview(two_rounds), nowhere))
+    assert f'version = "{POLITE}"' in plan
+    assert markdown_report(two_rounds.ws, "champion").endswith(f"## The plan of this round\n\n```toml\n{plan}```\n")
+    assert "## The plan" not in markdown_report(two_rounds.ws, "base")
+
+
+def test_the_reports_show_the_pairs_that_fell_and_nothing_of_them_is_markup(tmp_path):
+    from preference_data.records import Pair, Prompt
+    from preference_data.versions import write_version
+    from workbench.rounds.plan import measuring_condition
+
+    world = World(tmp_path)
+    hostile = "![x](https://elsewhere.example/x.png)\r\r| <img src=x> \\| `a"
+    pairs = [Pair(Prompt.of(f"question {i}"), hostile, f"worse {i}", 1.0, None, (), {}, "test") for i in range(6)]
+    version = write_version(pairs, world.ws.versions.directory, rule={}, watermark=0, head="").digest
+    world.ws.versions.add("old", version)
+    parent = world.base
+    for trained, values in ((version, [1.0] * 6), (POLITE, [1.0] * 5 + [-1.0])):
+        plan = world.plan(parent, trained)
+        world.condition = measuring_condition(plan)
+        child = world.child(plan, values[-1])
+        rows = items(f"retention/{version}", "margin", values)
+        world.record(child, [row._replace(item=pair.key) for row, pair in zip(rows, pairs, strict=True)])
+        world.finish(plan, child)
+        parent = child
+    assert "question 5" in html_report(world.ws, parent.digest)
+    found = markdown_report(world.ws, parent.digest)
+    blank, head, _, row, *rest = [*section(found, "Pairs it gets wrong now and got right before"), "", ""]
+    assert (blank, head, rest[0]) == ("", "| version | prompt | preferred | not preferred |", "")
+    assert row == (
+        "| old | user: question 5 | ![x]\\(https://elsewhere.example/x.png)  \\| &lt;img src=x&gt; \\\\\\| `a | worse 5 |"
+    )

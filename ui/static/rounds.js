@@ -2,14 +2,18 @@
 
 const live = document.getElementById("live"), round = document.getElementById("round");
 const RUNNING_MS = 2000, WAITING_MS = 15000;
+const places = document.querySelectorAll("[data-part]");
+const drawn = new Map([...places].map((place) => [place, place.innerHTML]));   // as the browser writes what the server sent
 let timer;
 
 function draw(place, text) {
-  if (place.dataset.text === text) return;
+  const now = document.createElement("template");
+  now.innerHTML = text;   // made by the server from templates that escape
+  if (drawn.get(place) === now.innerHTML) return;
+  drawn.set(place, now.innerHTML);
   const opened = [...place.querySelectorAll("details")].map((one) => one.open);
-  place.innerHTML = text;   // made by the server from templates that escape
+  place.replaceChildren(now.content);
   place.querySelectorAll("details").forEach((one, k) => { one.open = opened[k] ?? false; });
-  place.dataset.text = text;
 }
 
 async function refresh() {
@@ -20,7 +24,7 @@ async function refresh() {
     const answer = await fetch(`${location.pathname}/state`);
     if (!answer.ok) throw new Error(answer.status);
     const now = await answer.json();
-    for (const place of document.querySelectorAll("[data-part]")) draw(place, now.parts[place.dataset.part]);
+    for (const place of places) draw(place, now.parts[place.dataset.part]);
     live.textContent = "";
     if (now.state !== round.dataset.state) {
       // The gate and what can be done differ now; a reason being written is not thrown away for them.

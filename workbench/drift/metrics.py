@@ -219,7 +219,7 @@ def flips(before: Series, after: Series) -> Flips:
 
 
 class Quartile(NamedTuple):
-    """Pairs of one quartile of the margin they had before, the first the least confident.
+    """Pairs of one quartile of the margin they had before, the first the lowest: wrong then, or least sure of what is right.
 
     Attributes:
         before: mean margin before, nats per pair.
@@ -233,7 +233,7 @@ class Quartile(NamedTuple):
 
 
 def by_quartile(before: Series, after: Series) -> tuple[Quartile, ...]:
-    """What became of pairs by how confident the policy was: an average hides who pays (arXiv 2606.19744).
+    """What became of pairs by their margin before, the sign included: an average hides who pays (arXiv 2606.19744).
 
     Raises:
         ValueError: the two are not of the same items.

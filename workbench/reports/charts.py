@@ -1,6 +1,7 @@
 """The forms figures have: lines over rounds, rows with intervals, spots between two numbers. All carry their intervals."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -40,7 +41,7 @@ class Point(NamedTuple):
 
 
 class Line(NamedTuple):
-    """Numbers of one thing, over rounds."""
+    """Numbers of one thing, over rounds; the line breaks at a point without a number."""
 
     name: str
     points: tuple[Point, ...]
@@ -56,33 +57,38 @@ class Bar(NamedTuple):
 
 
 class Spot(NamedTuple):
-    """Two numbers of one thing, and what it is: `champion`, `update` or empty."""
+    """Two numbers of one thing, and what it is: `champion`, `update` or empty, and `front` if no other is better.
+
+    A line leads through all that are joined, in their order.
+    """
 
     name: str
     across: Estimate
     up: Estimate
     kind: str = ""
     href: str | None = None
+    joined: bool = True
 
 
 def lines(given: Sequence[Line], *, title: str, unit: str, zero: bool = False, xs: str = "round") -> Markup | None:
     """Lines over rounds, each with its name at its end; None where there is no number."""
-    shown = [line._replace(points=kept) for line in given if (kept := tuple(p for p in line.points if _known(p.value)))]
+    shown = [(line.name, runs) for line in given if (runs := _runs(line.points))]
     if not shown:
         return None
-    values = [v for line in shown for p in line.points for v in _ends(p.value)]
-    up = scale(values, TALL - BOTTOM, TOP, zero=zero)
-    least, most_x = min(p.x for line in shown for p in line.points), max(p.x for line in shown for p in line.points)
+    known = [[p for run in runs for p in run] for _, runs in shown]
+    up = scale([v for points in known for p in points for v in _ends(p.value)], TALL - BOTTOM, TOP, zero=zero)
+    places = [p.x for points in known for p in points]
+    least, most_x = min(places), max(places)
     at = Scale(least - 0.3, max(most_x, least + 1) + 0.3, LEFT, WIDTH - RIGHT)
-    ends = apart([up(_middle(line.points[-1].value)) for line in shown], 13.0)
+    ends = apart([up(_middle(points[-1].value)) for points in known], 13.0)
     lower = max(0.0, TOP - 4 - min(ends))  # names of many lines above each other begin below the title
     ends = [end + lower for end in ends]
-    most = max(len(line.points) for line in shown)
+    most = max(len(points) for points in known)
     inside = [upwards(up, LEFT, WIDTH - RIGHT, title=unit), _whole(at, TALL - BOTTOM, xs)]
-    inside += [_line(line, (at, up), k, many=most > FEW) for k, line in enumerate(shown)]
+    inside += [_line(name, runs, (at, up), k, many=most > FEW) for k, (name, runs) in enumerate(shown)]
     inside += [
-        words(WIDTH - RIGHT + 10, end + 4, cut(line.name, 22), kind=f"name c{k % COLOURS}")
-        for k, (line, end) in enumerate(zip(shown, ends, strict=True))
+        words(WIDTH - RIGHT + 10, end + 4, cut(name, 22), kind=f"name c{k % COLOURS}")
+        for k, ((name, _), end) in enumerate(zip(shown, ends, strict=True))
     ]
     return drawing(TALL, *inside, title=title)
 
@@ -111,8 +117,8 @@ def rows(given: Sequence[Bar], *, title: str, unit: str, mark: float | None = No
     return drawing(bottom + 40, *inside, title=title)
 
 
-def spots(given: Sequence[Spot], *, title: str, units: tuple[str, str], joined: bool = True) -> Markup | None:
-    """Things between two numbers, joined in their order; None where fewer than two have both."""
+def spots(given: Sequence[Spot], *, title: str, units: tuple[str, str]) -> Markup | None:
+    """Things between two numbers; None where fewer than two have both."""
     shown = [s for s in given if _known(s.across) and _known(s.up)]
     if len(shown) < 2:
         return None
@@ -126,8 +132,8 @@ def spots(given: Sequence[Spot], *, title: str, units: tuple[str, str], joined: 
     up = scale([v for s in shown for v in (_middle(s.up), *(() if many else _ends(s.up)))], TALL - BOTTOM, TOP)
     inside = [across(at, TOP, TALL - BOTTOM, title=units[0]), upwards(up, LEFT, WIDTH - 30.0, title=units[1])]
     places = [(at(_middle(s.across)), up(_middle(s.up))) for s in shown]
-    if joined:
-        inside.append(_path(places, "path c0"))
+    if len(path := [place for spot, place in zip(shown, places, strict=True) if spot.joined]) > 1:
+        inside.append(_path(path, "path c0"))
     for k, (spot, (x, y)) in enumerate(zip(shown, places, strict=True)):
         told = f"{spot.name}: {units[1]} {format_estimate(spot.up)}; {units[0]} {format_estimate(spot.across)}"
         bars = () if many else (_span(at, spot.across, y, flat=True), _span(up, spot.up, x, flat=False))
@@ -148,26 +154,33 @@ def cut(name: str, most: int) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-def _line(line: Line, scales: tuple[Scale, Scale], k: int, *, many: bool) -> Markup:
+def _runs(points: Sequence[Point]) -> list[list[Point]]:
+    """Points that follow each other, all with a number."""
+    return [list(run) for known, run in groupby(points, lambda p: _known(p.value)) if known]
+
+
+def _line(name: str, runs: Sequence[Sequence[Point]], scales: tuple[Scale, Scale], k: int, *, many: bool) -> Markup:
     at, up = scales
     colour, dashed = f"c{k % COLOURS}", "dashed" if k // COLOURS % 2 else ""
-    places = [(at(p.x), up(_middle(p.value))) for p in line.points]
-    parts = [_path(places, f"path {colour} {dashed}".strip())]
-    if many:
-        parts.insert(0, _band(line, at, up, colour))
+    parts: list[Markup] = []
     # Of hundreds of points some can be pointed at; all are in the line, its band and the file of numbers.
-    step = -(-len(places) // FEW)
-    for point, (x, y) in [*zip(line.points, places, strict=True)][::step]:
-        told = element("title", f"{line.name}, {point.name}: {format_estimate(point.value, digits=3)}")
-        dot = element("circle", told, cx=x, cy=y, r=2 if many else 3.5, class_=f"dot {colour}")
-        bar = () if many else (_span(up, point.value, x, flat=False, colour=colour),)
-        parts.append(linked(point.href, *bar, dot))
+    step = -(-sum(map(len, runs)) // FEW)
+    for run in runs:
+        places = [(at(p.x), up(_middle(p.value))) for p in run]
+        if many:
+            parts.append(_band(run, at, up, colour))
+        parts.append(_path(places, f"path {colour} {dashed}".strip()))
+        for point, (x, y) in [*zip(run, places, strict=True)][::step]:
+            told = element("title", f"{name}, {point.name}: {format_estimate(point.value, digits=3)}")
+            dot = element("circle", told, cx=x, cy=y, r=2 if many else 3.5, class_=f"dot {colour}")
+            bar = () if many else (_span(up, point.value, x, flat=False, colour=colour),)
+            parts.append(linked(point.href, *bar, dot))
     return Markup("").join(parts)
 
 
-def _band(line: Line, at: Scale, up: Scale, colour: str) -> Markup:
-    above = [(at(p.x), up(_ends(p.value)[1])) for p in line.points]
-    below = [(at(p.x), up(_ends(p.value)[0])) for p in reversed(line.points)]
+def _band(run: Sequence[Point], at: Scale, up: Scale, colour: str) -> Markup:
+    above = [(at(p.x), up(_ends(p.value)[1])) for p in run]
+    below = [(at(p.x), up(_ends(p.value)[0])) for p in reversed(run)]
     places = " ".join(f"{x:.1f},{y:.1f}" for x, y in (*above, *below))
     return element("polygon", points=places, class_=f"band {colour}")
 

@@ -1,16 +1,18 @@
 """A policy's report as one HTML file that opens offline, and as Markdown."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from workbench.drift.uncertainty import format_estimate
+from workbench.drift.uncertainty import Estimate, format_estimate
 from workbench.places import Places
 from workbench.rebasing import to_copy
+from workbench.reports.figure import Figure
 from workbench.reports.figures import nowhere
-from workbench.reports.story import Story, story
+from workbench.reports.story import Criterion, Story, story
 from workbench.views.averages import averages_of
 from workbench.views.inspection import Inspection, Overview
 from workbench.views.records import Average
@@ -44,40 +46,73 @@ def html_report(places: Places, policy: str) -> str:
     view = told.view
     return templates().get_template("report.html").render(
         story=told, newest=view.policies[-1], css=CSS.read_text(encoding="utf-8"), averages=_named(averages),
-        flipped=list(_flipped(places, view)) if view.rounds else [], plan=plan_text(told),
+        flipped=_flipped(places, view) if view.rounds else [], plan=plan_text(told),
     )  # fmt: skip
 
 
 def markdown_report(places: Places, policy: str) -> str:
-    """The same as text, for where no page is shown: figures are tables."""
+    """The same as text, for where no page is shown: figures are tables of what they draw."""
     told, averages = _told(places, policy)
     view, newest = told.view, told.view.policies[-1]
-    lines = [f"# {_cell(newest.name)}: what it gained, what it cost", "", f"{view.rounds} rounds from {view.policies[0].name}. "
+    lines = [f"# {_cell(newest.name)}: what it gained, what it cost", "", f"{view.rounds} rounds from {_cell(view.policies[0].name)}. "
              "Intervals are 95 %.", ""]  # fmt: skip
     lines += [f"- {_cell(line)}" for line in told.said]
     if told.criteria:
-        lines += ["", f"## {told.gate}", ""]
-        lines += ["| criterion | verdict | threshold | value | why |", "|---|---|---|---|---|"]
-        lines += [
-            f"| {_cell(c.name)} | {'pass' if c.passed else 'FAIL'} | {'' if c.threshold is None else f'{c.threshold:g}'} "
-            f"| {_cell(c.value)} | {_cell(c.reason)} |"
-            for c in told.criteria
-        ]
-    lines += [
-        "",
-        "## What to do next",
-        "",
-        *(f"- {_cell(step)}" for step in told.steps),
-        "",
-        "## Retention and tax",
-        "",
-    ]
-    heads = ["version", *("base" if not p.round else str(p.round) for p in told.grid.columns)]
-    lines += [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    lines += [f"| {_cell(row.name)} | {' | '.join(c.text for c in row.cells)} |" for row in told.grid.rows]
+        heads = ("criterion", "verdict", "threshold", "value", "why")
+        lines += ["", f"## {told.gate}", *_table(heads, [_criterion(one) for one in told.criteria])]
+    lines += ["", "## What to do next", "", *(f"- {_cell(step)}" for step in told.steps)]
+    lines += ["", "## Retention and tax", *_matrix(told)]
     lines += ["", "## Averages over all rounds", ""]
     lines += [f"- {one.name}: {_value(one)} ({one.convention})" for one in averages]
+    lines += ["", "## Figures", *(line for one in told.figures for line in _figure(one))]
+    if flipped := _flipped(places, view) if view.rounds else []:
+        rows = [[row[name] for name in ("version", "prompt", "chosen", "rejected")] for row in flipped]
+        lines += ["", "## Pairs it gets wrong now and got right before"]
+        lines += _table(("version", "prompt", "preferred", "not preferred"), rows)
+    if plan := plan_text(told):
+        lines += ["", "## The plan of this round", "", "```toml", plan.rstrip("\n"), "```"]
     return "\n".join(lines) + "\n"
+
+
+def _criterion(one: Criterion) -> list[str]:
+    threshold = "" if one.threshold is None else f"{one.threshold:g}"
+    return [one.name, "pass" if one.passed else "FAIL", threshold, one.value, one.reason]
+
+
+def _matrix(told: Story) -> Iterator[str]:
+    """Every cell of the matrix with its interval and n, in percent and points."""
+    yield from ("", "Accuracy in percent on held-out pairs of every version, then the tax of every suite in points and the share "
+                "of probes refused; ▾ is worse than the parent by more than may be chance.")  # fmt: skip
+    heads = ["version", *("base" if not p.round else str(p.round) for p in told.grid.columns)]
+    rows: list[list[str]] = []
+    for row in told.grid.rows:
+        values = [told.view.number(p.digest, row.number, row.suite) for p in told.grid.columns]
+        cells = [
+            cell.text
+            if value.value is None
+            else format_estimate(value.scaled(100), digits=1, signed=row.number == "tax")
+            for value, cell in zip(values, row.cells, strict=True)
+        ]
+        marks = [" ▾" if "fell" in cell.kind.split() else "" for cell in row.cells]
+        rows.append([row.name, *map("".join, zip(cells, marks, strict=True))])
+    yield from _table(heads, rows)
+
+
+def _figure(one: Figure) -> Iterator[str]:
+    yield from ("", f"### {_cell(one.title)}", "", _cell(one.note))
+    if one.drawn is None:
+        yield from ("", _cell(one.why))
+    else:
+        yield from _table(one.heads, [[name, *map(_number, values)] for name, values in one.table])
+
+
+def _number(value: Estimate) -> str:
+    return "not measured" if value.value is None and not value.n else format_estimate(value, digits=3)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield from ("", f"| {' | '.join(map(_cell, heads))} |", f"|{'---|' * len(heads)}")
+    yield from (f"| {' | '.join(map(_cell, row))} |" for row in rows)
 
 
 def plan_text(told: Story) -> str:
@@ -113,5 +148,6 @@ def _flipped(places: Places, view: Overview) -> list[dict[str, str]]:
 
 
 def _cell(text: str) -> str:
-    """Text in a table; what would be markup to whoever shows the Markdown is none."""
-    return escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
+    """Text in a table; what would be markup, a link or an image to whoever shows the Markdown is none."""
+    plain = escape(" ".join(text.splitlines()), quote=False).replace("\\", "\\\\")
+    return plain.replace("|", "\\|").replace("](", "]\\(")

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
-
-from markupsafe import Markup
+from typing import Literal
 
 from workbench.drift.uncertainty import Estimate, average
-from workbench.reports.charts import FEW, Bar, Line, Point, Spot, lines, rows, spots
+from workbench.reports.charts import FEW, Bar, Line, Point, Spot
+from workbench.reports.figure import Figure, of_lines, of_rows, of_spots
 from workbench.tasks import suite_title
 from workbench.views.inspection import Overview
+from workbench.views.kept import Key
 from workbench.views.records import PolicyView, VersionView
 
 Kind = Literal["own", "earlier", "replaced", "untrained"]
@@ -17,28 +17,15 @@ Href = Callable[[str, str, str], str | None]
 """Where the rows behind a number are: by policy, name and suite; None where nothing can be opened."""
 
 RECENT, RECENT_OF_MANY = 12, 6
-"""Lines of a figure at most, over few rounds and over many; of more suites the ones that moved furthest."""
+"""Lines of a figure at most, over few rounds and over many; the note says of how many."""
 MOST_ROWS = 20
 """Rows of a figure at most: its own version and the ones that moved furthest."""
-
-
-class Figure(NamedTuple):
-    """A figure.
-
-    Attributes:
-        key: names it in addresses.
-        title: what it shows, as a sentence people can look for.
-        note: how to read it.
-        drawn: None where there is not enough to draw; `why` then says so.
-        numbers: what it shows, by policy, name and suite.
-    """
-
-    key: str
-    title: str
-    note: str
-    drawn: Markup | None
-    why: str
-    numbers: tuple[tuple[str, str, str], ...]
+MOST_VERSIONS = 6
+"""Versions whose margins are drawn."""
+MOST_NAMED = 6
+"""Names in a note."""
+WORSE = {"tax": 1, "overconfident": 1, "refused": 1, "distinct-2": -1}
+"""Which way a number becomes worse; of one that is not here neither way is."""
 
 
 def figures(view: Overview, href: Href) -> Iterator[Figure]:
@@ -57,7 +44,7 @@ def figures(view: Overview, href: Href) -> Iterator[Figure]:
 
 def newest(view: Overview, href: Href) -> Figure:
     """What the last round did to every version."""
-    policy, keys = view.policies[-1], list[tuple[str, str, str]]()
+    policy, keys = view.policies[-1], list[Key]()
     bars: list[Bar] = []
     for version in view.trained if view.rounds else ():
         key = (policy.digest, "from parent", f"retention/{version.digest}")
@@ -69,16 +56,16 @@ def newest(view: Overview, href: Href) -> Figure:
         note += f" The {MOST_ROWS} of {len(bars)} versions that moved furthest."
         furthest = sorted(bars, key=lambda bar: (bar.kind != "own", -abs(bar.value.value or 0)))[:MOST_ROWS]
         bars = [bar for bar in bars if bar in furthest]
-    return _figure("newest", title, note, rows(bars, title=title, unit="change of accuracy"), keys)
+    return of_rows(("newest", title, note), bars, keys, "change of accuracy")
 
 
 def kept(view: Overview) -> Figure:
     """How much of what was taught is still there, over the rounds."""
     taught: list[Point] = []
     new: list[Point] = []
-    keys: list[tuple[str, str, str]] = []
+    keys: list[Key] = []
     for policy in view.policies[1:]:
-        gone = view.replaced
+        gone = view.replaced_by[policy.round]
         before = [v for v in view.trained if (v.trained_in or 0) < policy.round and v.digest not in gone
                   and v.digest != policy.version]  # fmt: skip
         found = [(policy.digest, "accuracy", f"retention/{v.digest}") for v in before]
@@ -88,81 +75,90 @@ def kept(view: Overview) -> Figure:
         new.append(Point(policy.round, view.number(*own), called(policy)))
         keys += [*found, own]
     given = [Line("earlier versions", tuple(taught)), Line("its own version", tuple(new))]
-    title = "How much is still known of what was taught"
-    note = "Mean accuracy on all versions of earlier rounds, and on the version of the round itself."
-    return _figure("kept", title, note, lines(given, title=title, unit="accuracy"), keys)
+    note = "Mean accuracy on all versions of earlier rounds that were not replaced by then, and on the version of the round itself."
+    return of_lines(("kept", "How much is still known of what was taught", note), given, keys, "accuracy")
 
 
 def taxes(view: Overview, href: Href) -> Figure:
     """Capability lost against the base."""
-    given, keys = _over_rounds(view, "tax", [(s, suite_title(s)) for s in view.suites("tax")], href, times=100)
+    suites = [(s, suite_title(s)) for s in view.suites("tax")]
+    given, keys, left = _over_rounds(view, "tax", suites, href, times=100)
     title = "Alignment tax: capability lost against the base, in points"
-    note = "Above zero is lost. Accuracy suites in points, text in percent of the base's bits."
-    return _figure("tax", title, note, lines(given, title=title, unit="points lost", zero=True), keys)
+    note = f"Above zero is lost. Accuracy suites in points, text in percent of the base's bits.{left}"
+    return of_lines(("tax", title, note), given, keys, "points lost", zero=True)
 
 
 def divergences(view: Overview, href: Href) -> Figure:
-    """How far each policy moved."""
-    given: list[Line] = []
-    keys: list[tuple[str, str, str]] = []
-    for role, other in (("base", lambda p: view.policies[0]), ("parent", lambda p: view.policies[p.round - 1])):
-        for prompts, wanted in (("new", True), ("old", False)):
+    """How far each policy moved, from every policy it was held to."""
+    found: list[tuple[Line, list[Key]]] = []
+    for name, others in _held_to(view):
+        for prompts in ("new", "old"):
             points: list[Point] = []
-            for policy in view.policies[1:]:
-                found = [
-                    (policy.digest, f"kl/{other(policy).digest}", f"samples/{v.digest}") for v in view.trained
-                    if (v.digest == policy.version) is wanted and (v.trained_in or 0) <= policy.round
-                ]  # fmt: skip
-                values = [v for key in found if (v := view.number(*key)).value is not None]
-                if values:
-                    points.append(Point(policy.round, average(values), called(policy), href(*found[0])))
-                    keys += found
-            given.append(Line(f"to {role}, {prompts} prompts", tuple(points)))
-    given += _anchors(view, keys)
+            keys: list[Key] = []
+            for policy, other in zip(view.policies[1:], others, strict=True):
+                there = _kl_keys(view, policy, other, new=prompts == "new")
+                value = average([view.number(*key) for key in there])
+                points.append(Point(policy.round, value, called(policy), href(*there[0]) if there else None))
+                keys += there
+            found.append((Line(f"{name}, {prompts} prompts", tuple(points)), keys))
+    further = [each for each in found[4:] if each[1]]
+    chosen, left = _furthest(view, further, ("lines to other anchors", 0), start=False)
+    drawn = [*found[:4], *chosen]
     title = "How far it moved: KL on its own answers"
-    note = "Nats per token from the policy to its base, its parent and other anchors; old prompts are those of earlier rounds."
-    return _figure("kl", title, note, lines(given, title=title, unit="nats per token", zero=True), keys)
+    note = f"Nats per token from the policy to its base, its parent and each other anchor; old prompts are those of earlier rounds.{left}"
+    every = [key for _, part in drawn for key in part]
+    return of_lines(("kl", title, note), [one for one, _ in drawn], every, "nats per token", zero=True)
 
 
 def frontier(view: Overview) -> Figure:
     """What was gained for the distance moved."""
     given: list[Spot] = []
-    keys: list[tuple[str, str, str]] = []
+    keys: list[Key] = []
     for policy in view.policies[1:]:
         moved = (policy.digest, f"kl/{view.policies[0].digest}", f"samples/{policy.version}")
         gained = (policy.digest, "from base", f"retention/{policy.version}")
         keys += [moved, gained]
         kind = "champion" if policy.champion else ""
-        given.append(Spot(called(policy), _root(view.number(*moved)), view.number(*gained), kind))
+        given.append(Spot(called(policy), _root(view.number(*moved)), view.number(*gained), kind, joined=False))
     title = "What a round gained for how far it moved from the base"
     note = "Gain on its own version against the square root of the KL to the base (axes of arXiv 2210.10760)."
-    drawn = spots(given, title=title, units=("square root of KL to base", "gain of accuracy"), joined=False)
-    return _figure("frontier", title, note, drawn, keys)
+    return of_spots(("frontier", title, note), given, keys, ("square root of KL to base", "gain of accuracy"))
 
 
 def pareto(view: Overview) -> Figure:
-    """What is known of all versions, against what it cost."""
+    """What is known of all versions, against what it cost: all policies on the same versions and suites."""
+    last = view.policies[-1]
+    taught = [v for v in view.trained if v.digest not in view.replaced]
+    versions = [v for v in taught if _has(view, last, "accuracy", f"retention/{v.digest}")]
+    policies = [p for p in view.policies[1:] if any(_has(view, p, "tax", suite) for suite in view.suites("tax"))
+                and all(_has(view, p, "accuracy", f"retention/{v.digest}") for v in versions)]  # fmt: skip
+    suites = [suite for suite in view.suites("tax") if all(_has(view, p, "tax", suite) for p in policies)]
     given: list[Spot] = []
-    keys: list[tuple[str, str, str]] = []
-    for policy in view.policies[1:]:
-        done = [v for v in view.trained if (v.trained_in or 0) <= policy.round and v.digest not in view.replaced]
-        known = [(policy.digest, "accuracy", f"retention/{v.digest}") for v in done]
-        cost = [(policy.digest, "tax", suite) for suite in view.suites("tax")]
-        if known and cost:
-            mark = "champion" if policy.champion else "update" if policy.update else ""
-            spent, held = (average([view.number(*key) for key in part]) for part in (cost, known))
-            given.append(Spot(called(policy), spent.scaled(100), held, mark))
-            keys += [*known, *cost]
-    title = "Gain against tax, policy by policy"
-    note = "Mean accuracy on all versions taught so far against the mean tax of all suites: up and left is better."
-    return _figure("pareto", title, note, spots(given, title=title, units=("tax in points", "accuracy")), keys)
+    keys: list[Key] = []
+    for policy in policies:
+        cost = [(policy.digest, "tax", suite) for suite in suites]
+        known = [(policy.digest, "accuracy", f"retention/{v.digest}") for v in versions]
+        mark = "champion" if policy.champion else "update" if policy.update else ""
+        spent, held = (average([view.number(*key) for key in part]) for part in (cost, known))
+        given.append(Spot(called(policy), spent.scaled(100), held, mark))
+        keys += [*known, *cost]
+    note = (
+        f"Mean accuracy on {_count(len(versions), 'version')} against mean tax of {_count(len(suites), 'suite')}, the same for "
+        "every policy: up and left is better. Ringed and joined: no other is better on one without being worse on the other, as estimated."
+    )
+    note += _without([called(p) for p in view.policies[1:] if p not in policies], "not measured on all of these")
+    note += _without([v.name for v in taught if v not in versions], f"not measured of {called(last)}")
+    note += _without([suite_title(s) for s in view.suites("tax") if s not in suites], "not measured of all policies")
+    said = ("pareto", "Gain against tax, policy by policy", note)
+    return of_spots(said, _best(given), keys, ("tax in points", "accuracy"),
+                     why="not enough data yet: fewer than two policies were measured on the same versions and suites")  # fmt: skip
 
 
 def line(view: Overview) -> Figure:
     """What a smaller step than the last round's would have kept and cost."""
-    title, keys = "What a smaller step would have kept and cost", list[tuple[str, str, str]]()
+    title, keys, units = "What a smaller step would have kept and cost", list[Key](), ("tax in points", "accuracy")
     if not view.rounds:
-        return Figure("between", title, "", None, "There is no round yet.", ())
+        return of_spots(("between", title, ""), [], [], units, why="There is no round yet.")
     parent, policy = view.policies[-2:]
     known = [v for v in view.trained if v.digest not in view.replaced]
     points = {0.0: parent.digest, **view.between, 1.0: policy.digest}
@@ -179,32 +175,34 @@ def line(view: Overview) -> Figure:
         )
         keys += [*held, *cost]
     note = f"Weights on the line from {called(parent)} to {called(policy)}: mean accuracy on all versions against mean tax."
-    drawn = spots(given, title=title, units=("tax in points", "accuracy"))
     missing = f"Not measured. `workbench evaluate {policy.name} --between 0.25,0.5,0.75` measures it."
-    return Figure("between", title, note, drawn, missing, tuple(keys))
+    return of_spots(("between", title, note), given, keys, units, why=missing)
 
 
 def margins(view: Overview, href: Href) -> Figure:
-    """Who pays: by how sure the parent was."""
-    policy, keys = view.policies[-1], list[tuple[str, str, str]]()
+    """Who pays: by the margin the parent had."""
+    policy, keys = view.policies[-1], list[Key]()
     bars: list[Bar] = []
-    for version in view.trained[-6:] if view.rounds else ():
-        for k, which in ((1, "least sure"), (4, "surest")):
+    for version in view.trained[-MOST_VERSIONS:]:
+        for k, which in ((1, "lowest"), (4, "highest")):
             key = (policy.digest, f"margin quartile {k}", f"retention/{version.digest}")
             bars.append(Bar(f"{which} of {version.name}", view.number(*key), "", href(*key)))
             keys.append(key)
     title = f"Whose margins {called(policy)} moved"
-    note = "Change of the margin from the parent, of the quarter of the pairs it was least and most sure of."
-    return _figure("margins", title, note, rows(bars, title=title, unit="nats per pair"), keys)
+    note = ("Change of the margin from the parent, of the quarter of the pairs whose margin was lowest there (where it was wrong, "
+            "or least sure) and of the quarter where it was highest.")  # fmt: skip
+    if len(view.trained) > MOST_VERSIONS:
+        note += f" The last {MOST_VERSIONS} of {len(view.trained)} versions."
+    return of_rows(("margins", title, note), bars, keys, "nats per pair")
 
 
 def confidence(view: Overview, href: Href) -> Figure:
     """How sure a policy became of what it learned, beside how often it is right."""
     suites = [(f"retention/{v.digest}", v.name) for v in view.trained]
-    given, keys = _over_rounds(view, "overconfident", suites, href)
+    given, keys, left = _over_rounds(view, "overconfident", suites, href)
     title = "Surer than right: how far beyond how often it is right"
-    note = "Mean sigma of the log odds moved from the base, minus how often they moved to the right side; beta below 1 lifts all of it."
-    return _figure("confidence", title, note, lines(given, title=title, unit="overconfidence", zero=True), keys)
+    note = f"Mean sigma of the log odds moved from the base, minus how often they moved to the right side; beta below 1 lifts all of it.{left}"
+    return of_lines(("confidence", title, note), given, keys, "overconfidence", zero=True)
 
 
 ANSWERS = (
@@ -218,8 +216,8 @@ ANSWERS = (
 def answers(view: Overview, href: Href, key: str, name: str, title: str, note: str, unit: str) -> Figure:  # noqa: PLR0917
     """One number of answers over the rounds, the base included."""
     suites = [(f"samples/{v.digest}", v.name) for v in view.trained]
-    given, keys = _over_rounds(view, name, suites, href, first=0)
-    return _figure(key, title, note, lines(given, title=title, unit=unit), keys)
+    given, keys, left = _over_rounds(view, name, suites, href, first=0)
+    return of_lines((key, title, note + left), given, keys, unit)
 
 
 def called(policy: PolicyView) -> str:
@@ -228,51 +226,111 @@ def called(policy: PolicyView) -> str:
 
 
 def kind_of(view: Overview, version: VersionView, policy: PolicyView) -> Kind:
-    """What a version is to a policy: `own`, `earlier`, `replaced` or `untrained`."""
+    """What a version was to a policy when that was made: `own`, `earlier`, `replaced` or `untrained`."""
     if version.digest == policy.version:
         return "own"
     if version.trained_in is None or version.trained_in > policy.round:
         return "untrained"
-    return "replaced" if version.digest in view.replaced else "earlier"
+    return "replaced" if version.digest in view.replaced_by[policy.round] else "earlier"
 
 
-def _anchors(view: Overview, keys: list[tuple[str, str, str]]) -> Iterator[Line]:
-    """One line to all anchors that are neither base nor parent."""
-    points: list[Point] = []
-    for policy in view.policies[1:]:
-        others = set(policy.anchors) - {view.policies[0].digest, view.policies[policy.round - 1].digest}
-        found = [(policy.digest, f"kl/{other}", f"samples/{policy.version}") for other in sorted(others)]
-        values = [v for key in found if (v := view.number(*key)).value is not None]
-        if values:
-            points.append(Point(policy.round, average(values), called(policy)))
-            keys += found
-    if points:
-        yield Line("to other anchors", tuple(points))
+def nowhere(*_: str) -> None:
+    """No rows."""
+
+
+def _held_to(view: Overview) -> Iterator[tuple[str, list[str]]]:
+    """Base, parent, then every other anchor: the name, and by round the digest, empty where it was none of its anchors."""
+    base, rounds = view.policies[0].digest, view.policies[1:]
+    parents = [p.digest for p in view.policies[:-1]]
+    yield "base", [base] * len(rounds)
+    yield "parent", parents
+    names = {p.digest: called(p) for p in view.policies}
+    for other in dict.fromkeys(anchor for p in rounds for anchor in p.anchors if anchor != base):
+        held = [
+            other if other in p.anchors and other != parent else "" for p, parent in zip(rounds, parents, strict=True)
+        ]
+        yield names.get(other, other[:8]), held
+
+
+def _kl_keys(view: Overview, policy: PolicyView, other: str, *, new: bool) -> list[Key]:
+    """What was measured of a policy's KL to another on prompts of its own version, or of those of earlier rounds."""
+    suites = [f"samples/{v.digest}" for v in view.trained if (v.digest == policy.version) is new
+              and (v.trained_in or 0) <= policy.round]  # fmt: skip
+    return [(policy.digest, f"kl/{other}", suite) for suite in suites if _has(view, policy, f"kl/{other}", suite)]
+
+
+def _has(view: Overview, policy: PolicyView, name: str, suite: str) -> bool:
+    return view.number(policy.digest, name, suite).value is not None
+
+
+def _best(given: Sequence[Spot]) -> list[Spot]:
+    """By cost; those that no other beats are marked, the others are not joined. `given` have both numbers, or none has."""
+    places = [(spot.across.value or 0.0, -(spot.up.value or 0.0)) for spot in given]
+    found: list[Spot] = []
+    for (cost, loss), spot in sorted(zip(places, given, strict=True), key=lambda each: each[0]):
+        beaten = any(c <= cost and n <= loss and (c, n) != (cost, loss) for c, n in places)
+        found.append(spot._replace(joined=False) if beaten else spot._replace(kind=f"{spot.kind or 'c0'} front"))
+    return found
 
 
 def _over_rounds(
     view: Overview, name: str, suites: Sequence[tuple[str, str]], href: Href, *, first: int = 1, times: float = 1
-) -> tuple[list[Line], list[tuple[str, str, str]]]:
-    """A line per suite; of many the ones that moved furthest."""
-    given: list[tuple[Line, list[tuple[str, str, str]]]] = []
+) -> tuple[list[Line], list[Key], str]:
+    """A line per suite, the numbers behind them, and what a note says of suites that are not drawn."""
+    given: list[tuple[Line, list[Key]]] = []
     for suite, title in suites:
         keys = [(policy.digest, name, suite) for policy in view.policies[first:]]
         # A point of two hundred is too small to be aimed at; the matrix leads to all of them.
         there = href if len(keys) <= FEW else nowhere
         points = tuple(
-            Point(policy.round, value.scaled(times), called(policy), there(*key))
+            Point(policy.round, view.number(*key).scaled(times), called(policy), there(*key))
             for policy, key in zip(view.policies[first:], keys, strict=True)
-            if (value := view.number(*key)).value is not None
         )
-        if points:
+        if any(point.value.value is not None for point in points):
             given.append((Line(title, points), keys))
-    given.sort(key=lambda each: -max(abs(p.value.value or 0) for p in each[0].points))
-    chosen = given[: RECENT if len(view.policies) <= FEW else RECENT_OF_MANY]
-    return [line for line, _ in chosen], [key for _, keys in chosen for key in keys]
+    what = "suites" if name == "tax" else "versions"
+    chosen, left = _furthest(view, given, (what, WORSE.get(name, 0)), start=first == 0)
+    return [line for line, _ in chosen], [key for _, keys in chosen for key in keys], left
 
 
-def nowhere(*_: str) -> None:
-    """No rows."""
+def _furthest(
+    view: Overview, given: Sequence[tuple[Line, list[Key]]], kind: tuple[str, int], *, start: bool
+) -> tuple[Sequence[tuple[Line, list[Key]]], str]:
+    """The lines that are drawn of many, and what a note says of that: those that became worse for certain come first.
+
+    Args:
+        view: the lineage.
+        given: lines with the numbers behind them; each has a number.
+        kind: what they are, and which way they become worse.
+        start: whether their first number is the base's; numbers of others are changes from it.
+    """
+    what, worse = kind
+    most = RECENT if len(view.policies) <= FEW else RECENT_OF_MANY
+    ordered = sorted(given, key=lambda each: _rank(each[0], worse, start=start))
+    if len(given) <= most:
+        return ordered, ""
+    first = "those that became worse for certain, then " if worse else ""
+    return ordered[:most], f" {most} of {len(given)} {what}: {first}those that moved furthest since the base."
+
+
+def _rank(line: Line, worse: int, *, start: bool) -> tuple[bool, float]:
+    known = [point.value for point in line.points if point.value.value is not None]
+    before, now = known[0] if start else Estimate(0.0, 0.0, 0.0, 0, "the base itself"), known[-1]
+    if worse < 0:
+        fell = (now.high or 0.0) < (before.low or 0.0)
+    else:
+        fell = worse > 0 and (now.low or 0.0) > (before.high or 0.0)
+    return not fell, -abs((now.value or 0.0) - (before.value or 0.0))
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _without(names: Sequence[str], why: str) -> str:
+    """What a note says of what is missing."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f" Without {', '.join(names[:MOST_NAMED])}{more}: {why}." if names else ""
 
 
 def _root(kl: Estimate) -> Estimate:
@@ -281,10 +339,3 @@ def _root(kl: Estimate) -> Estimate:
         return kl
     value, low, high = (math.sqrt(max(v, 0.0)) for v in (kl.value, kl.low, kl.high))
     return kl._replace(value=value, low=low, high=high)
-
-
-def _figure(  # noqa: PLR0917
-    key: str, title: str, note: str, drawn: Markup | None, keys: Sequence[tuple[str, str, str]]
-) -> Figure:
-    why = "" if drawn is not None else "not enough data yet: nothing here was measured"
-    return Figure(key, title, note, drawn, why, tuple(keys))

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from workbench.drift.metrics import Turned, turned
 from workbench.drift.uncertainty import Estimate, format_estimate
-from workbench.reports.figures import Figure, Href, figures, kind_of
+from workbench.reports.figure import Figure
+from workbench.reports.figures import Href, figures, kind_of
 from workbench.reports.matrix import Grid, grid
 from workbench.rounds.gate import FALSE_ALARMS
 from workbench.rounds.journal import RoundRecord

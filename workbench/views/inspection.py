@@ -96,7 +96,13 @@ class Overview:
     @cached_property
     def replaced(self) -> frozenset[str]:
         """Versions whose preference a later round replaced."""
-        return superseded((p.version, p.update) for p in self.policies if p.version)
+        return self.replaced_by[-1]
+
+    @cached_property
+    def replaced_by(self) -> tuple[frozenset[str], ...]:
+        """Versions whose preference was replaced, by the number of rounds done: what a later one replaces was not yet."""
+        made = [(p.version, p.update) for p in self.policies]
+        return tuple(superseded(one for one in made[: t + 1] if one[0]) for t in range(len(made)))
 
 
 class Branch(NamedTuple):

@@ -6,7 +6,7 @@
 | `from parent`, `from base` | retention | accuracy after minus before, on the same pairs |
 | `lost`, `gained` | retention | share of pairs right before and wrong now, and the other way round, against the parent |
 | `overconfident` | retention | mean of sigma(abs(d)) - (d > 0), half at d = 0, d the margin over the base's: positive, surer than right |
-| `margin quartile 1` to `4` | retention | change from the parent, of the quarter the parent was least to most sure of |
+| `margin quartile 1` to `4` | retention | change from the parent, of the quarters of its margins, the lowest first |
 | `level`, `tax`, `step tax` | capability | as in `records.Tax` |
 | `kl/<digest>` | samples | to another policy, nats per token |
 | `length`, `length change`, `distinct-2`, `finished`, `refused`, `compliance/<guideline>` | samples | of answers |
