@@ -86,12 +86,38 @@ def norm_in_float64(self, hidden):
     return self.weight * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_neither_layout_nor_batches_change_a_trajectory(world, monkeypatch, method):
-    """All steps of a round in float64, to 1e-8: padded, shared and packed rows, one batch or many."""
-    honest = training.trainable
-    monkeypatch.setattr(training, "trainable", lambda *given: honest(*given).double())
+@pytest.fixture
+def in_float64(monkeypatch):
+    """Rounds are trained in float64, those of one page, too."""
+    for module in (training, onepage):
+        honest = module.trainable
+        monkeypatch.setattr(module, "trainable", lambda *given, honest=honest: honest(*given).double())
     monkeypatch.setattr(LlamaRMSNorm, "forward", norm_in_float64)
+
+
+def of_21_pairs(world, **changes):
+    """A round whose last step has five pairs."""
+    pairs = [p for p in world.pairs if p.split == "train"][:21]
+    settings = TRAINING.model_copy(update={"epochs": 1, **changes})
+    return {"version": world.written(pairs), "training": settings}, pairs
+
+
+def test_the_pairs_of_a_short_last_step_count_alike_however_they_are_batched(world, in_float64):
+    ends, losses = [], []
+    for size in (8, 4, 1):  # five pairs are 5, 4 + 1, and 1 + 1 + 1 + 1 + 1
+        seen = []
+        changes, _ = of_21_pairs(world, batch_size=size, accumulation=8 // size)
+        ends.append(weights(world.train(lambda p, seen=seen: seen.append(p) and False, **changes)))
+        losses.append([p.facts["loss"] for p in seen if p.step == "optimise"])
+    assert len(losses[0]) == 3
+    for found, told in zip(ends, losses, strict=True):
+        assert_close(found, ends[0], tolerance=1e-8)
+        assert told == pytest.approx(losses[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_neither_layout_nor_batches_change_a_trajectory(world, monkeypatch, in_float64, method):
+    """All steps of a round in float64, to 1e-8: padded, shared and packed rows, one batch or many."""
     ends = {}
     for layout, size, batches, tokens in (
         ("plain", 4, 2, 10**6),
