@@ -23,7 +23,9 @@ from workbench.tasks import Anchor, PolicyRef
 from workbench.training import optimise as training
 from workbench.training.checkpoints import newest_verified
 from workbench.training.memory import STATES_BYTES, USED, Fit, kept_of
+from workbench.training.online.trainer import OnlineTrainer
 from workbench.training.optimise import optimise
+from workbench.training.reward_model import RewardTrainer
 
 
 @pytest.fixture(scope="module")
@@ -253,6 +255,24 @@ def test_batches_are_packed(world, monkeypatch, dtype):
     )
     world.train(numerics=NumericsSettings(dtype=dtype))
     assert seen == ["packed"]
+
+
+def test_over_a_base_in_four_bits_what_is_trained_is_not_rounded(world, first, monkeypatch):
+    """TRL casts it to bfloat16 where a model says that it was loaded so."""
+    held = {"parent": first, "anchors": (Anchor(first, 1.0),)}
+    expected, honest = weights(world.train(**held)), training.trainable
+
+    def loaded_so(*given):
+        model = honest(*given)
+        model.is_loaded_in_4bit = True
+        return model
+
+    monkeypatch.setattr(training, "trainable", loaded_so)
+    found = weights(world.train(**held))
+    assert all(found[name].dtype == torch.float32 for name in expected)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    for other in (OnlineTrainer, RewardTrainer):
+        assert other.__init__ is training.AnchoredDPOTrainer.__init__
 
 
 def test_an_anchor_of_weight_zero_is_no_anchor(world, first):

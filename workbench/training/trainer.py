@@ -40,6 +40,14 @@ class AnchoredDPOTrainer(DPOTrainer):
     moving: MovingReference | None = None
     loss_is_scaled_for_ga = True  # shares are those of a step: transformers must not divide by its batches once more
 
+    def __init__(self, *, model: Any, **more: Any) -> None:
+        # Over a base in four bits TRL rounds what is trained to bfloat16; here it stays as it is, float32.
+        exact = {name: p.data for name, p in model.named_parameters() if p.requires_grad}
+        super().__init__(model=model, **more)
+        for name, parameter in model.named_parameters():
+            if name in exact:
+                parameter.data = exact[name]
+
     def _prepare_dataset(self, dataset: Dataset, processing_class: Any, args: Any, dataset_name: str) -> Dataset:
         # Rows arrive tokenised, exactly as they were scored.
         return dataset
