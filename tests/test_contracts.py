@@ -176,6 +176,14 @@ def test_trl_calls_the_methods_we_override_with_these_parameters(method, paramet
     assert list(inspect.signature(getattr(DPOTrainer, method)).parameters) == parameters
 
 
+def test_transformers_asks_for_the_batches_of_a_step_and_whether_their_losses_are_scaled():
+    from transformers import Trainer
+
+    asked = ["self", "epoch_iterator", "num_batches", "device"]
+    assert list(inspect.signature(Trainer.get_batch_samples).parameters) == asked
+    assert Trainer.loss_is_scaled_for_ga is None
+
+
 def test_trl_collator_takes_the_fields_we_set():
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 

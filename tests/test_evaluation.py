@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from preference_data.samples import ChoiceItem, choice_items
 from preference_data.simulate import GUIDELINES
@@ -17,12 +18,13 @@ from workbench.evaluation.choice import choice, chosen
 from workbench.evaluation.context import Context
 from workbench.evaluation.evaluate import suite_named
 from workbench.evaluation.retention import answer_slice, retention
-from workbench.evaluation.samples import samples
+from workbench.evaluation.samples import refusal, samples
 from workbench.evaluation.text import reference_text, text
-from workbench.models.load import Family
+from workbench.models.load import Family, load_tokenizer
 from workbench.models.score_table import PairScore
-from workbench.models.tokens import Encoded, beginning, encode_text
+from workbench.models.tokens import Encoded, beginning, encode_text, prompt_ids
 from workbench.rounds.plan import measuring_condition, plan_as_json
+from workbench.tasks import PolicyRef
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,35 @@ def test_samples_measure_kl_to_other_policies_on_the_policys_own_answers(world):
     assert len(texts) == 5
     test_prompts = {p.prompt.key for p in version.pairs("test")}
     assert {i.item for i in found} <= test_prompts
+
+
+def test_prompts_that_leave_no_room_for_an_answer_are_passed_over(world, tmp_path):
+    """Learned positions end: one token further there is nothing to look up."""
+    version = world[0].version("polite")
+    folder = build_tiny_model(tmp_path / "model")
+    tokenizer = load_tokenizer(str(folder))
+    lengths = {p.prompt.key: len(prompt_ids(tokenizer, p.prompt)) for p in version.pairs("test")}
+    most = sorted(lengths.values())[len(lengths) // 2]
+    # an answer has six tokens: the longest prompt that is answered ends where they begin
+    shape = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=most + 6, n_embd=16, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=2
+    )
+    GPT2LMHeadModel(shape).save_pretrained(folder)
+    policy = PolicyRef("g" * 64, "full", str(folder), "g" * 64, str(folder), "tok")
+    here = context(policy)
+    asked = {i.item for i in samples(here, version, {})}
+    fit = sorted(key for key, length in lengths.items() if length <= most)
+    assert len(fit) < len(lengths)
+    assert asked == set(fit[:5])
+    with here.family.using(policy) as model:
+        model.config.n_positions = 6
+    assert list(samples(here, version, {})) == list(refusal(here)) == []
+
+
+def test_a_length_beyond_the_positions_of_the_base_is_refused_when_planned(world):
+    assert world[0].plan(settings(version="polite", training={"max_length": 512})).training.max_length == 512
+    with pytest.raises(ConfigError, match=r"max_length = 513, but base \S+ reads at most 512 tokens .* = 512 or less"):
+        world[0].plan(settings(version="polite", training={"max_length": 513}))
 
 
 def test_samples_score_compliance_with_every_guideline_asked_for(world):

@@ -12,13 +12,14 @@ from workbench.models.adapted import AdaptedLinear, use_one_product
 from workbench.models.head import DirectHead, token_logps
 from workbench.models.packed import FrozenLinear, can_pack, hold_in_half, matrix_of
 
-needs_blocks = pytest.mark.skipif(not can_pack(), reason="this CPU does not multiply bfloat16 through oneDNN")
+SHAPE = 7, 12
+needs_blocks = pytest.mark.skipif(not can_pack(SHAPE), reason="this CPU does not multiply bfloat16 through oneDNN")
 
 
 def held(monkeypatch, *, blocks, bias=True, kind=nn.Linear):
     """A frozen layer in bfloat16, in blocks or as it lies."""
     torch.manual_seed(0)
-    monkeypatch.setattr(packed, "can_pack", lambda: blocks)
+    monkeypatch.setattr(packed, "can_pack", lambda shape: blocks)
     model = nn.Sequential(kind(12, 7, bias=bias)).requires_grad_(requires_grad=False)
     hold_in_half(model)
     return model[0]
@@ -62,7 +63,7 @@ def test_merging_takes_the_matrix_out_of_its_blocks(monkeypatch):
     base = nn.Sequential(nn.Linear(12, 7))
     model = get_peft_model(base, LoraConfig(r=2, target_modules=["0"], init_lora_weights=False))
     use_one_product(model)
-    monkeypatch.setattr(packed, "can_pack", lambda: True)
+    monkeypatch.setattr(packed, "can_pack", lambda shape: True)
     hold_in_half(model)
     rows = torch.randn(5, 12)
     layer = model.base_model.model[0]
@@ -95,14 +96,52 @@ def test_without_room_matrices_stay_as_they_lie(monkeypatch):
 
 
 @needs_blocks
-@pytest.mark.parametrize("rows", [1, 7, 300])
-def test_matrices_of_a_real_size_give_the_same_bits(rows):
-    torch.manual_seed(rows)
-    weight = torch.randn(1536, 576).bfloat16()
+@pytest.mark.parametrize("shape", [(1536, 576), (576, 1536), (192, 576), (4000, 96)])
+def test_what_is_laid_out_gives_the_same_bits_for_rows_that_were_not_tried(shape):
+    if not can_pack(shape):
+        pytest.skip("blocks of this shape are summed in another order here, so it is not laid out")
+    torch.manual_seed(0)
+    weight = torch.randn(shape).bfloat16()
     plain, blocks = packed.Plain(weight, None), packed.Packed(weight, None)
-    there, back = torch.randn(rows, 576).bfloat16(), torch.randn(rows, 1536).bfloat16()
-    assert torch.equal(plain.there(there), blocks.there(there))
-    assert torch.equal(plain.back(back), blocks.back(back))
+    for rows in (2, 33, 128):
+        there, back = torch.randn(rows, shape[1]).bfloat16(), torch.randn(rows, shape[0]).bfloat16()
+        assert torch.equal(plain.there(there), blocks.there(there))
+        assert torch.equal(plain.back(back), blocks.back(back))
+
+
+@needs_blocks
+@pytest.mark.parametrize("length", SHAPE, ids=["back", "there"])
+def test_a_shape_that_gives_other_bits_one_way_is_not_laid_out(monkeypatch, length):
+    honest = packed._times
+    assert packed._same_bits.__wrapped__(*SHAPE, 1)
+
+    def summed_in_another_order(rows, blocks, bias):
+        found = honest(rows, blocks, bias)
+        return found * (1 + 2**-7) if rows.shape == (packed.PROBED[-1], length) else found
+
+    monkeypatch.setattr(packed, "_times", summed_in_another_order)
+    assert not packed._same_bits.__wrapped__(*SHAPE, 1)
+
+
+@needs_blocks
+def test_each_shape_is_tried_once_and_those_that_hold_are_laid_out(monkeypatch):
+    tried = []
+    packed._same_bits.cache_clear()
+    honest = packed.Plain.there
+    monkeypatch.setattr(
+        packed.Plain, "there", lambda self, rows: tried.append(tuple(self._weight.shape)) or honest(self, rows)
+    )
+    bent = packed._times
+    monkeypatch.setattr(
+        packed,
+        "_times",
+        lambda rows, *rest: bent(rows, *rest) + (rows.shape[1] == 5),  # the way there of the second
+    )
+    model = nn.Sequential(nn.Linear(12, 7), nn.Linear(5, 9), nn.Linear(12, 7)).requires_grad_(requires_grad=False)
+    hold_in_half(model)
+    packed._same_bits.cache_clear()
+    assert [type(layer) for layer in model] == [FrozenLinear, nn.Linear, FrozenLinear]
+    assert tried == [(7, 12)] * len(packed.PROBED) + [(9, 5)]
 
 
 @pytest.mark.parametrize("broken", ["_reorder_linear_weight", "_linear_pointwise"])
@@ -111,7 +150,7 @@ def test_where_an_operator_is_missing_nothing_is_laid_out(monkeypatch, broken):
     for name in {"_reorder_linear_weight", "_linear_pointwise"} - {broken}:
         setattr(ops, name, getattr(torch.ops.mkldnn, name))
     monkeypatch.setattr(packed.torch.ops, "mkldnn", ops)
-    assert not can_pack.__wrapped__()
+    assert not packed._same_bits.__wrapped__(*SHAPE, 1)
 
 
 @needs_blocks
@@ -122,7 +161,7 @@ def test_an_adapted_layer_over_blocks_is_what_it_is_over_the_matrix(monkeypatch)
         base = nn.Sequential(nn.Linear(12, 7))
         model = get_peft_model(base, LoraConfig(r=2, target_modules=["0"], init_lora_weights=False))
         use_one_product(model)
-        monkeypatch.setattr(packed, "can_pack", lambda blocks=blocks: blocks)
+        monkeypatch.setattr(packed, "can_pack", lambda shape, blocks=blocks: blocks)
         hold_in_half(model)
         layer = next(module for module in model.modules() if isinstance(module, AdaptedLinear))
         assert (type(layer.base_layer) is FrozenLinear) == blocks

@@ -67,6 +67,19 @@ def test_a_base_stays_where_it_is_and_becomes_champion(registry, base, tmp_path)
     registry.verify(base.digest)
 
 
+def test_what_gpt2_calls_otherwise_is_known_by_its_usual_name(tmp_path):
+    folder = write_base(tmp_path / "gpt2")
+    own = {"model_type": "gpt2", "vocab_size": 10, "n_embd": 4, "n_layer": 1, "n_positions": 64}
+    (folder / "config.json").write_text(json.dumps(own))
+    usual = {"hidden_size": 4, "num_hidden_layers": 1, "max_position_embeddings": 64}
+    assert checkpoints.read_base(folder).facts == {
+        "model_type": "gpt2",
+        "vocab_size": 10,
+        **usual,
+        "parameters": 8 * 4 + 10 * 4,
+    }
+
+
 def test_the_digest_is_of_weights_and_configuration_and_the_tokenizers_is_apart(registry, base, tmp_path):
     other = write_base(tmp_path / "other")
     (other / "README.md").write_text("not part of it")

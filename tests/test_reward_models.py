@@ -119,6 +119,8 @@ def test_trained_again_it_is_the_same_and_a_name_is_one_model(trained):
     with pytest.raises(ConfigError, match="there are: july, august"):
         RewardModels(trained).find("june")
     assert not (trained.root / "scratch" / before[0].plan).exists()
+    with pytest.raises(ConfigError, match=r"training.max_length = 513, but base \S+ reads at most 512 tokens"):
+        train_reward_model(trained, "long", chosen(training={"max_length": 513}), where="here")
 
 
 def test_weight_zero_and_a_margin_count(trained):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from peft import PeftModel
@@ -17,8 +18,11 @@ from workbench.models.forward import completion_logps
 from workbench.models.load import Family, load_tokenizer
 from workbench.models.score_table import FILE, read_table
 from workbench.models.tokens import Encoded, encode_pair
+from workbench.scoring import score as scoring
 from workbench.scoring.score import score
-from workbench.tasks import Part, ScoreJob, VersionRef
+from workbench.tasks import WHOLE, Part, ScoreJob, Tools, VersionRef
+
+VERBS = tuple(Tools.__dataclass_fields__)
 
 
 @pytest.fixture
@@ -156,10 +160,76 @@ def test_parts_compute_together_what_the_whole_computes_alone(job, tmp_path):
     assert (Path(job.output) / FILE).read_bytes() == alone
 
 
+def test_what_was_scored_before_is_looked_up_without_the_model(job, monkeypatch):
+    score(job, lambda _: False)
+    expected = (Path(job.output) / FILE).read_bytes()
+    (Path(job.output) / FILE).unlink()
+    monkeypatch.setattr(scoring, "family_of", lambda *_: pytest.fail("the model was loaded"))
+    assert scoring.missing(job) == 0
+    score(job, lambda _: False)
+    assert (Path(job.output) / FILE).read_bytes() == expected
+
+
+def test_pairs_are_read_and_put_into_tokens_once_for_all_policies(job, monkeypatch):
+    seen = []
+    honest = scoring.encode_pair
+    monkeypatch.setattr(scoring, "encode_pair", lambda *given, **more: seen.append(1) or honest(*given, **more))
+    for policy in ("1", "2", "3"):
+        score(replace(job, policy=job.policy._replace(digest=policy * 64)), lambda _: False)
+    assert len(seen) == len([p for p in _pairs(job) if p.split == "train"])
+    score(replace(job, max_length=127), lambda _: False)
+    assert len(seen) == 2 * len([p for p in _pairs(job) if p.split == "train"])
+
+
+@pytest.fixture
+def asked_of_workers(job, monkeypatch):
+    """Scoring as on a cluster with six CPUs, done here; and the parts that were asked of workers."""
+    from workbench.cluster import ray_tools
+
+    asked = []
+    monkeypatch.setattr(ray_tools.ray, "cluster_resources", lambda: {"CPU": 6})
+    monkeypatch.setattr(ray_tools, "_Task", lambda _remote, verb, each, _options: (verb, each))
+
+    def run(tasks, report):
+        for verb, each in tasks:
+            asked.append(each.part)
+            Path(each.output).mkdir()
+            verb(each, report)
+
+    monkeypatch.setattr(ray_tools, "_run", run)
+    options = ray_tools.RayOptions(pairs_per_worker=4)
+    return ray_tools.ray_tools(
+        SimpleNamespace(**dict.fromkeys(VERBS, score)), options, None, scoring.missing
+    ).score, asked
+
+
+def test_workers_share_what_is_missing_and_are_not_asked_for_what_is_known(job, tmp_path, asked_of_workers):
+    run, asked = asked_of_workers
+    pairs = [p for p in _pairs(job) if p.split == "train"]
+    first = smaller(job, len(pairs) - 9, tmp_path / "few")
+    score(first, lambda _: False)
+    assert scoring.missing(job) == 9
+    run(job, lambda _: False)
+    assert asked == [Part(0, 2), Part(1, 2)]  # nine pairs, four and more for each
+    assert len(read_table(Path(job.output))) == len(pairs)
+    assert sorted(path.name for path in Path(job.output).iterdir()) == [FILE]
+    asked.clear()
+    run(job, lambda _: False)
+    assert asked == []
+
+
+def test_what_is_little_is_one_task(job, tmp_path, asked_of_workers):
+    run, asked = asked_of_workers
+    few = smaller(job, 3, tmp_path / "few")
+    run(few, lambda _: False)
+    assert asked == [WHOLE]
+    assert len(read_table(Path(job.output))) == 3
+
+
 @pytest.mark.ray
 def test_workers_share_what_is_to_be_scored(job, tmp_path):
     """Two workers on Ray: the same bytes, and progress of all together."""
-    from workbench.assembly import IN_PROCESS, writer
+    from workbench.assembly import IN_PROCESS, missing, writer
     from workbench.cluster.ray_tools import RayOptions, cluster, ray_tools
 
     score(job, lambda _: False)
@@ -167,7 +237,7 @@ def test_workers_share_what_is_to_be_scored(job, tmp_path):
     shared, seen = replace(job, cache=f"sqlite:///{tmp_path / 'shared.db'}"), []
     options = RayOptions(pairs_per_worker=5)
     with cluster(options):
-        ray_tools(IN_PROCESS, options, writer).score(shared, lambda progress: seen.append(progress) and False)
+        ray_tools(IN_PROCESS, options, writer, missing).score(shared, lambda progress: seen.append(progress) and False)
     assert (Path(job.output) / FILE).read_bytes() == alone
     assert sorted(path.name for path in Path(job.output).iterdir()) == [FILE]
     pairs = [p for p in _pairs(job) if p.split == "train"]

@@ -15,13 +15,17 @@ from workbench import onepage
 from workbench.cli.bars import LABELS
 from workbench.config import NumericsSettings
 from workbench.errors import NumericsError, PolicyError, StopRequested, WiringError
-from workbench.models.load import Family, trainable
+from workbench.models.load import Family, load_tokenizer, trainable
+from workbench.models.score_table import PairScore, write_table
 from workbench.models.sharing import layout_of
+from workbench.models.tokens import encode_pair
 from workbench.tasks import Anchor, PolicyRef
 from workbench.training import optimise as training
 from workbench.training.checkpoints import newest_verified
 from workbench.training.memory import STATES_BYTES, USED, Fit, kept_of
+from workbench.training.online.trainer import OnlineTrainer
 from workbench.training.optimise import optimise
+from workbench.training.reward_model import RewardTrainer
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +69,34 @@ def test_two_anchors_start_at_the_predicted_loss(world, first):
     assert facts["expected_loss"] < max(weighted) * math.log(2)
 
 
+@pytest.fixture
+def gradients(monkeypatch):
+    """The trained weights' gradients of every step, as they are before they are clipped."""
+    seen, honest = [], torch.nn.utils.clip_grad_norm_
+
+    def clip(parameters, *rest, **more):
+        parameters = [p for p in parameters if p.grad is not None]
+        seen.append([p.grad.clone() for p in parameters])
+        return honest(parameters, *rest, **more)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
+    return seen
+
+
 @pytest.mark.parametrize("continued", [False, True])
-def test_trainer_equals_one_page(world, first, continued):
+def test_trainer_equals_one_page(world, first, gradients, continued):
     parent, folder = (first, first.path) if continued else (world.base, onepage.BASE)
     anchors = (Anchor(parent, 0.75), Anchor(world.base, 0.25)) if continued else (Anchor(world.base, 1.0),)
     paths = [(first.path, 0.75), (onepage.BASE, 0.25)] if continued else [(onepage.BASE, 1.0)]
     child = onepage.run_round(str(world.model), folder, paths, world.pairs, beta=0.1, settings=TRAINING)
     assert child.first_loss == pytest.approx(child.expected_loss, abs=1e-4)
+    page = gradients[0]
+    gradients.clear()
     assert_close(weights(world.train(parent=parent, anchors=anchors)), child.weights)
+    largest = max(float(g.abs().max()) for g in page)
+    assert largest > 0
+    for found, expected in zip(gradients[0], page, strict=True):
+        assert torch.allclose(found, expected, rtol=0, atol=1e-4 * largest)
 
 
 def test_batch_8_times_1_equals_1_times_8(world):
@@ -86,12 +110,60 @@ def norm_in_float64(self, hidden):
     return self.weight * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_neither_layout_nor_batches_change_a_trajectory(world, monkeypatch, method):
-    """All steps of a round in float64, to 1e-8: padded, shared and packed rows, one batch or many."""
-    honest = training.trainable
-    monkeypatch.setattr(training, "trainable", lambda *given: honest(*given).double())
+@pytest.fixture
+def in_float64(monkeypatch):
+    """Rounds are trained in float64, those of one page, too."""
+    for module in (training, onepage):
+        honest = module.trainable
+        monkeypatch.setattr(module, "trainable", lambda *given, honest=honest: honest(*given).double())
     monkeypatch.setattr(LlamaRMSNorm, "forward", norm_in_float64)
+
+
+def of_21_pairs(world, **changes):
+    """A round whose last step has five pairs."""
+    pairs = [p for p in world.pairs if p.split == "train"][:21]
+    settings = TRAINING.model_copy(update={"epochs": 1, **changes})
+    return {"version": world.written(pairs), "training": settings}, pairs
+
+
+def test_the_pairs_of_a_short_last_step_count_alike_however_they_are_batched(world, in_float64):
+    ends, losses = [], []
+    for size in (8, 4, 1):  # five pairs are 5, 4 + 1, and 1 + 1 + 1 + 1 + 1
+        seen = []
+        changes, _ = of_21_pairs(world, batch_size=size, accumulation=8 // size)
+        ends.append(weights(world.train(lambda p, seen=seen: seen.append(p) and False, **changes)))
+        losses.append([p.facts["loss"] for p in seen if p.step == "optimise"])
+    assert len(losses[0]) == 3
+    for found, told in zip(ends, losses, strict=True):
+        assert_close(found, ends[0], tolerance=1e-8)
+        assert told == pytest.approx(losses[0], abs=1e-4)
+
+
+def test_trainer_equals_one_page_in_float64(world, in_float64, tmp_path):
+    """All steps to 1e-8, where both are held by the same scores, which are float32."""
+    changes, pairs = of_21_pairs(world)
+    tokenizer, frozen = load_tokenizer(str(world.model)), onepage.load(str(world.model), onepage.BASE)
+    scores = {}
+    for pair in pairs:
+        both = encode_pair(tokenizer, pair, max_length=TRAINING.max_length)
+        with torch.no_grad():
+            nats = [
+                float(onepage.logp(frozen, tokenizer, pair.prompt, text, max_length=TRAINING.max_length))
+                for text in (pair.chosen, pair.rejected)
+            ]
+        scores[pair.key] = PairScore(*nats, *(len(side.completion) for side in both))
+    write_table(tmp_path, scores)
+    child = onepage.run_round(
+        str(world.model), onepage.BASE, [(onepage.BASE, 1.0)], pairs, beta=0.1, settings=changes["training"]
+    )
+    found = weights(world.train(tables={world.base.digest: str(tmp_path)}, **changes))
+    assert all(value.dtype == torch.float64 for value in found.values())
+    assert_close(found, child.weights, tolerance=1e-8)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_neither_layout_nor_batches_change_a_trajectory(world, monkeypatch, in_float64, method):
+    """All steps of a round in float64, to 1e-8: padded, shared and packed rows, one batch or many."""
     ends = {}
     for layout, size, batches, tokens in (
         ("plain", 4, 2, 10**6),
@@ -183,6 +255,24 @@ def test_batches_are_packed(world, monkeypatch, dtype):
     )
     world.train(numerics=NumericsSettings(dtype=dtype))
     assert seen == ["packed"]
+
+
+def test_over_a_base_in_four_bits_what_is_trained_is_not_rounded(world, first, monkeypatch):
+    """TRL casts it to bfloat16 where a model says that it was loaded so."""
+    held = {"parent": first, "anchors": (Anchor(first, 1.0),)}
+    expected, honest = weights(world.train(**held)), training.trainable
+
+    def loaded_so(*given):
+        model = honest(*given)
+        model.is_loaded_in_4bit = True
+        return model
+
+    monkeypatch.setattr(training, "trainable", loaded_so)
+    found = weights(world.train(**held))
+    assert all(found[name].dtype == torch.float32 for name in expected)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    for other in (OnlineTrainer, RewardTrainer):
+        assert other.__init__ is training.AnchoredDPOTrainer.__init__
 
 
 def test_an_anchor_of_weight_zero_is_no_anchor(world, first):

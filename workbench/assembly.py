@@ -47,6 +47,14 @@ def score(job: ScoreJob, report: Report) -> None:
     run(job, report)
 
 
+def missing(job: ScoreJob) -> int:
+    """`workbench.scoring.score.missing`."""
+    _quiet()
+    from workbench.scoring.score import missing as run
+
+    return run(job)
+
+
 def optimise(job: TrainJob, report: Report, write: "Write | None" = None) -> None:
     """`workbench.training.optimise.optimise`."""
     _quiet()
@@ -201,7 +209,7 @@ def tools(where: Where) -> Iterator[Tools]:
 
     options = RayOptions(address=os.environ.get("RAY_ADDRESS"))
     with cluster(options):
-        yield ray_tools(IN_PROCESS, options, writer)
+        yield ray_tools(IN_PROCESS, options, writer, missing)
 
 
 @contextmanager

@@ -76,6 +76,7 @@ def run_round(
     schedule = get_scheduler("linear", optimizer, round(settings.warmup_share * len(steps)), len(steps))
     first_loss = math.nan
     for micro_batches in steps:
+        pairs_of_step = sum(map(len, micro_batches))
         for batch in micro_batches:
             losses = [
                 train[i].weight * -torch.nn.functional.logsigmoid(
@@ -83,10 +84,10 @@ def run_round(
                 )
                 for i in batch
             ]  # fmt: skip
-            loss = torch.stack(losses).mean() / len(micro_batches)
+            loss = torch.stack(losses).sum()
             if math.isnan(first_loss):
-                first_loss = float(loss.detach()) * len(micro_batches)
-            loss.backward()
+                first_loss = float(loss.detach()) / len(batch)
+            (loss / pairs_of_step).backward()
         torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
         optimizer.step()
         schedule.step()

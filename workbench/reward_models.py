@@ -17,7 +17,7 @@ from workbench.policies.records import PolicyRecord
 from workbench.reward_list import RewardModels, RewardRecord, condition_of
 from workbench.reward_tasks import RewardItemsJob, RewardJob
 from workbench.rewards import Models, Reward
-from workbench.rounds.planning import version_ref
+from workbench.rounds.planning import require_positions, version_ref
 from workbench.tasks import PolicyRef, reporting
 
 
@@ -32,11 +32,12 @@ def train_reward_model(
     """Train a reward model and measure it on all versions. One trained before, under any name, is not trained again.
 
     Raises:
-        ConfigError: the name is taken.
+        ConfigError: the name is taken, or pairs may be longer than the base can read.
         VersionError, PolicyError: there is no such version or policy.
     """
     models, version = RewardModels(places), places.versions.find(settings.version)
     base = places.registry.get(places.registry.resolve(settings.policy).base)
+    require_positions(base, settings.training.max_length)
     plan = _plan(settings, version.digest, base)
     if known := next((e for e in models.entries() if e.plan == plan), None):
         measure(places, known, where=where, watch=watch)

@@ -230,6 +230,7 @@ def _on_ray() -> Iterator[Callable[[int, int], Tools]]:
             assembly.IN_PROCESS,
             RayOptions(pairs_per_worker=pairs + 1 if workers == 1 else pairs // workers),
             assembly.writer,
+            assembly.missing,
         )
 
 

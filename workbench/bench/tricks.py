@@ -35,7 +35,7 @@ def _own(_: Any) -> int:
     return 0
 
 
-def _never() -> bool:
+def _never(*_: Any) -> bool:
     return False
 
 

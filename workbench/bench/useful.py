@@ -159,7 +159,7 @@ def _seconds(product: Product, numerics: NumericsSettings, *, blocks: bool = Fal
     multiply = torch.bmm
     if product.batch == 1:
         left, right, multiply = left[0], right[0], torch.mm
-    if blocks and dtype == torch.bfloat16 and can_pack():
+    if blocks and dtype == torch.bfloat16 and can_pack((product.columns, product.inner)):
         packed = Packed(right.t().contiguous(), None)
         multiply = lambda rows, _: packed.there(rows)  # noqa: E731 - stands in for a function of torch
     multiply(left, right)

@@ -16,7 +16,6 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError, WorkerCrashedError
 
-from preference_data.versions import load_version
 from workbench.cluster.writers import Make, with_writers
 from workbench.errors import WorkerError
 from workbench.reward_tasks import RewardItemsJob, RewardJob, RewardTools
@@ -71,10 +70,17 @@ def cluster(options: RayOptions) -> Iterator[None]:
         ray.shutdown()
 
 
-def ray_tools(local: Tools, options: RayOptions, writer: Make) -> Tools:
-    """The same verbs as tasks; `writer` makes what a worker writes answers with. Call inside `cluster`."""
+def ray_tools(local: Tools, options: RayOptions, writer: Make, missing: Callable[[ScoreJob], int]) -> Tools:
+    """The same verbs as tasks. Call inside `cluster`.
+
+    Args:
+        local: the verbs.
+        options: how they use the cluster.
+        writer: makes what a worker writes answers with.
+        missing: tells how many pairs of a job the cache has no score of.
+    """
     return Tools(
-        score=_spread(local.score, options),
+        score=_spread(local.score, missing, options),
         optimise=_as_task(with_writers(local.optimise, writer), options),
         evaluate=_as_task(local.evaluate, options),
         generate=_as_task(local.generate, options),
@@ -128,28 +134,35 @@ def _as_task(verb: Callable[[Any, Report], None], options: RayOptions) -> Callab
     return run
 
 
-def _spread(verb: Callable[[ScoreJob, Report], None], options: RayOptions) -> Callable[[ScoreJob, Report], None]:
-    """Scoring in parts, one for each worker that fits beside the others; then the whole, which finds all in the cache."""
+def _spread(
+    verb: Callable[[ScoreJob, Report], None], missing: Callable[[ScoreJob], int], options: RayOptions
+) -> Callable[[ScoreJob, Report], None]:
+    """What the cache lacks in parts, one for each worker that has enough to do and fits beside the others; then the whole.
+
+    The whole finds all in the cache, so it needs no model and no worker.
+    """
     remote = ray.remote(_work)
 
     def run(job: ScoreJob, report: Report) -> None:
-        version = load_version(Path(job.version.path))
-        pairs = sum(1 for split in job.splits for _ in version.pairs(split))
-        there = ray.cluster_resources()
-        room = int(there.get("CPU", 1)) // job.numerics.threads
-        if job.numerics.device == "cuda":
-            room = min(room, int(there.get("GPU", 0)))
-        parts = min(room, pairs // options.pairs_per_worker)
-        if parts > 1:
-            shares = [
-                replace(job, part=Part(k, parts), output=str(Path(job.output) / f"part-{k}")) for k in range(parts)
-            ]
+        pairs = missing(job)
+        parts = _workers(job, pairs, options) if pairs else 0
+        shares = [replace(job, part=Part(k, parts), output=str(Path(job.output) / f"part-{k}")) for k in range(parts)]
+        if shares:
             _run([_Task(remote, verb, each, options) for each in shares], report)
-            for each in shares:
-                shutil.rmtree(each.output, ignore_errors=True)
-        _run([_Task(remote, verb, job, options)], report)
+        for each in shares:
+            shutil.rmtree(each.output, ignore_errors=True)
+        verb(job, report)
 
     return run
+
+
+def _workers(job: ScoreJob, pairs: int, options: RayOptions) -> int:
+    """How many workers share the scoring of so many pairs."""
+    there = ray.cluster_resources()
+    room = int(there.get("CPU", 1)) // job.numerics.threads
+    if job.numerics.device == "cuda":
+        room = min(room, int(there.get("GPU", 0)))
+    return max(1, min(room, pairs // options.pairs_per_worker))
 
 
 class _Task:

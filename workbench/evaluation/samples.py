@@ -1,6 +1,8 @@
 """What a policy writes: length, repetition, refusal, compliance, and how far it moved, all on its own samples."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 
 import torch
 
@@ -13,6 +15,7 @@ from workbench.evaluation.refusals import is_refusal
 from workbench.maths import kl_to_each
 from workbench.models.forward import CompletionStates, Rows, completion_states
 from workbench.models.sampling import Answer, Sampling, sample
+from workbench.models.tokens import prompt_ids
 from workbench.tasks import Item, PolicyRef
 
 KL_BATCH, KL_TOKENS = 32, 2048
@@ -27,7 +30,7 @@ def samples(context: Context, version: Version, against: dict[str, PolicyRef]) -
     `kl_back/<digest>`: KL(other || policy) at the same positions. KL in nats per token is the quotient of the sums of
     `kl/<digest>` and `tokens`. The text is kept in `detail`.
     """
-    pairs = _prompts(version, context.settings.samples)
+    pairs = _prompts(version, context.settings.samples, _leaves_room(context))
     answers = _answers(context, [p.prompt for p in pairs])
     nats = _kl(context, answers, against)
     for k, (pair, answer) in enumerate(zip(pairs, answers, strict=True)):
@@ -47,7 +50,8 @@ def samples(context: Context, version: Version, against: dict[str, PolicyRef]) -
 
 def refusal(context: Context) -> Iterator[Item]:
     """`refused` is 1 where the answer to a probe refuses; slices tell whether it should."""
-    probes = refusal_prompts()
+    leaves_room = _leaves_room(context)
+    probes = [probe for probe in refusal_prompts() if leaves_room(Prompt.of(probe.text))]
     answers = _answers(context, [Prompt.of(p.text) for p in probes])
     for probe, answer in zip(probes, answers, strict=True):
         value = float(is_refusal(answer.text))
@@ -55,13 +59,24 @@ def refusal(context: Context) -> Iterator[Item]:
         yield Item("refusal", probe.key, "refused", value, probe.key, {"label": probe.label}, detail)
 
 
-def _prompts(version: Version, count: int) -> list[Pair]:
+def _prompts(version: Version, count: int, leaves_room: Callable[[Prompt], bool]) -> list[Pair]:
     """The first test pairs of distinct prompts, in the order of the prompts' ids: the same for every policy."""
     by_prompt = {pair.prompt.key: pair for pair in version.pairs("test")}
-    return [by_prompt[key] for key in sorted(by_prompt)][:count]
+    in_order = (by_prompt[key] for key in sorted(by_prompt))
+    return list(islice((pair for pair in in_order if leaves_room(pair.prompt)), count))
+
+
+def _leaves_room(context: Context) -> Callable[[Prompt], bool]:
+    """Whether the base has positions for a prompt and an answer to it; the same for every policy."""
+    with context.family.using(context.policy) as model:
+        positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or math.inf
+    most = positions - context.settings.max_new_tokens
+    return lambda prompt: len(prompt_ids(context.family.tokenizer, prompt)) <= most
 
 
 def _answers(context: Context, prompts: Sequence[Prompt]) -> list[Answer]:
+    if not prompts:
+        return []
     s = context.settings
     sampling = Sampling(s.max_new_tokens, s.temperature, 1.0, s.batch_size, s.seed)
     with context.family.using(context.policy) as model:

@@ -18,7 +18,7 @@ from workbench.errors import ModelError, PolicyError
 from workbench.models.adapted import use_one_product
 from workbench.models.attention import use_pieces
 from workbench.models.forward import TOKENS_PER_BATCH, Layout, Rows, batches_by_length, collate
-from workbench.models.numerics import keep_freed_memory, require_device
+from workbench.models.numerics import apply_numerics, keep_freed_memory, require_device
 from workbench.models.packed import hold_in_half
 from workbench.models.sharing import layout_of, needs_plain_rows
 from workbench.models.tokens import Encoded, pad_id
@@ -221,7 +221,8 @@ class Family:
         model.requires_grad_(requires_grad=False)
         layout = layout_of(model)
         if self._numerics.dtype == "bfloat16":
-            hold_in_half(model)
+            with apply_numerics(self._numerics):  # what is laid out is tried with the threads it is used with
+                hold_in_half(model)
         return model, layout
 
     def _adapted(self, policy: PolicyRef) -> Any:

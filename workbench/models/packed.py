@@ -1,11 +1,11 @@
 """Frozen matrices, laid out once as the CPU multiplies them.
 
 oneDNN, which multiplies bfloat16 on CPUs, copies a matrix into blocks for every product; with few rows that takes longer
-than the product. A frozen matrix can be copied once. No bit of a product changes.
+than the product. A frozen matrix can be copied once. No bit of a product changes: shapes where one would are not laid out.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -23,11 +23,9 @@ ROWS = 1024
 
 ROOM = 0.25
 """Most of the free memory that blocks for both ways may take; those for the way there take the place of the matrices."""
-PROBED = (1, 7, 300)
-"""Rows of products that are compared before matrices are laid out: few and many are multiplied by other means."""
-PROBED_SHAPE = 1536, 576
-"""Of the matrix they are compared with, one of a small model's: units for tiles of bfloat16 (AMX) sum long rows in another
-order from blocks, and short ones in the same."""
+PROBED, PROBED_PRODUCTS = (1, 7, 300), 2**31
+"""Rows of products that are compared before matrices of a shape are laid out, few and many, for these are multiplied by other
+means; and the most multiplications of one product: of a matrix as large as an LM head fewer rows are compared."""
 
 
 class Matrix(Protocol):
@@ -66,7 +64,7 @@ class Packed:
     """A matrix in blocks for the way there and, from the first time it is asked for, in others for the way back.
 
     Args:
-        weight: bfloat16, on a CPU for which `can_pack` holds.
+        weight: bfloat16, of a shape for which `can_pack` holds.
         bias: shape (out,).
     """
 
@@ -141,8 +139,9 @@ def hold_in_half(model: nn.Module, *, training: bool = False) -> None:
     """Keep the frozen matrices of a model in bfloat16, as autocast would convert them for every product.
 
     No product changes, and the matrices take half the memory. Where the machine multiplies them from blocks, and there
-    is room, they are laid out so; again no product changes. Weights that are trained, those in four bits, embeddings
-    and norms stay.
+    is room, those of the shapes for which `can_pack` holds are laid out so; again no bit of a product changes. How much
+    room there is may differ when a round goes on from a checkpoint: that is why, of all that is laid out, every shape was
+    tried. Weights that are trained, those in four bits, embeddings and norms stay.
 
     Args:
         model: in evaluation or training.
@@ -156,7 +155,7 @@ def hold_in_half(model: nn.Module, *, training: bool = False) -> None:
         if module.weight.is_floating_point():
             module.weight = nn.Parameter(module.weight.to(torch.bfloat16), requires_grad=False)
             held.append(module)
-    if can_pack() and not any(module.weight.is_cuda for module in held):
+    if not any(module.weight.is_cuda for module in held):
         _pack(held, training=training)
 
 
@@ -165,6 +164,8 @@ def _pack(layers: Sequence[nn.Linear], *, training: bool) -> None:
     if 2 * sum(layer.weight.nbytes for layer in known) > ROOM * free_memory():
         return
     for layer in known:
+        if not can_pack(layer.weight.shape):
+            continue
         if not isinstance(layer, FrozenLinear):
             layer.__class__ = FrozenLinear
         frozen: Any = layer
@@ -173,20 +174,36 @@ def _pack(layers: Sequence[nn.Linear], *, training: bool) -> None:
             frozen.packed.lay_back()
 
 
-@lru_cache(maxsize=1)
-def can_pack() -> bool:
-    """Whether this machine multiplies bfloat16 through oneDNN, and from blocks to the same bits; tried once."""
+def can_pack(shape: Sequence[int]) -> bool:
+    """Whether this machine multiplies bfloat16 through oneDNN, and matrices of a shape from blocks to the same bits, both ways.
+
+    Tried once a process for each shape and number of threads: units for tiles of bfloat16 (AMX) sum long rows in another
+    order from blocks, and short ones in the same.
+
+    Args:
+        shape: (out, in).
+    """
+    out, into = shape
+    return _same_bits(out, into, torch.get_num_threads())
+
+
+@cache
+def _same_bits(out: int, into: int, _threads: int) -> bool:
     try:
         if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):  # noqa: SLF001
             return False
         draw = torch.Generator().manual_seed(0)
-        weight = torch.randn(PROBED_SHAPE, generator=draw).bfloat16()
+        weight = torch.randn(out, into, generator=draw, dtype=torch.bfloat16)
         plain, packed = Plain(weight, None), Packed(weight, None)
-        back, there = ([torch.randn(n, size, generator=draw).bfloat16() for n in PROBED] for size in PROBED_SHAPE)
-        same = all(torch.equal(plain.there(rows), packed.there(rows)) for rows in there)
-        return same and all(torch.equal(plain.back(rows), packed.back(rows)) for rows in back)
+        for rows in (min(n, max(PROBED[1], PROBED_PRODUCTS // weight.numel())) for n in PROBED):
+            there, back = (torch.randn(rows, size, generator=draw, dtype=torch.bfloat16) for size in (into, out))
+            if not torch.equal(plain.there(there), packed.there(there)):
+                return False
+            if not torch.equal(plain.back(back), packed.back(back)):
+                return False
     except (AttributeError, RuntimeError):  # no such operators, or not for this machine
         return False
+    return True
 
 
 class _Product(Function):

@@ -22,6 +22,8 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 PREFIX = "base_model.model."
 FACTS = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings")
+ALSO_CALLED = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "max_position_embeddings": "n_positions"}
+"""By what name GPT-2 and models like it say the same."""
 
 Shapes = dict[str, tuple[int, ...]]
 """Shapes of tensors by name."""
@@ -62,7 +64,8 @@ def read_base(folder: Path) -> BaseFiles:
             f"pass a Jinja file: put it into the folder as {CHAT_TEMPLATE}"
         )
     files = {path.name: entry(path) for path in base_files(folder)}
-    facts = {name: config[name] for name in FACTS if name in config}
+    said = {name: name if name in config else ALSO_CALLED.get(name, "") for name in FACTS}
+    facts = {name: config[called] for name, called in said.items() if called in config}
     facts["parameters"] = sum(_size(shape) for shape in shapes.values())
     weights = {name: e for name, e in files.items() if name not in TOKENIZER_FILES}
     return BaseFiles(weights, {name: e for name, e in files.items() if name in TOKENIZER_FILES}, facts)

@@ -39,7 +39,8 @@ def resolve_plan(
         reward_models: those that rewards name by their digests.
 
     Raises:
-        ConfigError: a guideline or a reward is unknown, or the version to be replaced was never trained on.
+        ConfigError: a guideline or a reward is unknown, the version to be replaced was never trained on, or pairs may be longer
+            than the base can read.
         PolicyError: the parent or an anchor does not exist.
     """
     unknown = [g for g in settings.evaluation.guidelines if g not in GUIDELINES]
@@ -52,6 +53,7 @@ def resolve_plan(
             reward_named(reward)
     parent = registry.resolve(settings.parent)
     lineage = registry.lineage(parent.digest)
+    require_positions(lineage[0], settings.training.max_length)
     known = {"parent": parent, "base": lineage[0]}
     anchors: dict[str, Anchor] = {}
     for named in settings.anchors:
@@ -94,6 +96,20 @@ def resolve_plan(
             "method = 'full', or export it and begin a lineage over it: `workbench init --base`"
         )
     return _without_what_has_no_effect(plan)
+
+
+def require_positions(base: PolicyRecord, max_length: int) -> None:
+    """Refuse pairs that may be longer than a base can read; learned positions end there, others were never trained beyond.
+
+    Raises:
+        ConfigError: says how long they may be.
+    """
+    positions: int | None = base.facts.get("max_position_embeddings")
+    if positions and max_length > positions:
+        raise ConfigError(
+            f"training.max_length = {max_length}, but base {base.name} reads at most {positions} tokens "
+            f"(max_position_embeddings); set training.max_length = {positions} or less"
+        )
 
 
 def _past(registry: Registry, record: PolicyRecord, versions: Path) -> Past:

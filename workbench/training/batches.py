@@ -175,9 +175,9 @@ class PairCollator:
         self.tokens = tokens
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-        """Lay out one batch in passes, each with the share it has in the batch."""
+        """Lay out one batch in passes."""
         found = [[*range(len(rows))]] if self._whole else passes(rows, layout=self.layout, tokens=self.tokens)
-        return {"passes": [{**self.at_once([rows[i] for i in p]), "share": len(p) / len(rows)} for p in found]}
+        return {"passes": [self.at_once([rows[i] for i in p]) for p in found]}
 
     def at_once(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Lay out pairs for one pass."""

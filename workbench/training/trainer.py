@@ -1,7 +1,7 @@
 """The TRL skin: a DPO trainer whose loss is ours.
 
 TRL gives the loop, the optimizer, schedules, checkpoints and resumption. Tokenising, the reference and the loss are
-the workbench's, so four methods are overridden; a test pins their signatures.
+the workbench's, so a few methods are overridden; a test pins their signatures.
 """
 
 from collections.abc import Mapping
@@ -38,6 +38,15 @@ class AnchoredDPOTrainer(DPOTrainer):
     pairs: PairCollator
     penalties: Mapping[str, Penalty]
     moving: MovingReference | None = None
+    loss_is_scaled_for_ga = True  # shares are those of a step: transformers must not divide by its batches once more
+
+    def __init__(self, *, model: Any, **more: Any) -> None:
+        # Over a base in four bits TRL rounds what is trained to bfloat16; here it stays as it is, float32.
+        exact = {name: p.data for name, p in model.named_parameters() if p.requires_grad}
+        super().__init__(model=model, **more)
+        for name, parameter in model.named_parameters():
+            if name in exact:
+                parameter.data = exact[name]
 
     def _prepare_dataset(self, dataset: Dataset, processing_class: Any, args: Any, dataset_name: str) -> Dataset:
         # Rows arrive tokenised, exactly as they were scored.
@@ -47,8 +56,17 @@ class AnchoredDPOTrainer(DPOTrainer):
         # The reference is the geometric mean of cached anchor scores, already in the rows.
         return dataset
 
+    def get_batch_samples(self, *given: Any, **more: Any) -> tuple[list[Any], Any]:
+        """The batches of one step, each pass with the share of its pairs in the step: every pair counts alike."""
+        batches, items = super().get_batch_samples(*given, **more)
+        passes = [each for batch in batches for each in batch.get("passes", ())]  # fresh answers are laid out later
+        pairs = sum(len(each["weight"]) for each in passes)
+        for each in passes:
+            each["share"] = len(each["weight"]) / pairs
+        return batches, items
+
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> Tensor:
-        """The loss of one batch, a pass at a time: gradients add up to the batch's, memory does not."""
+        """The loss of one batch, a pass at a time: gradients add up to the step's, memory does not."""
         step = super().training_step
         return torch.stack([step(model, each, *rest, **more) for each in inputs["passes"]]).sum()
 

@@ -46,7 +46,8 @@ class Writer:
         self._model: Any = trainable(job.parent, job.training, job.numerics)
         self._layout: Layout = layout_of(self._model)
         if job.numerics.dtype == "bfloat16":
-            hold_in_half(self._model)
+            with apply_numerics(job.numerics):
+                hold_in_half(self._model)
 
     def write(self, weights: Mapping[str, Any], prompts: Sequence[Prompt], sampling: Sampling) -> list[Answer]:
         """Answers of the policy with these weights, given as arrays by their names."""
