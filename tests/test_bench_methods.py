@@ -31,6 +31,7 @@ def small(model, tmp_path, monkeypatch):
     monkeypatch.setitem(STREAMS, "small", tuple(Task(n, (f"{n}.jsonl",), "personas") for n in ("one", "two")))
     monkeypatch.setenv(DATA, str(tmp_path))
     monkeypatch.setenv(asked_for.WORK, str(tmp_path / "work"))
+    monkeypatch.setenv("WORKBENCH_BENCH_STREAMS", "small")
     monkeypatch.setenv("WORKBENCH_BENCH_METHODS", "plain,replay")
     monkeypatch.setenv("WORKBENCH_BENCH_SEEDS", "0")
     monkeypatch.setenv(asked_for.BASE, str(model))
