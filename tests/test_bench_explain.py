@@ -7,6 +7,7 @@ from tests.tiny_model import build_tiny_model
 from workbench.bench import cells, explain
 from workbench.bench.stream_versions import DATA, Sizes
 from workbench.bench.streams import Task
+from workbench.errors import ConfigError
 from workbench.views.explained import Cause, Explained
 
 
@@ -45,3 +46,6 @@ def test_what_was_planted_is_looked_for_and_left_out(small):
         "a round with planted pairs", "a round without the worst", "a round without a draw, 1", "a round without a draw, 2",
     ]  # fmt: skip
     assert explain.measure(told.append, quick=True) == [found, regained], "from what is kept"
+    (small / "two.jsonl").write_text((small / "one.jsonl").read_text())
+    with pytest.raises(ConfigError, match="explain-quick: made with other files"):
+        explain.measure(told.append, quick=True)

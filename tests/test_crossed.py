@@ -35,8 +35,8 @@ def test_too_few_items_have_no_estimate():
     assert crossed([np.zeros((3, 4))]).value is None
 
 
-def planted(rng, seeds, items, rounds=4):
-    """Hits of a stream whose forgetting is known: chances 0.5, then 0.9 when learned, then 0.08 less per round.
+def planted(rng, seeds, items, rounds=4, *, lost=0.08):
+    """Hits of a stream whose forgetting is known: chances 0.5, then 0.9 when learned, then `lost` less per round.
 
     Items differ in difficulty and seeds in luck, both together too.
     """
@@ -45,7 +45,7 @@ def planted(rng, seeds, items, rounds=4):
         rows = np.empty((seeds, rounds + 1, items))
         easy, luck = rng.normal(0, 0.8, items), rng.normal(0, 0.25, (seeds, rounds + 1, 1))
         for t in range(rounds + 1):
-            mean = 0.5 if t < i else 0.9 - 0.08 * (t - i)
+            mean = 0.5 if t < i else 0.9 - lost * (t - i)
             logit = np.log(mean / (1 - mean)) + easy + luck[:, t] + rng.normal(0, 0.3, (seeds, items))
             rows[:, t] = rng.random((seeds, items)) < 1 / (1 + np.exp(-logit))
         tasks.append(rows)
@@ -71,6 +71,28 @@ def test_intervals_of_planted_forgetting_cover_it_as_often_as_they_say(seeds, it
         found = crossed(forgotten(runs, best=[1, 2, 3]))
         covered += found.low <= expected <= found.high
     assert 0.93 <= covered / 1000 <= 0.97
+
+
+@pytest.mark.parametrize("lost", [0.08, 0.0])
+def test_forgetting_covers_as_it_says_with_its_best_round_chosen_from_the_same_data(lost):
+    expected = truth() if lost else 0.0
+    draws = [measured(planted(np.random.default_rng(number), 5, 100, lost=lost))["forgetting"] for number in range(300)]
+    assert 0.92 <= np.mean([found.low <= expected <= found.high for found in draws]) <= 0.98
+
+
+def test_over_many_rounds_forgetting_of_nothing_is_biased_and_a_difference_of_two_such_is_not():
+    # A round's accuracy scatters by 0.018 here: 0.25 * 0.1 / sqrt(5) by luck, sqrt(0.1 / 500) by answers. The highest of m is
+    # 0, 0.56, 0.85, ... 1.59 of that above the mean for m = 1, 2, 3, ... 11 rounds, 1.11 of it on average: 0.020.
+    def runs(number):
+        return planted(np.random.default_rng(number), 5, 100, rounds=12, lost=0)
+
+    drawn = [(runs(number), runs(1000 + number)) for number in range(60)]
+    alone = [measured(one)["forgetting"] for one, _ in drawn]
+    assert np.mean([found.value for found in alone]) == pytest.approx(0.020, abs=0.003)
+    assert np.mean([found.low <= 0 for found in alone]) < 0.7
+    apart = [difference("forgetting", one, other) for one, other in drawn]
+    assert np.mean([found.value for found in apart]) == pytest.approx(0, abs=0.003)
+    assert np.mean([found.low <= 0 <= found.high for found in apart]) > 0.9
 
 
 def test_metrics_of_a_small_stream_by_hand():

@@ -15,10 +15,10 @@ import numpy as np
 
 from preference_data.records import Pair
 from preference_data.versions import write_version
-from workbench.bench.cells import WORK, base
+from workbench.bench.cells import WORK
 from workbench.bench.figures import Figure
 from workbench.bench.lineage import prompt_scores
-from workbench.bench.methods import REJECTING, TRAINING, kept_numerics
+from workbench.bench.methods import REJECTING, TRAINING, kept_numerics, opened
 from workbench.bench.stream_versions import Setting, Sizes, prepare
 from workbench.bench.streams import STREAMS
 from workbench.config import RoundSettings
@@ -26,7 +26,6 @@ from workbench.drift.crossed import crossed
 from workbench.drift.uncertainty import Floats
 from workbench.errors import ConfigError
 from workbench.explaining import explain
-from workbench.workspace import Workspace
 
 TASKS = STREAMS["personas"][:2]
 OVER_CHANCE = 2.0
@@ -52,7 +51,7 @@ def measure(tell: Callable[[str], None], *, quick: bool) -> list[Figure]:
 class _Experiment:
     def __init__(self, scale: Scale, tell: Callable[[str], None], *, quick: bool) -> None:
         work = Path(os.environ.get(WORK) or Path.home() / ".cache" / "continual-alignment" / "bench")
-        self._ws = Workspace.init(work / f"explain{'-quick' * quick}", base=base())
+        self._ws = opened(work / f"explain{'-quick' * quick}", TASKS)
         self._scale, self._tell, self._numerics = scale, tell, kept_numerics(self._ws)
         self._taught, self._other = prepare(self._ws, TASKS, Setting(scale.sizes, self._numerics, tell))
         self._pairs = self._contradicting()

@@ -13,9 +13,10 @@ import numpy as np
 from preference_data.versions import load_version
 from workbench.config import RoundSettings
 from workbench.drift.metrics import Series, by_quartile, distinct_2, hits, kl_per_token, series
+from workbench.models.score_table import read_table
 from workbench.rounds.plan import measuring_condition
 from workbench.rounds.run import Outcome
-from workbench.tasks import EPOCHS, Item, Progress
+from workbench.tasks import EPOCHS, Item
 from workbench.workspace import Workspace
 
 DIGITS = 4
@@ -30,31 +31,32 @@ class Lineage:
     Attributes:
         policies: digests, base first.
         rounds: by round, seconds and counts.
-        scored: answers whose log-probability was computed since the last round.
     """
 
     policies: list[str]
     rounds: list[dict[str, float | None]]
-    scored: int = 0
 
-    def watch(self, progress: Progress) -> None:
-        """Count answers scored."""
-        if progress.step == "score" and progress.done == progress.total:
-            self.scored += progress.total
 
-    def cost(self, ws: Workspace, outcome: Outcome, seconds: float | None, *, epochs: int) -> dict[str, float | None]:
-        """What a round took: seconds, answers scored, pairs of an epoch, size of the child, memory so far.
+def cost(ws: Workspace, outcome: Outcome, seconds: float | None, *, epochs: int) -> dict[str, float | None]:
+    """What a round took: seconds, answers scored, pairs of an epoch, size of the child, memory so far.
 
-        Seconds are None for a round that was begun before, or is another lineage's, too.
-        """
-        scored, self.scored = self.scored, 0
-        return {
-            "seconds": None if seconds is None else round(seconds, 1),
-            "scored": scored,
-            "pairs": _trained_on(ws, outcome, epochs),
-            "disk_bytes": sum(f.stat().st_size for f in Path(outcome.child.path).glob("*") if f.is_file()),
-            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MEMORY_UNIT,
-        }
+    Answers count once for every policy that scored them before training, whether the scores were known already or not: the
+    same round costs the same, whichever lineage ran it first. Seconds are None for a round that was begun before, or is
+    another lineage's, too.
+    """
+    return {
+        "seconds": None if seconds is None else round(seconds, 1),
+        "scored": _scored(ws, outcome),
+        "pairs": _trained_on(ws, outcome, epochs),
+        "disk_bytes": sum(f.stat().st_size for f in Path(outcome.child.path).glob("*") if f.is_file()),
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MEMORY_UNIT,
+    }
+
+
+def _scored(ws: Workspace, outcome: Outcome) -> int:
+    # What is scored on test pairs measures, and is the same for all methods.
+    steps = (s for s in ws.journal.status(outcome.round).steps if s.name.startswith(("score train ", "score select ")))
+    return sum(2 * len(read_table(ws.objects.path(str(step.output)))) for step in steps)
 
 
 def _trained_on(ws: Workspace, outcome: Outcome, epochs: int) -> int:

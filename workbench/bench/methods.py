@@ -16,12 +16,12 @@ from typing import Any
 
 from preference_data.records import digest
 from workbench import assembly
-from workbench.bench.cells import QUICK, RESULTS, TRIAL_SEED, WORK, Cell, base, cells, chosen, sizes, workers
+from workbench.bench.cells import CHOSEN, QUICK, RESULTS, TRIAL_SEED, WORK, Cell, base, cells, chosen, sizes, workers
 from workbench.bench.figures import Figure
-from workbench.bench.lineage import Lineage, accuracy, read_out
+from workbench.bench.lineage import Lineage, accuracy, cost, read_out
 from workbench.bench.methods_report import markdown
 from workbench.bench.methods_verdicts import CONTROL, figures_of
-from workbench.bench.stream_versions import Setting, prepare, select_of
+from workbench.bench.stream_versions import Setting, made_of, prepare, select_of
 from workbench.bench.streams import Task, stream
 from workbench.cluster.ray_tools import RayOptions, cluster
 from workbench.cluster.side_by_side import side_by_side
@@ -54,18 +54,18 @@ class Bench:
         self._results = Path(os.environ.get(RESULTS) or work / "results") / ("quick" if quick else "")
         self._results.mkdir(parents=True, exist_ok=True)
         root = work / f"{self._name}{'-quick' * quick}"
-        self._ws = Workspace.init(_copied(root, apart) if apart else root, base=base())
+        self._ws = opened(_copied(root, apart) if apart else root, self._tasks)
         self._numerics = kept_numerics(self._ws)
         self._sizes = QUICK if quick else sizes()
         measured = {**EVALUATION, "suites": chosen("suites")}
         self._conditions = digest([self._sizes, TRAINING, measured, self._numerics.model_dump()])[:16]
         self._require_same_conditions()
-        self._versions: list[str] = []
+        names = prepare(self._ws, self._tasks, Setting(self._sizes, self._numerics, tell))
+        self._versions = {name: self._ws.version(name).digest for name in names}
 
     def lineages(self, cells: Sequence[Cell]) -> list[dict[str, Any]]:
         """What all of them measured, one after the other, or as many at once as the environment asks for."""
         if workers() > 1 and (open_cells := [cell for cell in cells if not self._known(cell)]):
-            self._prepare()
             environment = {k: v for k, v in os.environ.items() if k.startswith("WORKBENCH_")}
             pieces = [(self._asked, cell, self._quick) for cell in open_cells]
             with cluster(RayOptions(address=os.environ.get("RAY_ADDRESS"))):
@@ -79,20 +79,21 @@ class Bench:
         if known := self._known(cell):
             return known
         file = self._results / cell.file
-        begun = self._read(file)
+        begun = self._read(file, cell)
         lineage = Lineage([self._ws.registry.resolve("base").digest], list(begun.get("rounds", [])))
         for settings in self._rounds(cell, lineage):
-            self._ws.evaluate(lineage.policies[-1], settings, versions=self._versions)
-            part = {"conditions": self._conditions, "rounds": lineage.rounds}
+            self._ws.evaluate(lineage.policies[-1], settings, versions=list(self._versions))
+            part = {**self._kept(cell), "rounds": lineage.rounds}
             file.write_text(json.dumps(part) + "\n", encoding="utf-8")
-        found = read_out(self._ws, lineage, self._versions, self._settings(cell, self._tasks[-1], lineage.policies[-1]))
+        settings = self._settings(cell, self._tasks[-1], lineage.policies[-1])
         found = {
             **cell._asdict(),
-            "conditions": self._conditions,
-            "made_by": self._made_by(cell),
-            "tasks": self._versions,
+            **self._kept(cell),
+            "tasks": list(self._versions),
+            "versions": list(self._versions.values()),
+            "guidelines": [task.guideline for task in self._tasks],
             "replaced": self._replaced(),
-            **found,
+            **read_out(self._ws, lineage, list(self._versions), settings),
         }
         file.write_text(json.dumps(found) + "\n", encoding="utf-8")
         return found
@@ -103,12 +104,13 @@ class Bench:
         Every method has the same trials and one lineage for each, of a seed that is not measured again.
         """
         file = self._results / f"{self._name}-{method}-trials.json"
-        known = self._read(file) or {"trials": {}}
+        cell = Cell(self._name, method, TRIAL_SEED)
+        known = self._read(file, cell) or {**self._kept(cell), "trials": {}}
         for trial in chosen("trials"):
             if trial not in known["trials"]:
-                known["trials"][trial] = self._select_accuracy(Cell(self._name, f"{method}+{trial}", TRIAL_SEED))
-                file.write_text(json.dumps({**known, "conditions": self._conditions}) + "\n", encoding="utf-8")
-        return known["trials"]
+                known["trials"][trial] = self._select_accuracy(cell._replace(method=f"{method}+{trial}"))
+                file.write_text(json.dumps(known) + "\n", encoding="utf-8")
+        return {trial: known["trials"][trial] for trial in chosen("trials")}
 
     def _select_accuracy(self, cell: Cell) -> float:
         lineage = Lineage([self._ws.registry.resolve("base").digest], [])
@@ -132,32 +134,39 @@ class Bench:
         return file
 
     def _known(self, cell: Cell) -> dict[str, Any] | None:
-        known = self._read(self._results / cell.file)
-        if known.get("made_by", self._made_by(cell)) != self._made_by(cell):
-            raise ConfigError(
-                f"{self._results / cell.file}: measured when {cell.method!r} or the stream meant something else; give another folder "
-                f"in {RESULTS}, or remove the file"
-            )
+        known = self._read(self._results / cell.file, cell)
         return known if "hits" in known else None
 
-    def _made_by(self, cell: Cell) -> str:
-        """What a lineage's numbers depend on beside the conditions: all its method sets, the base, and the stream."""
-        settings = RoundSettings.model_validate(cell.settings).model_dump(mode="json", exclude_unset=True)
-        return digest([settings, self._ws.registry.resolve("base").digest, [each._asdict() for each in self._tasks]])[
-            :16
-        ]
+    def _kept(self, cell: Cell) -> dict[str, str]:
+        """What is written beside numbers, so that they are not taken for others."""
+        return {"conditions": self._conditions, "made_by": self._made_by(cell)}
 
-    def _read(self, file: Path) -> dict[str, Any]:
+    def _made_by(self, cell: Cell) -> str:
+        """What a lineage's numbers depend on beside the conditions: all its method sets, the base, the stream and its pairs."""
+        settings = RoundSettings.model_validate(cell.settings).model_dump(mode="json", exclude_unset=True)
+        origin = self._ws.registry.resolve("base").digest
+        return digest([settings, origin, [each._asdict() for each in self._tasks], self._versions])[:16]
+
+    def _read(self, file: Path, cell: Cell) -> dict[str, Any]:
+        """What a file says of a cell; nothing where there is none.
+
+        Raises:
+            ConfigError: it was measured in another way, or of something else.
+        """
         known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         if known and known["conditions"] != self._conditions:
             raise ConfigError(
                 f"{file}: measured with other sizes or settings; give another folder in {RESULTS}, or remove the file"
             )
+        if known and known.get("made_by") != self._made_by(cell):
+            raise ConfigError(
+                f"{file}: measured when {cell.method!r}, the stream or its pairs were something else; give another folder in {RESULTS}, "
+                "or remove the file"
+            )
         return known
 
     def _rounds(self, cell: Cell, lineage: Lineage) -> Iterator[RoundSettings]:
         """Run round after round; the settings of each, once it has ended."""
-        self._prepare()
         for number, task in enumerate(self._tasks, 1):
             self._tell(f"{cell.stream}: {cell.method}, seed {cell.seed}, round {number} of {len(self._tasks)}")
             yield self._round(cell, task, lineage, number)
@@ -165,19 +174,15 @@ class Bench:
     def _replaced(self) -> list[str]:
         return sorted(superseded((task.name, task.update) for task in self._tasks))
 
-    def _prepare(self) -> None:
-        if not self._versions:
-            self._versions = prepare(self._ws, self._tasks, Setting(self._sizes, self._numerics, self._tell))
-
     def _round(self, cell: Cell, task: Task, lineage: Lineage, number: int) -> RoundSettings:
         settings = self._settings(cell, task, lineage.policies[-1])
         planned = self._ws.round(self._ws.plan(settings))
         begun_before = any(each.digest == planned.digest for each in self._ws.journal.rounds())
         began = time.perf_counter()
-        outcome = planned.run(watch=lineage.watch)
+        outcome = planned.run()
         if len(lineage.rounds) < number:
             seconds = None if begun_before else time.perf_counter() - began
-            lineage.rounds.append(lineage.cost(self._ws, outcome, seconds, epochs=settings.training.epochs))
+            lineage.rounds.append(cost(self._ws, outcome, seconds, epochs=settings.training.epochs))
         lineage.policies.append(outcome.child.digest)
         return settings
 
@@ -224,6 +229,24 @@ def _copied(root: Path, name: str) -> Path:
     return copy
 
 
+def opened(root: Path, tasks: Sequence[Task]) -> Workspace:
+    """The workspace of a stream; made where it is missing.
+
+    Raises:
+        ConfigError: it was made of other tasks, files or another base than there are now.
+    """
+    file, now = root / "bench-made-of.json", made_of(tasks, base())
+    if not root.exists():
+        root.mkdir(parents=True)
+        file.write_text(json.dumps(now), encoding="utf-8")
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if other := [what for what in now if kept.get(what) != now[what]]:
+        raise ConfigError(
+            f"{root}: made with other {', '.join(other)}, or before this was written down; give another folder in {WORK}, or remove it"
+        )
+    return Workspace.init(root, base=base())
+
+
 def kept_numerics(ws: Workspace) -> NumericsSettings:
     """The faster precision, measured once per workspace: lineages go on as they began."""
     file = ws.root / "bench-numerics.json"
@@ -259,4 +282,17 @@ def _part(asked: str) -> Callable[..., list[Figure]]:
     return measure
 
 
-PARTS = {stream(asked)[0]: _part(asked) for asked in chosen("streams")}
+def _parts() -> dict[str, Callable[..., list[Figure]]]:
+    """What measures the streams asked for, by their names.
+
+    Raises:
+        ConfigError: two are called the same, and would share a workspace and files.
+    """
+    asked_for = {asked: stream(asked)[0] for asked in chosen("streams")}
+    names = list(asked_for.values())
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"{CHOSEN['streams'][0]}: two streams are called {twice!r}; rename a manifest")
+    return {name: _part(asked) for asked, name in asked_for.items()}
+
+
+PARTS = _parts()

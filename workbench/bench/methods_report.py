@@ -29,16 +29,27 @@ def runs_of(found: Sequence[Mapping[str, Any]]) -> Runs:
 
 
 def behaviour_of(found: Sequence[Mapping[str, Any]]) -> Runs | None:
-    """What generated answers keep to, of the seeds of one method; None where tasks are no guidelines.
+    """What generated answers keep to, of the seeds of one method; None where a task has no guideline.
 
     In the place of a hit, for every test prompt of the task: 1 where an answer keeps to the task's guideline better than the
     base's answer to that prompt does, 0 where worse, 1/2 where as well.
     """
-    tasks = found[0]["tasks"]
-    if not all(task in cell["compliance"] for cell in found for task in tasks):
+    if without_guideline(found):
         return None
-    kept = (np.array([_kept(cell["compliance"][task][i]) for cell in found]) for i, task in enumerate(tasks))
+    named = _guidelines(found)
+    kept = (np.array([_kept(cell["compliance"][name][i]) for cell in found]) for i, name in enumerate(named))
     return Runs(tuple(kept), runs_of(found).replaced)
+
+
+def without_guideline(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Tasks that no guideline judges the answers of."""
+    pairs = zip(found[0]["tasks"], _guidelines(found), strict=True)
+    return [task for task, name in pairs if not all(name in cell["compliance"] for cell in found)]
+
+
+def _guidelines(found: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+    """By task; results that do not say it are of tasks that are called as their guideline."""
+    return found[0].get("guidelines", found[0]["tasks"])
 
 
 def _kept(scores: Sequence[Sequence[float]]) -> Floats:
@@ -49,6 +60,10 @@ def _kept(scores: Sequence[Sequence[float]]) -> Floats:
 
 BEHAVIOUR = "Last", "learned", "forgetting"
 """What is told of answers."""
+COSTS = (
+    "Pairs (of an epoch) and answers scored before training (once for every policy that scores them) are sums over the rounds, and the "
+    "same whichever method ran first. Minutes are not: what an earlier lineage in the workspace had computed already takes no time."
+)
 
 
 def kl_of(found: Mapping[str, Any]) -> float:
@@ -92,6 +107,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
                 "distinct-2": _last(cells, "distinct_2", digits=2),
                 "pairs": f"{sum(row['pairs'] for row in rounds) / len(cells):.0f}",
                 "scored": f"{sum(row['scored'] for row in rounds) / len(cells):.0f}",
+                "MB a child": f"{np.mean([row['disk_bytes'] for row in rounds]) / 1e6:.1f}",
                 "minutes a round": _minutes([row["seconds"] for row in rounds]),
             }
         )
@@ -120,9 +136,13 @@ def markdown(stream: str, found: Sequence[Mapping[str, Any]], figures: Sequence[
         lines += [f"\nScores of generated answers by {method}, base first:"] if guidelines else []
         lines += [f"- {name}: {', '.join(map(str, means))}" for name, means in guidelines.items()]
     lines += ["", f"Tasks in order: {', '.join(found[0]['tasks'])}. " + "; ".join(c for _, c in METRICS.values()) + "."]
+    lines.append(f"\n{COSTS}")
     if any(f"answers: {BEHAVIOUR[0]}" in row for row in rows):
         lines.append("\nAnswers: the same metrics of how often an answer keeps to a task's guideline better than the base's answer to the "
                      "prompt does, ties as half.")  # fmt: skip
+    without = without_guideline(found)
+    if 0 < len(without) < len(found[0]["tasks"]):
+        lines.append(f"\nNo metrics of answers, for no guideline judges these tasks: {', '.join(without)}.")
     if gone := found[0].get("replaced"):
         lines.append(f"\nReplaced by a later task, and so not in Last, BWT and forgetting: {', '.join(gone)}.")
     lines += ["", *(f"![{each.removesuffix('.svg')}]({each})" for each in figures)] if figures else []

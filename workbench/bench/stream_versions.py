@@ -20,6 +20,8 @@ from workbench.bench.streams import Task
 from workbench.completions import read_answered
 from workbench.config import GenerateSettings, NumericsSettings
 from workbench.errors import ConfigError
+from workbench.objects import entry, manifest_digest
+from workbench.policies.checkpoints import read_base
 from workbench.workspace import Workspace
 
 DATA = "WORKBENCH_BENCH_DATA"
@@ -83,20 +85,39 @@ def prepare(ws: Workspace, stream: Sequence[Task], setting: Setting) -> list[str
     return names
 
 
+def made_of(stream: Sequence[Task], base: Path) -> dict[str, str]:
+    """Digests of what the versions of a stream are made of: its tasks, their files, the base that answers.
+
+    Raises:
+        ConfigError: a file is missing; names the variable that says where files are.
+    """
+    files = {name: _file(name) for task in stream for name in task.files}
+    mappings = {task.mapping: Path(task.mapping) for task in stream if task.mapping and Path(task.mapping).is_file()}
+    return {
+        "tasks": digest([task._asdict() for task in stream]),
+        "files": digest({name: entry(path).sha256 for name, path in (files | mappings).items()}),
+        "base": manifest_digest(read_base(base).weights),
+    }
+
+
 def select_of(name: str) -> str:
     """The version whose test pairs are the select pairs of another: what settings are chosen on."""
     return f"{name}-select"
 
 
-def _of_file(ws: Workspace, name: str, mapping: str | None) -> list[Pair]:
+def _file(name: str) -> Path:
     folder = os.environ.get(DATA)
     if not folder or not (Path(folder) / name).exists():
         raise ConfigError(f"{name}: not found; name the folder it lies in by the environment variable {DATA}")
+    return Path(folder) / name
+
+
+def _of_file(ws: Workspace, name: str, mapping: str | None) -> list[Pair]:
     # Pairs are told apart by the name of their file, and files of several tasks may all be called train.json.
     link = ws.root / "bench-files" / name.replace("/", "-")
     link.parent.mkdir(exist_ok=True)
     link.unlink(missing_ok=True)
-    link.symlink_to((Path(folder) / name).resolve())
+    link.symlink_to(_file(name).resolve())
     ws.import_file(link, mapping=mapping)
     source = plain_name(link)
     frozen = ws.freeze(name=f"all of {source}", rule=FreezeRule(sources=(source,), min_pairs=0))
