@@ -134,7 +134,7 @@ def test_news_is_drawn_where_it_changed_and_nowhere_else(visit, world):
 
 
 def test_a_page_left_open_says_that_there_is_a_newer_policy_and_stays(visit, world):
-    lea = visit("/drift")
+    lea = visit("/drift?against=base")
     lea.tab.add_init_script(QUICK)
     lea.tab.reload()
     plan = world.plan(world.second, LATER, gate={"max_tax": 0.5})
@@ -145,6 +145,7 @@ def test_a_page_left_open_says_that_there_is_a_newer_policy_and_stays(visit, wor
     assert "round-2" in lea.tab.locator("h1").text_content()
     lea.tab.get_by_text("a newer policy is there: show it").click()
     lea.tab.locator("h1", has_text="round-3").wait_for()
+    assert lea.tab.locator("select[name='against']").input_value()  # the baseline stays
 
 
 def test_a_page_that_is_hidden_and_shown_asks_once_at_a_time(visit):

@@ -183,7 +183,9 @@ function tellOf(now) {
   live.textContent = now.running ? "a round is running" : "";
   if (here().get("policy") || now.newest.startsWith(matrix.dataset.policy)) return;
   const link = document.createElement("a");
-  link.href = "/drift";
+  const query = here();
+  query.delete("cell");
+  link.href = `/drift?${query}`;
   link.textContent = "a newer policy is there: show it";
   live.replaceChildren(link);
 }
