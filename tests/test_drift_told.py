@@ -122,13 +122,13 @@ def three_policies(world, base, first, second):
 
 
 # Twenty of forty turned, and one imagined each way: the mean is 20/42, the sum of squares about it 22 - 400/42 = 12.476,
-# so that the interval ends 1.96 sqrt(12.476) / 42 = 0.165 from it.
+# so that the interval ends 1.96 sqrt(12.476) / 42 = 0.16483 from it, told in points.
 @pytest.mark.parametrize(
     ("counts", "said", "kinds"),
     [
         ((30, 10, 10), [], ["base", "suite fell", "suite"]),  # lost before this round, and not won back
-        ((30, 30, 10), ["round 2 lost 0.50 [0.31, 0.64] on suite 'choice'"], ["base", "suite", "suite fell"]),
-        ((30, 10, 30), ["round 2 gained 0.50 [0.31, 0.64] on suite 'choice'"], ["base", "suite fell", "suite"]),
+        ((30, 30, 10), ["round 2 lost 50.00 [31.14, 64.10] points on suite 'choice'"], ["base", "suite", "suite fell"]),
+        ((30, 10, 30), ["round 2 gained 50.00 [31.14, 64.10] points on suite 'choice'"], ["base", "suite fell", "suite"]),
     ],
 )
 def test_a_round_is_told_and_marked_for_what_it_cost_itself(world, counts, said, kinds):

@@ -65,7 +65,7 @@ def cost_lines(view: Overview) -> tuple[str, ...]:
         for _, rise in changes(f"{number} from parent")
     ]
     taxes = sorted(changes("step tax"), key=lambda one: -abs(one[1].value or 0))
-    told += [f"round {newest.round} {_did(tax.scaled(-1))} on suite '{suite_title(suite)}'"
+    told += [f"round {newest.round} {_did(tax.scaled(-100))} points on suite '{suite_title(suite)}'"
              for suite, tax in taxes[:MOST_TOLD]]  # fmt: skip
     if len(taxes) > MOST_TOLD:
         told.append(f"{len(taxes) - MOST_TOLD} further suites changed for certain, each by less")
