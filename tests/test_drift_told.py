@@ -128,7 +128,11 @@ def three_policies(world, base, first, second):
     [
         ((30, 10, 10), [], ["base", "suite fell", "suite"]),  # lost before this round, and not won back
         ((30, 30, 10), ["round 2 lost 50.00 [31.14, 64.10] points on suite 'choice'"], ["base", "suite", "suite fell"]),
-        ((30, 10, 30), ["round 2 gained 50.00 [31.14, 64.10] points on suite 'choice'"], ["base", "suite fell", "suite"]),
+        (
+            (30, 10, 30),
+            ["round 2 gained 50.00 [31.14, 64.10] points on suite 'choice'"],
+            ["base", "suite fell", "suite"],
+        ),
     ],
 )
 def test_a_round_is_told_and_marked_for_what_it_cost_itself(world, counts, said, kinds):

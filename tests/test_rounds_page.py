@@ -137,6 +137,7 @@ def test_a_rejection_by_hand_is_seen_in_the_lineage_of_a_page_that_is_open(web, 
     after = web.get("/drift/state").json()["parts"]
     assert {name for name in before if before[name] != after[name]} == {"lineage"}
     assert "round-1: rejected<" in web.get("/drift/part/lineage").text
+    assert "from tiny, rejected." in web.get("/drift/part/head", params={"policy": world.first.digest}).text
     page = web.get("/drift", params={"policy": world.first.digest}).text
     assert "round-1 (rejected)</option>" in page
     assert "1 round from tiny, rejected." in page

@@ -105,12 +105,14 @@ class Drift:
         return story(self.inspection, view, lambda p, name, suite: cell_link(view, (p, name, suite), against))
 
     def _parts(self, told: Story, against: str) -> Iterator[tuple[str, str]]:
-        view = told.view
+        view, branches = told.view, self.inspection.branches()
+        state = next((each.state for each in branches if each.policy.digest == view.policies[-1].digest), "")
+        yield "head", part("drift_parts.html", "head")(told, state)
         yield "said", part("drift_parts.html", "said")(told)
         yield (
             "lineage",
             graph(
-                self.inspection.branches(),
+                branches,
                 view.policies[-1].digest,
                 lambda p: _address(policy=p[:16], within=view.slice, against=against),
                 self.inspection.childless(),
