@@ -1,14 +1,17 @@
 """Policies served from a workspace: on Ray as in process, and started and stopped together with the page."""
 
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+import torch
 
 from preference_data.records import Prompt
 from tests.tiny_model import build_tiny_model
@@ -27,6 +30,32 @@ def ws(tmp_path_factory):
 def job(ws, seed=0):
     policy = ws.registry.ref(ws.registry.resolve("base"))
     return SpeakJob(policy, Prompt.of("hello"), 8, 1.0, 1.0, seed, NumericsSettings())
+
+
+def test_pieces_may_be_asked_for_from_any_thread(ws):
+    with (
+        assembly.speaking("here", count=1, threads=1) as here,
+        ThreadPoolExecutor(1) as first,
+        ThreadPoolExecutor(1) as second,
+    ):
+        expected = list(here(job(ws)))
+        pieces, found = here(job(ws)), list[str]()
+        for thread in itertools.cycle((first, second)):
+            if (piece := thread.submit(next, pieces, None).result(timeout=30)) is None:
+                break
+            found.append(piece)
+            assert not thread.submit(torch.is_inference_mode_enabled).result(timeout=30)
+    assert len(expected) > 2
+    assert found == expected
+
+
+def test_an_answer_that_is_given_up_holds_nobody_up(ws):
+    with assembly.speaking("here", count=1, threads=1) as here:
+        expected = list(here(job(ws)))
+        given_up = here(job(ws, seed=1))
+        next(given_up)
+        given_up.close()
+        assert list(here(job(ws))) == expected
 
 
 @pytest.mark.ray

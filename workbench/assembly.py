@@ -5,7 +5,8 @@ listing rounds and refusing a bad plan take well under a second.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -264,14 +265,29 @@ def speaking(where: Where, *, count: int, threads: int) -> Iterator[Speak]:
 
 
 def one_at_a_time(verb: Speak) -> Speak:
-    """The same, for callers on several threads: a loaded model behaves as one policy at a time."""
-    lock = Lock()
+    """The same, for callers on several threads: a loaded model behaves as one policy at a time.
+
+    Every piece is written on one thread, whichever asks for it: torch keeps for each thread whether it infers, and in what
+    precision, and a web server asks for the next piece from whatever thread is free.
+    """
+    lock, writer = Lock(), ThreadPoolExecutor(1)
 
     def locked(job: SpeakJob) -> Iterator[str]:
         with lock:
-            yield from verb(job)
+            pieces = verb(job)
+            try:
+                while (piece := writer.submit(next, pieces, None).result()) is not None:
+                    yield piece
+            finally:
+                # Not waited for: what is given up may be collected on the very thread that writes.
+                writer.submit(_end, pieces)
 
     return locked
+
+
+def _end(pieces: Iterator[str]) -> None:
+    if isinstance(pieces, Generator):
+        pieces.close()
 
 
 def _quiet() -> None:
