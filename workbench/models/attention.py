@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -76,6 +77,8 @@ def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, *rest: Any, *
     spans: Spans = tuple(Piece(*each) for each in mask[0, 0].tolist())
     if has_flex(query.device):
         return attend_by_flex(module, (query, key, value), spans, scale), None
+    if not torch.is_grad_enabled():
+        return _attend_only((query, key, value), spans, scale), None
     return _Packed.apply(query, key, value, _blocks(spans, query.device), scale), None
 
 
@@ -102,6 +105,19 @@ def _attend_once(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Ten
         shares = torch.matmul(asking, key.to(value.dtype).transpose(2, 3)).float()
         shares = shares.masked_fill_(~mask, -torch.inf).softmax(dim=-1).to(value.dtype)
         return torch.matmul(shares, value).flatten(1, 2)[:, None]
+
+
+def _attend_only(asked: tuple[Tensor, Tensor, Tensor], spans: Spans, scale: float) -> Tensor:
+    """Attention of query, key and value as in `attend`, by torch's kernel: without a way back it is the faster one."""
+    query, key, value = (each.to(asked[2].dtype) for each in asked)
+    found = value.new_empty(1, query.shape[2], query.shape[1], query.shape[3])
+    for block, hidden in zip(_blocks(spans, value.device), _hidden(spans, value.device, value.dtype), strict=True):
+        seen = (block.seen(each[0])[None] for each in (key, value))
+        attended = scaled_dot_product_attention(
+            query[:, :, block.first : block.last], *seen, attn_mask=hidden, scale=scale, enable_gqa=True
+        )
+        found[:, block.first : block.last] = attended.transpose(1, 2)
+    return found
 
 
 KEPT = 400 * 400
@@ -135,6 +151,10 @@ class _Block(NamedTuple):
         found = [each[:, start:end] for start, end in self.parts]
         return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
+    def hidden_of_all(self) -> Tensor:
+        """`hidden` with what comes before the last part, which is seen; shape (last - first, seen)."""
+        return pad(self.hidden, (sum(end - start for start, end in self.parts[:-1]), 0))
+
     def add(self, gradient: Tensor, to: Tensor) -> None:
         """Add the gradient of what is seen, in the layout of `seen`, to that of the row."""
         lengths = [end - start for start, end in self.parts]
@@ -165,6 +185,12 @@ def _blocks(spans: Spans, device: torch.device) -> list[_Block]:
             added = torch.zeros(wide.shape).masked_fill_(wide, -torch.inf)  # a sixth of the time of masked_fill_
             blocks.append(_Block(first, last, parts, added.to(device), (end - start) * seen <= KEPT))
     return blocks
+
+
+@lru_cache(maxsize=4)
+def _hidden(spans: Spans, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+    """Of each block, what is added for all that it is shown; shape (1, 1, positions, seen)."""
+    return [block.hidden_of_all().to(dtype)[None, None] for block in _blocks(spans, device)]
 
 
 def _before(piece: Piece) -> list[tuple[int, int]]:
@@ -225,14 +251,14 @@ class _Packed(Function):
         found = value.new_empty(length, groups, heads // groups, size)
         shares: list[Tensor] = []
         with torch.autocast(query.device.type, enabled=False):
-            asking = (query[0] * scale).unflatten(0, (groups, -1))
+            asking, key = (query[0] * scale).to(low).unflatten(0, (groups, -1)), key.to(low)
             for block in blocks:
                 share = _shares(asking, key[0], block).to(low)
                 attended = torch.bmm(share, block.seen(value[0]))
                 found[block.first : block.last] = attended.unflatten(1, (heads // groups, -1)).permute(2, 0, 1, 3)
                 shares += [share] * (block.kept and any(ctx.needs_input_grad))
         ctx.save_for_backward(asking, key, value, *shares)
-        ctx.blocks, ctx.scale = blocks, scale
+        ctx.blocks, ctx.scale, ctx.of_query = blocks, scale, query.dtype
         return found.view(1, length, heads, size)
 
     @staticmethod
@@ -243,11 +269,10 @@ class _Packed(Function):
         groups, each, length, size = asking.shape
         low = value.dtype
         given = gradients[0].view(length, groups, each, size)
-        d_query, d_key = torch.empty_like(asking), torch.zeros_like(key[0])
-        d_value = torch.zeros_like(d_key)
+        d_query = torch.empty_like(asking, dtype=ctx.of_query)
+        d_key, d_value = (torch.zeros_like(key[0], dtype=ctx.of_query) for _ in range(2))
         shares = iter(kept)
         with torch.autocast(key.device.type, enabled=False):
-            asking_low, key_low = asking.to(low), key[0].to(low)
             for block in ctx.blocks:
                 rows = slice(block.first, block.last)
                 share = next(shares) if block.kept else _shares(asking, key[0], block).to(low)
@@ -255,8 +280,8 @@ class _Packed(Function):
                 block.add(torch.bmm(share.transpose(1, 2), back), to=d_value)
                 through = torch.bmm(back, block.seen(value[0]).transpose(1, 2))
                 products = _softmax_back(through, share, -1, low)
-                d_query[:, :, rows] = torch.bmm(products, block.seen(key_low)).unflatten(1, (each, -1))
-                block.add(torch.bmm(products.transpose(1, 2), asking_low[:, :, rows].flatten(1, 2)), to=d_key)
+                d_query[:, :, rows] = torch.bmm(products, block.seen(key[0])).unflatten(1, (each, -1))
+                block.add(torch.bmm(products.transpose(1, 2), asking[:, :, rows].flatten(1, 2)), to=d_key)
             d_query.mul_(ctx.scale)
         return d_query.flatten(0, 1)[None], d_key[None], d_value.to(low)[None], None, None
 
@@ -270,18 +295,34 @@ def _shares(asking: Tensor, key: Tensor, block: _Block) -> Tensor:
 
     Args:
         asking: scaled queries by the key head they ask, shape (key heads, heads per key head, length, size).
-        key: shape (key heads, length, size).
+        key: of the same precision, shape (key heads, length, size).
         block: which positions.
 
     Returns:
         Shape (key heads, heads per key head x positions, seen).
     """
-    wide = torch.promote_types(asking.dtype, torch.float32)
-    rows = asking[:, :, block.first : block.last].flatten(1, 2).to(wide)
-    products = torch.bmm(rows, block.seen(key).to(wide).transpose(1, 2))
+    rows = asking[:, :, block.first : block.last].flatten(1, 2)
+    products = _in_full(rows, block.seen(key).transpose(1, 2))
     by_head = products.unflatten(1, (asking.shape[1], -1))
     by_head[..., -block.hidden.shape[1] :].add_(block.hidden)
     return products.softmax(dim=-1)
+
+
+def _in_full(left: Tensor, right: Tensor) -> Tensor:
+    """Products of matrices in float32 or wider: what follows is a softmax.
+
+    Of two in bfloat16 the float32 product is that of bfloat16's units, which are faster: they multiply exactly and add
+    in float32, and no factor is rounded that was not.
+    """
+    wide = torch.promote_types(left.dtype, torch.float32)
+    precision = torch.backends.mkldnn.matmul
+    before = precision.fp32_precision
+    if left.dtype == torch.bfloat16:
+        precision.fp32_precision = "bf16"
+    try:
+        return torch.bmm(left.to(wide), right.to(wide))
+    finally:
+        precision.fp32_precision = before
 
 
 AttentionInterface.register(PIECES, attend)

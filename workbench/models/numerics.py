@@ -11,7 +11,7 @@ import torch
 from workbench.config import NumericsSettings
 from workbench.errors import ModelError
 
-SCORER_VERSION = "rows-4"
+SCORER_VERSION = "rows-5"
 """Changes whenever the way log-probabilities are computed changes, so that older cached scores are not mixed in."""
 
 LARGEST_KEPT = 2**25
