@@ -239,7 +239,8 @@ class _Packed(Function):
     """Attention over a packed row, with its way back.
 
     Key heads are multiplied with all their query heads at once, gradients are added in place, and products are in the
-    values' precision (bfloat16 under autocast), except those before the softmax, which are in float32 at least.
+    values' precision (bfloat16 under autocast), to which queries and keys are rounded as where attention has no way back;
+    those before the softmax are in float32 at least.
     """
 
     @staticmethod
@@ -301,28 +302,12 @@ def _shares(asking: Tensor, key: Tensor, block: _Block) -> Tensor:
     Returns:
         Shape (key heads, heads per key head x positions, seen).
     """
-    rows = asking[:, :, block.first : block.last].flatten(1, 2)
-    products = _in_full(rows, block.seen(key).transpose(1, 2))
+    wide = torch.promote_types(asking.dtype, torch.float32)
+    rows = asking[:, :, block.first : block.last].flatten(1, 2).to(wide)
+    products = torch.bmm(rows, block.seen(key).to(wide).transpose(1, 2))
     by_head = products.unflatten(1, (asking.shape[1], -1))
     by_head[..., -block.hidden.shape[1] :].add_(block.hidden)
     return products.softmax(dim=-1)
-
-
-def _in_full(left: Tensor, right: Tensor) -> Tensor:
-    """Products of matrices in float32 or wider: what follows is a softmax.
-
-    Of two in bfloat16 the float32 product is that of bfloat16's units, which are faster: they multiply exactly and add
-    in float32, and no factor is rounded that was not.
-    """
-    wide = torch.promote_types(left.dtype, torch.float32)
-    precision = torch.backends.mkldnn.matmul
-    before = precision.fp32_precision
-    if left.dtype == torch.bfloat16:
-        precision.fp32_precision = "bf16"
-    try:
-        return torch.bmm(left.to(wide), right.to(wide))
-    finally:
-        precision.fp32_precision = before
 
 
 AttentionInterface.register(PIECES, attend)
