@@ -1,5 +1,6 @@
 """What every test gets: one thread, no telemetry, no network, and the shared data where there is any."""
 
+import gc
 import ipaddress
 import os
 import socket
@@ -35,6 +36,12 @@ def is_outside(address: object) -> bool:
         return ipaddress.ip_address(str(address[0]).split("%")[0]).is_global
     except ValueError:
         return address[0] not in ("", "localhost", socket.gethostname())
+
+
+def pytest_collection_finish() -> None:
+    """What the test modules imported stays: the full collections of every training do not look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
