@@ -2,6 +2,7 @@
 
 import gc
 import ipaddress
+import multiprocessing
 import os
 import socket
 from pathlib import Path
@@ -24,6 +25,9 @@ for name, value in QUIET.items():  # before any test module imports torch; worke
 # No deadline: a busy machine is not a failing test. Examples are the same on every run of the same code.
 settings.register_profile("workbench", deadline=None, derandomize=True)
 settings.load_profile("workbench")
+
+# A run has one fork server, which loads what is named before it starts and nothing afterwards: so it is named once, here.
+multiprocessing.set_forkserver_preload(["tests.preloaded"])
 
 SHARED = Path(os.environ.get("WORKBENCH_SHARED", Path(__file__).parents[2] / "shared"))
 
