@@ -1,6 +1,8 @@
 """What every test gets: one thread, no telemetry, no network, and the shared data where there is any."""
 
+import gc
 import ipaddress
+import multiprocessing
 import os
 import socket
 from pathlib import Path
@@ -24,6 +26,9 @@ for name, value in QUIET.items():  # before any test module imports torch; worke
 settings.register_profile("workbench", deadline=None, derandomize=True)
 settings.load_profile("workbench")
 
+# A run has one fork server, which loads what is named before it starts and nothing afterwards: so it is named once, here.
+multiprocessing.set_forkserver_preload(["tests.preloaded"])
+
 SHARED = Path(os.environ.get("WORKBENCH_SHARED", Path(__file__).parents[2] / "shared"))
 
 
@@ -35,6 +40,12 @@ def is_outside(address: object) -> bool:
         return ipaddress.ip_address(str(address[0]).split("%")[0]).is_global
     except ValueError:
         return address[0] not in ("", "localhost", socket.gethostname())
+
+
+def pytest_collection_finish() -> None:
+    """What the test modules imported stays: the full collections of every training do not look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

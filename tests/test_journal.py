@@ -28,7 +28,6 @@ from workbench.tasks import Progress
 
 # One clean process that has imported everything and forks: a kill costs a fork, not an interpreter's start.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.small_round"])
 
 
 class Clock:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -22,17 +23,21 @@ from workbench.rounds.plan import plan_as_json, plan_digest
 from workbench.rounds.run import run_round
 from workbench.workspace import Workspace
 
-PRELOAD = ["workbench.scoring.score", "workbench.training.optimise", "workbench.evaluation.evaluate"]
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return build_tiny_model(tmp_path_factory.mktemp("model"))
 
 
+@pytest.fixture(scope="module")
+def prepared(model, tmp_path_factory):
+    """The folder of a workspace with two versions, for copies of it."""
+    return two_versions(tmp_path_factory.mktemp("prepared") / "ws", model).root
+
+
 @pytest.fixture
-def workspace(model, tmp_path):
-    return two_versions(tmp_path / "ws", model)
+def workspace(prepared, tmp_path):
+    return Workspace(shutil.copytree(prepared, tmp_path / "ws"))
 
 
 def first_round(ws, **changes):
@@ -41,13 +46,26 @@ def first_round(ws, **changes):
 
 
 @pytest.fixture(scope="module")
-def expected(model, tmp_path_factory):
-    """Digest of the child of the first round, run in process without interruption."""
-    return first_round(two_versions(tmp_path_factory.mktemp("expected") / "ws", model)).run(where="here").child.digest
+def ended(model, tmp_path_factory):
+    """Another workspace of the same preferences and the first round in it, run in process without interruption."""
+    ws = two_versions(tmp_path_factory.mktemp("ended") / "ws", model)
+    return ws, first_round(ws).run(where="here")
 
 
-def test_two_rounds_leave_lineage_champion_and_measurements(workspace):
-    first = first_round(workspace).run(where="here")
+@pytest.fixture(scope="module")
+def expected(ended):
+    """Digest of the child of the first round."""
+    return ended[1].child.digest
+
+
+@pytest.fixture
+def continued(ended, tmp_path):
+    """A copy of the workspace in which the first round has ended."""
+    return Workspace(shutil.copytree(ended[0].root, tmp_path / "ws"))
+
+
+def test_two_rounds_leave_lineage_champion_and_measurements(continued, ended):
+    workspace, first = continued, ended[1]
     assert (first.state, workspace.registry.resolve("champion").digest) == ("promoted", first.child.digest)
     anchors = (AnchorSettings(policy="parent", weight=0.5), AnchorSettings(policy="base", weight=0.5))
     second = workspace.round(workspace.plan(settings(version="short", anchors=anchors))).run(where="here")
@@ -151,7 +169,6 @@ def run_in_child(root: str, fail_at: str) -> None:
 
 def killed(root: Path, fail_at: str) -> bool:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
     process = context.Process(target=run_in_child, args=(str(root), fail_at))
     process.start()
     process.join(120)
@@ -231,22 +248,20 @@ def test_a_rejected_child_leaves_the_champion(workspace):
     assert workspace.registry.resolve("champion").digest == base
 
 
-def test_a_champion_that_moved_meanwhile_is_not_replaced(workspace):
-    first = first_round(workspace).run(where="here")
-    planned = first_round(workspace, training={"seed": 5})
+def test_a_champion_that_moved_meanwhile_is_not_replaced(continued, expected):
+    planned = first_round(continued, training={"seed": 5})
     outcome = planned.run(where="here")
     assert outcome.state == "kept"
-    assert workspace.registry.resolve("champion").digest == first.child.digest
+    assert continued.registry.resolve("champion").digest == expected
 
 
-def test_a_damaged_adapter_is_refused_before_anything_is_trained(workspace):
-    first = first_round(workspace).run(where="here")
-    weights = Path(first.child.path) / "adapter_model.safetensors"
+def test_a_damaged_adapter_is_refused_before_anything_is_trained(continued, expected):
+    weights = Path(continued.registry.get(expected).path) / "adapter_model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises((PolicyError, ArtifactError), match="adapter_model.safetensors"):
-        workspace.round(workspace.plan(settings(version="short"))).run(where="here")
+        continued.round(continued.plan(settings(version="short"))).run(where="here")
 
 
 def test_a_second_round_in_the_same_workspace_waits_its_turn(workspace):

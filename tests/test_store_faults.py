@@ -233,7 +233,6 @@ def write_without_end(url, life, acknowledge):
 
 def test_killed_writer_loses_nothing_acknowledged(tmp_path):
     url, context, draw = f"sqlite:///{tmp_path}/p.db", multiprocessing.get_context("forkserver"), random.Random(7)
-    context.set_forkserver_preload(["preference_data.store"])
     acknowledged = set()
     for life in range(8):
         receive, send = context.Pipe(duplex=False)

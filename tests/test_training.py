@@ -177,7 +177,7 @@ def test_neither_layout_nor_batches_change_a_trajectory(world, monkeypatch, in_f
     ):
         monkeypatch.setattr(training, "layout_of", lambda model, layout=layout: layout_of(model) and layout)
         monkeypatch.setattr(training, "fit", lambda *_, tokens=tokens, **__: Fit(tokens, recompute=False))
-        changed = {"method": method, "batch_size": size, "accumulation": batches}
+        changed = {"method": method, "batch_size": size, "accumulation": batches, "checkpoint_every": 6}
         folder = world.train(training=TRAINING.model_copy(update=changed))
         name = "adapter_model" if method == "lora" else "model"
         ends[layout, size, tokens] = load_file(f"{folder}/{name}.safetensors")

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,6 +60,17 @@ def run(ws, where="here", watch=lambda _: None, **changes):
 
     outcome = ws.round(ws.plan(online(**changes))).run(where=where, watch=both)
     return outcome, seen
+
+
+@pytest.fixture(scope="module")
+def here(model, tmp_path_factory):
+    """Rounds in this process without interruption, each run once: `here(staleness=1)`."""
+
+    @cache
+    def once(**changes):
+        return run(workspace(tmp_path_factory.mktemp("here"), model), **changes)
+
+    return once
 
 
 def test_chances_of_what_was_drawn_by_hand():
@@ -118,17 +130,17 @@ def test_a_step_gets_what_was_written_so_many_steps_before(staleness, tmp_path):
     assert len(json.loads((tmp_path / Ahead.FILE).read_text())) == staleness
 
 
-def test_written_and_learned_from_in_one_process_they_agree(model, tmp_path):
-    _, in_step = run(workspace(tmp_path / "one", model))
+def test_written_and_learned_from_in_one_process_they_agree(here):
+    _, in_step = here()
     assert all(facts["apart"] < 1e-4 for facts in in_step)
-    _, stale = run(workspace(tmp_path / "two", model), staleness=2)
+    _, stale = here(staleness=2)
     assert stale[0]["apart"] < 1e-4  # nothing has changed yet
     assert max(facts["apart"] for facts in stale[1:]) > 1e-3
 
 
-def test_stopped_while_answers_are_ahead_it_is_the_same_child(model, tmp_path):
-    whole, _ = run(workspace(tmp_path / "one", model), staleness=2)
-    other = workspace(tmp_path / "two", model)
+def test_stopped_while_answers_are_ahead_it_is_the_same_child(model, here, tmp_path):
+    whole, _ = here(staleness=2)
+    other = workspace(tmp_path, model)
 
     def stop(progress):
         if progress.step == "optimise" and progress.done == 3 and "answer_tokens" in progress.facts:
@@ -194,9 +206,9 @@ def test_workers_on_gpus_need_one_each_beside_the_trainers(monkeypatch):
 
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_two_workers_write_what_the_trainer_would(model, tmp_path):
-    _, alone = run(workspace(tmp_path / "one", model))
-    _, shared = run(workspace(tmp_path / "two", model), where="ray", workers=2)
+def test_two_workers_write_what_the_trainer_would(model, here, tmp_path):
+    _, alone = here()
+    _, shared = run(workspace(tmp_path, model), where="ray", workers=2)
     for name in ("reward", "answer_tokens", "distinct_answers"):
         assert [f[name] for f in shared] == pytest.approx([f[name] for f in alone], abs=1e-3)
 
@@ -237,9 +249,9 @@ def trainer_killed_once(job, report, write=None):
 
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_worker_and_the_trainer_are_killed_and_the_child_is_the_same(model, tmp_path, monkeypatch):
-    whole, _ = run(workspace(tmp_path / "one", model), staleness=1, workers=1)
-    ws = workspace(tmp_path / "two", model)
+def test_a_worker_and_the_trainer_are_killed_and_the_child_is_the_same(model, here, tmp_path, monkeypatch):
+    whole, _ = here(staleness=1, workers=1)
+    ws = workspace(tmp_path, model)
     monkeypatch.setattr(assembly, "writer", writer_killed_once)
     monkeypatch.setattr(assembly, "IN_PROCESS", replace(assembly.IN_PROCESS, optimise=trainer_killed_once))
     outcome, seen = run(ws, where="ray", staleness=1, workers=1)
@@ -261,9 +273,9 @@ def drive(root):
 
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_the_driver_is_killed_and_the_round_goes_on_elsewhere(model, tmp_path):
-    whole, _ = run(workspace(tmp_path / "one", model), staleness=1, workers=1)
-    ws = workspace(tmp_path / "two", model)
+def test_the_driver_is_killed_and_the_round_goes_on_elsewhere(model, here, tmp_path):
+    whole, _ = here(staleness=1, workers=1)
+    ws = workspace(tmp_path, model)
     driver = multiprocessing.get_context("spawn").Process(target=drive, args=(str(ws.root),))
     driver.start()
     driver.join(180)
