@@ -146,10 +146,14 @@ def _shingle_hashes(text: str) -> NDArray[np.uint64]:
     """The distinct 32-bit hashes of a text's shingles; a text shorter than a shingle is one shingle."""
     plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split()).ljust(SHINGLE, "\0")
     characters = np.frombuffer(plain.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
-    mixed = np.zeros(len(characters) - SHINGLE + 1, dtype=np.uint64)
-    for column in np.lib.stride_tricks.sliding_window_view(characters, SHINGLE).T:
-        mixed = (mixed ^ column) + _GOLDEN
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX_1
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * _MIX_2
+    count = len(characters) - SHINGLE + 1
+    mixed = np.zeros(count, dtype=np.uint64)
+    for place in range(SHINGLE):
+        mixed ^= characters[place : place + count]
+        mixed += _GOLDEN
+        mixed ^= mixed >> np.uint64(30)
+        mixed *= _MIX_1
+        mixed ^= mixed >> np.uint64(27)
+        mixed *= _MIX_2
         mixed ^= mixed >> np.uint64(31)
     return np.unique(mixed >> np.uint64(32))

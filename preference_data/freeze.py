@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preference_data.ballots import Reader, capped, weighed
 from preference_data.duplicates import clustered_text
@@ -186,26 +187,30 @@ class _Judged:
         self._numbers = np.array(numbers, dtype=np.int64)[np.argsort(prompt, kind="stable")]
         self._starts = np.searchsorted(np.sort(prompt), np.arange(len(unique) + 1))
 
+    def firsts(self) -> NDArray[np.int64]:
+        """The number of each prompt's first comparison."""
+        return self._numbers[self._starts[:-1]]
+
     def comparisons(self, prompt: int) -> list[int]:
         """Numbers of a prompt's comparisons, in the order they came."""
         return self._numbers[self._starts[prompt] : self._starts[prompt + 1]].tolist()
 
 
 def _clusters(judged: _Judged, homes: Sequence[Home | None]) -> Iterator[list[int]]:
-    """Prompts of whole clusters with about `AT_ONCE` comparisons."""
-
-    def cluster(prompt: int) -> str:
-        home = homes[prompt]
-        return home.cluster if home else judged.prompts[prompt]
-
+    """Prompts of whole clusters with about `AT_ONCE` comparisons; by their first, which lies near those that came then."""
+    names = (home.cluster if home else key for home, key in zip(homes, judged.prompts, strict=True))
+    _, cluster = np.unique(np.fromiter((name.encode() for name in names), "S64", len(homes)), return_inverse=True)
+    firsts = np.full(len(homes), np.iinfo(np.int64).max)
+    np.minimum.at(firsts, cluster, judged.firsts())
+    began: list[int] = firsts[cluster].tolist()
     found: list[int] = []
-    count, last = 0, ""
-    for prompt in sorted(range(len(homes)), key=cluster):
-        if count >= AT_ONCE and cluster(prompt) != last:
+    count, last = 0, -1
+    for prompt in sorted(range(len(homes)), key=began.__getitem__):
+        if count >= AT_ONCE and began[prompt] != last:
             yield found
             found, count = [], 0
         found.append(prompt)
-        count, last = count + len(judged.comparisons(prompt)), cluster(prompt)
+        count, last = count + len(judged.comparisons(prompt)), began[prompt]
     if found:
         yield found
 

@@ -9,7 +9,7 @@ from sqlalchemy import Column, Connection, Select, bindparam, delete, exists, fu
 from preference_data import schema
 from preference_data.database import insert_missing
 from preference_data.queue_schema import credential, session
-from preference_data.records import Comparison, Judgement, Message, Prompt, Written, now
+from preference_data.records import Comparison, Judgement, Prompt, Written, now
 from preference_data.rows import (
     FIRST_HASH,
     Texts,
@@ -18,6 +18,7 @@ from preference_data.rows import (
     completion_rows,
     judgement_from,
     judgement_row,
+    prompt_from,
     prompt_row,
     text_digests,
 )
@@ -64,8 +65,9 @@ READABLE = (
 """Comparisons of which no answer was erased, with their prompts."""
 
 _COMPLETIONS = (
-    select(schema.completion, schema.annotator.c.handle)
+    select(schema.completion, schema.annotator.c.handle, schema.text.c.body)
     .outerjoin(schema.annotator, schema.annotator.c.id == schema.completion.c.writer)
+    .outerjoin(schema.text, schema.text.c.digest == schema.completion.c.text)
     .where(schema.completion.c.comparison.in_(bindparam("numbers", expanding=True)))
     .order_by(schema.completion.c.comparison, schema.completion.c.position)
 )
@@ -86,9 +88,7 @@ def assemble(connection: Connection, rows: Sequence[Any], until: int) -> list[St
     parts = connection.execute(_COMPLETIONS, {"numbers": numbers}).all()
     about = _JUDGEMENTS.where(judgement.comparison.in_(numbers), judgement.seq <= until)
     said: Sequence[Any] = connection.execute(about).all() if until else []
-    digests = text_digests([row.turns for row in rows], parts, said)
-    bodies = lookup(connection, schema.text.c.digest, schema.text.c.body, digests)
-    texts = {name: body for name, body in bodies.items() if body is not None}
+    texts = _texts(connection, text_digests([row.turns for row in rows], said))
     found: list[Stored] = []
     answers, opinions = _by_comparison(parts), _by_comparison(said)
     for row in rows:
@@ -102,12 +102,8 @@ def assemble(connection: Connection, rows: Sequence[Any], until: int) -> list[St
 def prompts_by_key(connection: Connection, keys: Sequence[str]) -> dict[str, Prompt]:
     """Prompts of which no turn was erased."""
     turns = lookup(connection, schema.prompt.c.key, schema.prompt.c.turns, keys)
-    texts = lookup(connection, schema.text.c.digest, schema.text.c.body, text_digests(turns.values(), (), ()))
-    return {
-        key: Prompt(tuple(Message(role, texts[name]) for role, name in own))
-        for key, own in turns.items()
-        if all(texts.get(name) is not None for _, name in own)
-    }
+    texts = _texts(connection, text_digests(turns.values(), ()))
+    return {key: prompt for key, own in turns.items() if (prompt := prompt_from(own, texts))}
 
 
 def judgements_by_key(connection: Connection, keys: Iterable[str]) -> dict[str, Judgement]:
@@ -116,9 +112,14 @@ def judgements_by_key(connection: Connection, keys: Iterable[str]) -> dict[str, 
         schema.comparison, schema.comparison.c.id == schema.judgement.c.comparison
     )
     rows = connection.execute(wanted.where(schema.judgement.c.key.in_(sorted(set(keys))))).all()
-    texts = lookup(connection, schema.text.c.digest, schema.text.c.body, text_digests((), (), rows))
-    known = {name: body for name, body in texts.items() if body is not None}
-    return {row.key: judgement_from(row, row.about, known) for row in rows}
+    texts = _texts(connection, text_digests((), rows))
+    return {row.key: judgement_from(row, row.about, texts) for row in rows}
+
+
+def _texts(connection: Connection, digests: Iterable[str]) -> dict[str, str]:
+    """The texts of some digests; without what was erased."""
+    bodies = lookup(connection, schema.text.c.digest, schema.text.c.body, digests)
+    return {name: body for name, body in bodies.items() if body is not None}
 
 
 def log_out_for_good(connection: Connection, number: int) -> None:
@@ -193,7 +194,7 @@ def append(
     ]
     _chain(said, watermark_of(connection))
     insert_missing(connection, schema.text, texts.rows())
-    insert_missing(connection, schema.prompt, list(prompts.values()))
+    insert_missing(connection, schema.prompt, [row for _, row in sorted(prompts.items())])
     for table, new in ((schema.comparison, rows), (schema.completion, parts), (schema.judgement, said)):
         if new:
             connection.execute(insert(table), new)
@@ -246,7 +247,7 @@ def lookup(connection: Connection, key: Column[Any], value: Column[Any], wanted:
     ordered, found = sorted(wanted), dict[K, Any]()
     for start in range(0, len(ordered), VARIABLES):
         piece = {"wanted": ordered[start : start + VARIABLES]}
-        rows: Iterable[Any] = connection.execute(_looking_up(key, value), piece)
+        rows: Sequence[Any] = connection.execute(_looking_up(key, value), piece).all()
         found |= {row[0]: row[1] for row in rows}
     return found
 

@@ -1,6 +1,6 @@
 """What people said, as frozen records.
 
-A record never changes. Identity is content: two records with the same content have the same id on every machine,
+A record never changes, so its key is computed once. Identity is content: two records with the same content have the same id on every machine,
 which makes imports idempotent. Times are UTC. Nothing here knows how records are stored or trained on.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from preference_data.errors import RowRefused
@@ -17,6 +18,7 @@ from preference_data.errors import RowRefused
 ROLES = ("system", "user", "assistant", "tool")
 Split = Literal["train", "select", "test"]
 SPLITS: tuple[Split, ...] = ("train", "select", "test")
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical_json(value: Any) -> str:
@@ -25,7 +27,7 @@ def canonical_json(value: Any) -> str:
     Raises:
         ValueError: the value holds a NaN or an infinity, which JSON has no word for.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def digest(value: Any) -> str:
@@ -40,7 +42,7 @@ class Message(NamedTuple):
     content: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prompt:
     """The conversation up to the answer asked for.
 
@@ -69,7 +71,7 @@ class Prompt:
         """A prompt of a single user turn."""
         return Prompt((Message("user", text),))
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Content id of the conversation."""
         return digest([list(m) for m in self.messages])
@@ -126,7 +128,7 @@ class Completion:
             raise RowRefused("answer is empty; expected text; drop the row or complete the answer")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Comparison:
     """A prompt with completions to be judged: one for a thumb, two for a pairwise judgement, more for a ranking.
 
@@ -140,7 +142,7 @@ class Comparison:
     source: str
     slices: Mapping[str, str] = field(default_factory=dict[str, str])
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Content id: prompt, answers in order, source and slices."""
         texts = [c.text for c in self.completions]
@@ -198,7 +200,7 @@ class Ranking:
 Opinion = Pairwise | Thumb | Rating | Ranking
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Judgement:
     """What one annotator said about one comparison. A change of mind is a new judgement that supersedes.
 
@@ -234,7 +236,7 @@ class Judgement:
         if self.at.tzinfo is not UTC:
             raise ValueError(f"at: got {self.at!r}; expected a time in UTC, such as datetime.now(UTC)")
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Content id and idempotency key: everything said, but not when it was read."""
         return digest(
@@ -321,7 +323,7 @@ def origin_from_json(value: Mapping[str, Any]) -> Origin:
             raise RowRefused(f"origin: unknown kind {kind!r}; expected sampled, imported or written")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pair:
     """What training reads: one prompt, the better and the worse answer, and how much the pair counts.
 
@@ -342,7 +344,7 @@ class Pair:
     slices: Mapping[str, str]
     split: Split
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Content id of prompt, chosen and rejected."""
         return digest([self.prompt.key, self.chosen, self.rejected])

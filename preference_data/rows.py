@@ -68,8 +68,8 @@ class Texts:
         return name
 
     def rows(self) -> list[dict[str, str]]:
-        """One row per text."""
-        return [{"digest": name, "body": body} for name, body in self._bodies.items()]
+        """One row per text, in the order of the index, so that neighbours in it are written together."""
+        return [{"digest": name, "body": body} for name, body in sorted(self._bodies.items())]
 
 
 def prompt_row(prompt: Prompt, key: str, remember: Remember) -> dict[str, Any]:
@@ -125,24 +125,31 @@ def chain_hash(row: Mapping[Any, Any]) -> str:
     return hashlib.sha256(ascii_json(plain).encode()).hexdigest()
 
 
-def text_digests(turns: Iterable[Any], completions: Iterable[Any], judgements: Iterable[Any]) -> set[str]:
-    """Every text that rows refer to."""
-    found = {name for prompt in turns for _, name in prompt} | {row.text for row in completions}
+def text_digests(turns: Iterable[Any], judgements: Iterable[Any]) -> set[str]:
+    """Every text that conversations and judgements refer to."""
+    found = {name for prompt in turns for _, name in prompt}
     said = {name for row in judgements for name in (row.rationale, row.edit, row.extra) if name}
     return found | said
 
 
 def comparison_from(row: Any, completions: Iterable[Any], texts: Mapping[str, str]) -> Comparison | None:
-    """The record of a comparison's row; None where a text of it was erased."""
-    completions = list(completions)
-    if not {name for _, name in row.turns} | {each.text for each in completions} <= texts.keys():
-        return None
-    prompt = Prompt(tuple(Message(role, texts[name]) for role, name in row.turns))
+    """The record of a comparison's row and its answers' rows with their texts; None where one was erased."""
     answers: list[Completion] = []
     for each in completions:
-        origin = dict(each.origin) | ({"annotator": each.handle} if each.writer is not None else {})
-        answers.append(Completion(texts[each.text], origin_from_json(origin)))
-    return Comparison(prompt, tuple(answers), row.source, row.slices)
+        if each.body is None:
+            return None
+        origin = each.origin if each.writer is None else each.origin | {"annotator": each.handle}
+        answers.append(Completion(each.body, origin_from_json(origin)))
+    prompt = prompt_from(row.turns, texts)
+    return Comparison(prompt, tuple(answers), row.source, row.slices) if prompt else None
+
+
+def prompt_from(turns: Iterable[Any], texts: Mapping[str, str]) -> Prompt | None:
+    """The record of a conversation; None where a text of it was erased."""
+    turns = list(turns)
+    if any(name not in texts for _, name in turns):
+        return None
+    return Prompt(tuple(Message(role, texts[name]) for role, name in turns))
 
 
 def judgement_from(row: Any, comparison: str, texts: Mapping[str, str]) -> Judgement:
@@ -158,5 +165,5 @@ def judgement_from(row: Any, comparison: str, texts: Mapping[str, str]) -> Judge
         shown_order=tuple(row.shown_order),
         guideline=row.guideline,
         supersedes=row.supersedes,
-        extra=json.loads(texts.get(row.extra, "{}")),
+        extra=json.loads(texts[row.extra]) if row.extra in texts else {},
     )

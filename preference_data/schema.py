@@ -27,6 +27,7 @@ from sqlalchemy.types import TypeDecorator
 
 REQUEST_KINDS = ("import", "freeze", "round", "promote", "rollback", "threshold", "generate", "explain")
 REQUEST_STATES = ("filed", "claimed", "done", "failed")
+_DECODER = json.JSONDecoder()
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -47,7 +48,7 @@ class Json(TypeDecorator[Any]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         """From the database."""
-        return None if value is None else json.loads(value)
+        return None if value is None else _DECODER.decode(value)
 
 
 class Utc(TypeDecorator[datetime]):

@@ -320,6 +320,19 @@ def test_texts_read_some_at_a_time_make_the_same_version(store_of, tmp_path, mon
     pieces.version.verify()
 
 
+def test_texts_are_read_in_the_order_in_which_they_came(store_of, tmp_path, monkeypatch):
+    near = [LONG, f"{LONG}!"]  # of one cluster, so read together when its first is due
+    prompts = [prompt_of("train"), near[0], prompt_of("test"), prompt_of("select"), near[1]]
+    store = store_of(*(entry(prompt, ["a", f"b {n}"], Said(FIRST)) for n, prompt in enumerate(prompts)))
+    read, entries_of = [], store.entries_of
+    monkeypatch.setattr(frozen, "AT_ONCE", 1)
+    monkeypatch.setattr(
+        store, "entries_of", lambda numbers, upto: read.append(sorted(numbers)) or entries_of(numbers, upto)
+    )
+    freeze(store, ANY, tmp_path / "versions")
+    assert read == [[1], [2, 5], [3], [4]]
+
+
 def test_what_was_erased_is_neither_in_a_version_nor_in_a_split(store_of, tmp_path):
     kept, answer, turn = (entry(f"{name}?", [f"good {name}", "bad"], Said(FIRST)) for name in ("one", "two", "three"))
     store = store_of(kept, answer, turn)

@@ -11,8 +11,19 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
 
+from preference_data import queries
 from preference_data.errors import InputRefused, RowRefused
-from preference_data.importers import Importer, Source, import_file, importers, named, registry, sniff
+from preference_data.importers import (
+    Importer,
+    Nowhere,
+    Source,
+    import_file,
+    importers,
+    importing,
+    named,
+    registry,
+    sniff,
+)
 from preference_data.mapping import load, samples
 from preference_data.records import Imported, Message, Pairwise, Thumb, Verdict
 from preference_data.store import Store
@@ -346,6 +357,44 @@ def test_a_second_import_adds_nothing_even_compressed_or_later(files, store, tmp
     assert import_file(plain, store, rejects=tmp_path / "r.jsonl", at=AT)[:3] == (3, 3, 0)
     assert import_file(packed, store, rejects=tmp_path / "r.jsonl")[:3] == (3, 0, 3)
     assert store.counts()["judgements"] == 3
+
+
+def test_ids_and_the_chain_of_an_import_are_the_same_on_every_machine(write, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(queries, "now", lambda: AT)
+    row = {"prompt": "Où ?", "chosen": "Là.", "rejected": "Ici.", "source_row": 7, "tags": ["é", None]}
+    import_file(write("a.jsonl", [*ROWS, row]), store, rejects=tmp_path / "r.jsonl", at=AT)
+    last = [*store.entries()][-1]
+    assert last.comparison.prompt.key == "526af92ea8ff56f67a60417f7fedc650d5ce102d06e6eed4b3395b95caefe865"
+    assert last.comparison.key == "f4f8cd45311919f2098b0b5797b746d7682da39f1ba1d6d0329ef39e6dc74fcc"
+    assert last.judgements[0].key == "cd1a9c7138c1ff70ac7d3f9b84865fcc9aaebe818cbca93754f314d5b229e71e"
+    assert store.watermark() == (4, "98ae4dedb12573f36c392418701535d2afb848a7ce2e76a97d3f8e3a9f0e9496")
+    store.verify_chain()
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "characters", "sizes"),
+    [
+        (2, 1_000, [2, 1]),
+        (100, 1_000, [3]),
+        (100, 58, [2, 1]),  # of 6, 14 and 9 characters a row: "Why 0?", "Good, “really”" and "Bad,\nvery"
+        (100, 59, [3]),
+        (100, 1, [1, 1, 1]),
+    ],
+)
+def test_a_transaction_is_bounded_in_comparisons_and_in_characters(
+    write, tmp_path, monkeypatch, comparisons, characters, sizes
+):
+    monkeypatch.setattr(importing, "BATCH", comparisons)
+    monkeypatch.setattr(importing, "BATCH_CHARACTERS", characters)
+    taken = []
+
+    class Counting(Nowhere):
+        def add(self, entries):
+            taken.append(len(list(entries)))
+            return super().add(entries)
+
+    import_file(write("a.jsonl", ROWS), Counting(), rejects=tmp_path / "r.jsonl")
+    assert taken == sizes
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------

@@ -13,13 +13,14 @@ from preference_data.importers.importer import Importer, Source
 from preference_data.importers.registry import named, sniff
 from preference_data.mapping import load
 from preference_data.reading import plain_name, rows, size
-from preference_data.records import Pairwise, Verdict, now
+from preference_data.records import Comparison, Pairwise, Verdict, now
 from preference_data.sidecar import Sidecar
 from preference_data.store import Added, Entry
 from preference_data.streams import Refusal, Row
 
-BATCH = 1_000
-"""Judgements' comparisons per transaction: few enough to hold, enough that a commit's fsync does not dominate."""
+BATCH, BATCH_CHARACTERS = 4_000, 16_000_000
+"""Comparisons, and characters of their texts, per transaction: few enough to hold, and enough that a page of an index,
+where keys come in any order, is not written again for each few of them."""
 
 SNIFF_ROWS = 100
 SHOWN = 2_000
@@ -192,6 +193,7 @@ class _Run:
     def __init__(self, store: Sink, rejects: Rejects, file: str, *, strict: bool) -> None:
         self._store, self._rejects, self._file, self._strict = store, rejects, file, strict
         self._batch: list[Entry] = []
+        self._characters = 0
         self.read = self.stored = self.duplicates = self.ties = 0
         self.stopped = ""
 
@@ -214,7 +216,8 @@ class _Run:
         self._batch.extend(entries)
         opinions: list[Any] = [judgement.opinion for entry in entries for judgement in entry.judgements]
         self.ties += sum(isinstance(opinion, Pairwise) and opinion.verdict in UNDECIDED for opinion in opinions)
-        if len(self._batch) < BATCH:
+        self._characters += sum(_characters(entry.comparison) for entry in entries)
+        if len(self._batch) < BATCH and self._characters < BATCH_CHARACTERS:
             return False
         self.flush()
         return True
@@ -225,4 +228,10 @@ class _Run:
             added = self._store.add(self._batch)
             self.stored += added.stored
             self.duplicates += added.duplicates
-            self._batch = []
+            self._batch, self._characters = [], 0
+
+
+def _characters(comparison: Comparison) -> int:
+    return sum(len(turn.content) for turn in comparison.prompt.messages) + sum(
+        len(answer.text) for answer in comparison.completions
+    )
