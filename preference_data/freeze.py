@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from preference_data.ballots import Reader, capped, weighed
 from preference_data.duplicates import clustered_text
 from preference_data.errors import VersionError
+from preference_data.garbage import only_new_garbage
 from preference_data.pairs import Contest, Placed, Resolved, gather, resolve, without_twins
 from preference_data.records import Comparison, Split
 from preference_data.reliability import Reliability
@@ -126,6 +127,7 @@ class Frozen(NamedTuple):
     report: FreezeReport
 
 
+@only_new_garbage()
 def freeze(
     store: Store, rule: FreezeRule, directory: Path, *, parent: str = "", progress: Progress | None = None
 ) -> Frozen:
@@ -164,6 +166,7 @@ def freeze(
     return Frozen(version, report)
 
 
+@only_new_garbage()
 def preview(store: Store, rule: FreezeRule, *, progress: Progress | None = None) -> FreezeReport:
     """What a freeze would count now; nothing is written, and no prompt gets its split."""
     return _Choice(store, store.watermark().seq, rule, progress or (lambda stage, done, total: None)).make()

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import IO, Any, NamedTuple, Protocol, Self
 
 from preference_data.errors import InputRefused, PreferenceDataError, RowRefused
+from preference_data.garbage import only_new_garbage
 from preference_data.importers.importer import Importer, Source
 from preference_data.importers.registry import named, sniff
 from preference_data.mapping import load
@@ -112,6 +113,7 @@ class Rejects:
         self.count += 1
 
 
+@only_new_garbage()
 def import_file(
     path: Path,
     store: Sink,
