@@ -63,12 +63,17 @@ class TrainingSettings(Settings):
         return self
 
 
-class NumericsSettings(Settings):
-    """What must be equal for two runs to give the same bits."""
+class MachineSettings(Settings):
+    """What is faster on some machines than on others."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16` runs matrix products in bfloat16 (autocast); weights and reductions stay in float32."""
     threads: int = Field(default=1, ge=1)
+
+
+class NumericsSettings(MachineSettings):
+    """What must be equal for two runs to give the same bits."""
+
     device: Literal["cpu", "cuda"] = "cpu"
     """`cuda` computes on one GPU, whose results are the same up to rounding only."""
     base: Literal["whole", "nf4"] = "whole"
@@ -79,6 +84,11 @@ class NumericsSettings(Settings):
         if self.base == "nf4" and self.device == "cpu":
             raise ValueError("base = 'nf4' needs device = 'cuda': on a CPU its gradients are wrong; leave it out")
         return self
+
+    @property
+    def left_out(self) -> set[str]:
+        """What is left to the workspace to say; nothing on a GPU, for what was measured is the processor."""
+        return set() if self.device == "cuda" else MachineSettings.model_fields.keys() - self.model_fields_set
 
 
 class EvaluationSettings(Settings):
