@@ -3,6 +3,7 @@
 Hand-written settings are TOML; whatever the program writes is JSON.
 """
 
+import operator
 from typing import Any, Literal, Self, cast
 
 from pydantic import Field, model_validator
@@ -53,6 +54,8 @@ class TrainingSettings(Settings):
     checkpoint_every: int = Field(default=50, ge=1)
     """Optimizer steps between checkpoints."""
     seed: int = Field(default=0, ge=0)
+    token_metrics: bool = Field(default=False, exclude_if=operator.not_)
+    """Tell with every step the entropy of what predicts a token of its answers, nats, and how often that token is the likeliest."""
 
     @model_validator(mode="after")
     def _adapter_only(self) -> Self:
@@ -249,6 +252,13 @@ class RoundSettings(Settings):
             raise ValueError(f"{names[0]} concerns pairs, but online.objective = '{self.online.objective}' learns from fresh answers; hold "
                              "them by online.beta, online.beta_old and the anchors, or use a method without it, such as method = "
                              "'recommended'")  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_of_pairs(self) -> Self:
+        if self.online.on and self.training.token_metrics:
+            raise ValueError(f"training.token_metrics tells chosen and rejected answers apart, but online.objective = "
+                             f"'{self.online.objective}' learns from fresh ones; leave it out")  # fmt: skip
         return self
 
     @model_validator(mode="after")
