@@ -56,7 +56,7 @@ def two_rounds(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     base = build_tiny_model(folder / "base")
     ws = folder / "team"
-    told = {"init": run("init", ws, "--base", base, "--name", "tiny", "--json")}
+    told = {"init": run("init", ws, "--base", base, "--name", "tiny", "--no-measure", "--json")}
     votes = write_votes(folder / "votes.jsonl", "yes", "no")
     with votes.open("a") as file:
         file.write('not json\n{"prompt": "Why?", "chosen": "", "rejected": "b"}\n')
@@ -82,7 +82,7 @@ def workspace(two_rounds, tmp_path):
 @pytest.fixture
 def fresh(two_rounds, tmp_path):
     """A workspace with nothing but its base."""
-    run("init", tmp_path / "fresh", "--base", two_rounds[0].parent / "base")
+    run("init", tmp_path / "fresh", "--base", two_rounds[0].parent / "base", "--no-measure")
     return tmp_path / "fresh"
 
 

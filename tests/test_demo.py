@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from preference_data.simulate import GUIDELINES, Guideline
 from tests.rounds_kit import WORDS
 from tests.tiny_model import build_tiny_model
-from workbench import demo
+from workbench import assembly, demo
 from workbench.cli import app
 from workbench.config import NumericsSettings
 
@@ -34,7 +34,7 @@ def small(monkeypatch):
     """A model that writes noise cannot follow guidelines about words, so these count letters."""
     for which, name in (("a", demo.FIRST), ("e", demo.SECOND)):
         monkeypatch.setitem(GUIDELINES, name, letters(which))
-    monkeypatch.setattr(demo, "numerics", lambda root: NumericsSettings())
+    monkeypatch.setattr(assembly, "fastest_here", NumericsSettings)
     monkeypatch.setattr(demo, "FEWER", 60)
     monkeypatch.setitem(demo.ROUND, "evaluation", demo.ROUND["evaluation"] | {"samples": 5, "suites": ("refusal",)})
 

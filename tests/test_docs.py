@@ -20,8 +20,9 @@ from preference_data.mapping import samples as mappings
 from preference_data.splits import SHARES
 from tests.rounds_kit import WORDS
 from tests.tiny_model import build_tiny_model
+from workbench import assembly
 from workbench.cli import VERBS, app
-from workbench.config import APPROXIMATE_LOSSES, EXACT_LOSSES, GateSettings
+from workbench.config import APPROXIMATE_LOSSES, EXACT_LOSSES, GateSettings, NumericsSettings
 from workbench.drift.power import smallest_share_change
 from workbench.drift.retention import Matrix
 from workbench.views.preferences import AVERAGES
@@ -107,6 +108,7 @@ def folder(base, tmp_path, monkeypatch) -> Path:
     adapter = get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora)
     adapter.save_pretrained(tmp_path / "checkpoints" / "march")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(assembly, "fastest_here", NumericsSettings)
     for name in ("RAY_ADDRESS", "WORKBENCH_WORKSPACE"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path

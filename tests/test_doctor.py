@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from workbench import doctor
 from workbench.cli import app
-from workbench.config import NumericsSettings
+from workbench.config import MachineSettings
 
 
 def levels(findings):
@@ -91,8 +91,24 @@ def test_another_python_is_broken():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_faster_precision_is_measured_and_named(dtype):
-    found = doctor.processor(lambda threads: NumericsSettings(dtype=dtype, threads=threads))
-    assert f"numerics.dtype = '{dtype}'" in found.found
+    found = doctor.processor(MachineSettings(dtype=dtype, threads=3))
+    assert found.found == f"3 cores, faster with numerics.dtype = '{dtype}'"
+
+
+def test_a_workspace_that_says_nothing_of_numerics_is_told_what_to_write(tmp_path):
+    file, fastest = tmp_path / "workbench.toml", MachineSettings(dtype="bfloat16", threads=3)
+    file.write_text('base_name = "tiny"\n')
+    _, found = doctor.contents(tmp_path, fastest)
+    assert found.found == "where a file names none: float32, threads: 1, for workbench.toml says nothing"
+    assert 'add [numerics] with dtype = "bfloat16" and threads = 3 to workbench.toml' in found.advice
+    assert not list(doctor.contents(tmp_path, MachineSettings()))[1].advice  # nothing would be faster
+    file.write_text('base_name = "tiny"\n[numerics]\nthreads = 2\n')
+    assert list(doctor.contents(tmp_path, fastest))[1] == (
+        "numerics",
+        "ok",
+        "where a file names none: float32, threads: 2",
+        "",
+    )
 
 
 def test_telemetry_that_somebody_switched_on_is_a_warning():
@@ -103,10 +119,10 @@ def test_telemetry_that_somebody_switched_on_is_a_warning():
 
 def test_a_workspace_whose_database_is_damaged_is_broken(tmp_path):
     (tmp_path / "workbench.toml").write_text('base_name = "tiny"\n')
-    assert levels(doctor.contents(tmp_path)) == {"workspace": "ok"}
+    assert levels(doctor.contents(tmp_path, MachineSettings())) == {"workspace": "ok", "numerics": "ok"}
     for file in tmp_path.glob("*.db"):
         file.write_bytes(b"no database at all, but long enough to be looked at" * 100)
-    [found] = doctor.contents(tmp_path)
+    [found] = doctor.contents(tmp_path, MachineSettings())
     assert found.level == "broken"
 
 

@@ -334,10 +334,15 @@ def test_a_round_that_failed_hangs_below_its_parent_and_is_tried_again(web, worl
 def test_a_round_on_fresh_answers_shows_what_they_earn(web, world):
     record = world.ws.journal.rounds()[-1]
     for step, reward in enumerate((0.5, 1.5), start=1):
-        facts = {"loss": 0.1, "reward": reward, "guard": 0.2, "kl": 0.3, "apart": 0.01, "kl_parent": 0.0}
+        facts = {"loss": 0.1, "reward": reward, "guard": 0.2, "kl": 0.3, "apart": 0.01, "kl_parent": 0.0,
+                 "entropy_chosen": 2.0, "entropy_rejected": 3.0, "top1_chosen": 0.5, "top1_rejected": 0.25}  # fmt: skip
         append_event(world.ws.engine, record.digest, Progress("optimise", step, 2, facts))
     page = web.get(f"/rounds/{record.digest}").text
-    for title in ("Reward of its own answers", "What the guard", "KL to the anchors", "Log-prob where written"):
+    for title in (
+        *("Reward of its own answers", "What the guard", "KL to the anchors", "Log-prob where written"),
+        *(f"Entropy of what predicts a token of {side} answers" for side in ("chosen", "rejected")),
+        *(f"Tokens of {side} answers that are the likeliest" for side in ("chosen", "rejected")),
+    ):
         assert f"<h3>{title}" in page
     # A round on pairs has no such numbers, and no empty frames for them.
     other = web.get(f"/rounds/{world.ws.journal.rounds()[0].digest}").text

@@ -1,13 +1,15 @@
 """Log-probabilities from the LM head in chunks are those from all logits at once."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from workbench.models import head as heads
-from workbench.models.forward import collate, completion_logps
-from workbench.models.head import DirectHead, token_logps
+from workbench.models.forward import collate, completion_logits, completion_logps, completion_states, logps_from
+from workbench.models.head import DirectHead, Seen, token_logps
 from workbench.models.sharing import layout_of
 from workbench.models.tokens import Encoded
 
@@ -87,3 +89,34 @@ def test_a_model_that_changes_what_its_head_says_keeps_it(make):
     layout = layout_of(model)
     assert not isinstance(model.get_output_embeddings(), DirectHead)
     assert torch.allclose(completion_logps(model, collate(EXAMPLES, pad_id=0, layout=layout)), before, atol=1e-4)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("certain", [1.0, 3.0])
+def test_what_is_told_of_distributions_is_that_of_hand_worked_ones(trained, certain):
+    """Logits ln 2, ln 1, ln 1 are probabilities 1/2, 1/4, 1/4: 1.5 ln 2 nats; of another token, e^3 : 1 : 1."""
+    head = DirectHead(2, 3, bias=False).requires_grad_(trained)
+    head.weight.data[:] = torch.tensor([[math.log(2), certain], [0.0, 0.0], [0.0, 0.0]])
+    hidden = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], requires_grad=True)
+    targets, seen = torch.tensor([0, 1, 0]), Seen.of(3)
+    found = token_logps(head, hidden, targets, seen)
+    total = math.exp(certain) + 2
+    of_third = math.log(total) - certain * math.exp(certain) / total
+    assert seen.entropy.tolist() == pytest.approx([1.5 * math.log(2)] * 2 + [of_third], abs=1e-6)
+    assert seen.likeliest.tolist() == [1, 0, 1]
+    without = token_logps(head, hidden, targets)
+    assert torch.equal(found, without)
+    assert not seen.entropy.requires_grad
+    assert torch.equal(*(torch.autograd.grad(each.sum(), hidden)[0] for each in (found, without)))
+    assert seen.likeliest.tolist() == [1, 0, 1]  # computed again on the way back, they are the same
+
+
+def test_distributions_of_a_head_that_is_not_called_directly_are_told_too():
+    torch.manual_seed(0)
+    model = Gemma2ForCausalLM(Gemma2Config(**GATED, final_logit_softcapping=1.0)).eval()
+    layout_of(model)
+    rows, seen = collate(EXAMPLES, pad_id=0), Seen.of(6)
+    logps_from(completion_states(model, rows), rows, seen)
+    logits = completion_logits(model, rows).logits
+    assert torch.allclose(seen.entropy, torch.distributions.Categorical(logits=logits).entropy(), atol=1e-5)
+    assert torch.equal(seen.likeliest, (logits.argmax(-1) == rows.targets).float())

@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,8 +15,9 @@ from tests.tiny_model import build_tiny_model
 from tests.training_kit import TRAINING, World, quiet, weights
 from workbench import onepage
 from workbench.cli.bars import LABELS
-from workbench.config import NumericsSettings
-from workbench.errors import NumericsError, PolicyError, StopRequested, WiringError
+from workbench.config import NumericsSettings, RewardModelSettings, RoundSettings, TrainingSettings, settings_from
+from workbench.errors import ConfigError, NumericsError, PolicyError, StopRequested, WiringError
+from workbench.models.forward import collate, completion_logits
 from workbench.models.load import Family, load_tokenizer, trainable
 from workbench.models.score_table import PairScore, write_table
 from workbench.models.sharing import layout_of
@@ -228,6 +231,47 @@ def test_a_model_that_takes_no_packed_rows_is_told_of(world, monkeypatch, layout
 def test_same_job_gives_the_same_bytes(world):
     first, second = (weights(world.train()) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_metrics_of_tokens_change_no_bit_and_are_means_over_a_steps_tokens(world, method):
+    settings = TRAINING.model_copy(update={"method": method, "epochs": 1, "batch_size": 3, "accumulation": 2})
+    told, ends = [], []
+    for wanted in (False, True):
+        seen = []
+        asked = settings.model_copy(update={"token_metrics": wanted})
+        output = world.train(lambda p, seen=seen: seen.append(p) and False, training=asked)
+        told.append([p.facts for p in seen if p.step == "optimise"])
+        ends.append([file.read_bytes() for file in sorted(Path(output).glob("*.safetensors"))])
+    assert ends[0] == ends[1] != []
+    names = {f"{what}_{side}" for what in ("entropy", "top1") for side in ("chosen", "rejected")}
+    assert names <= LABELS.keys()
+    assert [facts["loss"] for facts in told[0]] == [facts["loss"] for facts in told[1]]
+    assert not any(names & facts.keys() for facts in told[0])
+    assert all(names <= facts.keys() for facts in told[1])
+    # The first step looks at the base, whose distributions over all words are these.
+    family, pairs = Family(world.base), sorted((p for p in world.pairs if p.split == "train"), key=lambda p: p.key)
+    first = [pairs[i] for i in np.random.default_rng(settings.seed).permutation(len(pairs))[:6]]
+    with family.using(world.base) as model:
+        for side in ("chosen", "rejected"):
+            sides = [getattr(encode_pair(family.tokenizer, p, max_length=settings.max_length), side) for p in first]
+            found = completion_logits(model, collate(sides, pad_id=0))
+            entropy = torch.distributions.Categorical(logits=found.logits).entropy().mean()
+            right = (found.logits.argmax(-1) == found.targets).float().mean()
+            assert told[1][0][f"entropy_{side}"] == pytest.approx(float(entropy), abs=1e-4)
+            assert told[1][0][f"top1_{side}"] == pytest.approx(float(right), abs=1e-6)
+
+
+def test_metrics_of_tokens_are_part_of_settings_where_asked_for_and_refused_where_there_are_none():
+    """Rounds planned before there were any keep their identity."""
+    assert "token_metrics" not in TrainingSettings().model_dump(mode="json")
+    assert TrainingSettings(token_metrics=True).model_dump(mode="json")["token_metrics"] is True
+    asked = {"training": {"token_metrics": True}}
+    for kind, more in ((RoundSettings, {"method": "plain", "online": {"objective": "grpo", "rewards": [{"by": "rule:short"}]}}),
+                       (RewardModelSettings, {})):  # fmt: skip
+        kind.model_validate(more)
+        with pytest.raises(ConfigError, match="training.token_metrics"):
+            settings_from(more | asked, kind, where="test")
 
 
 def test_in_bfloat16_every_step_starts_from_the_weights_of_the_last(world):

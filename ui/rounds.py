@@ -285,6 +285,14 @@ def _parts(seen: Watched) -> dict[str, str]:
         "guard": _curve(seen, "guard", "What the guard's reward says of them", "reward, a step's mean"),
         "anchors": _curve(seen, "kl", "KL to the anchors, on its own answers", "nats per answer"),
         "apart": _curve(seen, "apart", "Log-prob where written and where learned from", "nats per token apart"),
+        "entropy": "".join(
+            _curve(seen, f"entropy_{side}", f"Entropy of what predicts a token of {side} answers", "nats per token")
+            for side in ("chosen", "rejected")
+        ),
+        "top1": "".join(
+            _curve(seen, f"top1_{side}", f"Tokens of {side} answers that are the likeliest", "share")
+            for side in ("chosen", "rejected")
+        ),
         "speed": _curve(seen, "pairs_per_s", "Speed", "pairs per second"),
         "log": part("round_parts.html", "log")(seen),
     }

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 Where = Literal["auto", "here", "ray"]
 
+CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")
+
 
 def score(job: ScoreJob, report: Report) -> None:
     """`workbench.scoring.score.score`."""
@@ -122,11 +124,21 @@ def workload(plan: Plan) -> Workload:
 
 
 def fastest(threads: int) -> NumericsSettings:
-    """`workbench.models.cost.fastest`: the faster precision, measured in under a second."""
-    _quiet()
-    from workbench.models.cost import fastest as run
+    """`workbench.models.rate.fastest`: the faster precision, measured in under a second."""
+    from workbench.models.rate import fastest as run
 
     return run(threads)
+
+
+def fastest_here() -> NumericsSettings:
+    """All cores this process may use, in the faster precision."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:  # a container may be given less than it sees: microseconds in every so many
+        share, of = CPU_SHARE.read_text(encoding="utf-8").split()
+        cores = max(1, min(cores, int(share) // int(of)))
+    except (OSError, ValueError):  # no such limit here, or "max"
+        pass
+    return fastest(cores)
 
 
 def export_policy(policy: PolicyRef, output: Path, *, merged: bool, rounded: Rounded | None = None) -> None:

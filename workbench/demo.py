@@ -6,7 +6,6 @@ of preferences given, each file is a round instead.
 """
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,8 @@ from preference_data.records import Comparison, digest, now
 from preference_data.samples import prompts
 from preference_data.simulate import GUIDELINES, judge
 from preference_data.store import Entry
-from workbench import assembly
 from workbench.assembly import Where
-from workbench.config import GenerateSettings, NumericsSettings, RoundSettings
+from workbench.config import GenerateSettings, RoundSettings
 from workbench.rounds.run import Outcome
 from workbench.tasks import Progress
 from workbench.workspace import Workspace
@@ -71,7 +69,7 @@ def run(
         fast: a few prompts only.
         where: in this process or on Ray.
     """
-    ws = Workspace.init(root, base=base)
+    ws = Workspace.init(root, base=base, measure=True)
     if data:
         names = [_import(ws, path, stage) for path in data]
     else:
@@ -88,15 +86,6 @@ def run(
     return ws, outcomes
 
 
-def numerics(root: Path) -> NumericsSettings:
-    """All cores and the faster precision, measured once: a round that goes on must go on as it was planned."""
-    file = root / "demo-numerics.json"
-    if not file.exists():
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        file.write_text(assembly.fastest(cores).model_dump_json(), encoding="utf-8")
-    return NumericsSettings.model_validate_json(file.read_text(encoding="utf-8"))
-
-
 def _answers(ws: Workspace, stage: Stage, *, fast: bool, where: Where) -> list[Comparison]:
     """Comparisons of the base's answers; sampled once, then read from the workspace."""
     asked = prompts()[: FEWER if fast else PROMPTS]
@@ -106,7 +95,7 @@ def _answers(ws: Workspace, stage: Stage, *, fast: bool, where: Where) -> list[C
     source = f"generated:{plain_name(file)}"
     if not _of(ws, source):
         stage.say(f"The base answers {len(asked)} of the project's own prompts twice each.")
-        settings = GenerateSettings.model_validate({**ANSWER, "numerics": numerics(ws.root)})
+        settings = GenerateSettings.model_validate(ANSWER)
         ws.generate(file, policy="base", settings=settings, where=where, watch=stage.watch)
     return _of(ws, source)
 
@@ -145,11 +134,4 @@ def _settings(ws: Workspace, version: str, parent: str) -> RoundSettings:
     """The upper half of the layers is adapted, which saves a third of the training time."""
     layers = ws.registry.resolve("base").facts["num_hidden_layers"]
     training = {**ROUND["training"], "upper_layers": layers // 2}
-    values = {
-        **ROUND,
-        "training": training,
-        "version": version,
-        "parent": parent,
-        "numerics": numerics(ws.root).model_dump(),
-    }
-    return RoundSettings.model_validate(values)
+    return RoundSettings.model_validate({**ROUND, "training": training, "version": version, "parent": parent})

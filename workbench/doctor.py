@@ -7,7 +7,7 @@ import socket
 import sqlite3
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from preference_data.database import wal_is_safe
 from preference_data.errors import PreferenceDataError
 from workbench import assembly
-from workbench.config import NumericsSettings
+from workbench.config import MachineSettings
 from workbench.errors import WorkbenchError
 from workbench.models.fetch import MODEL_NAME, default_directory, is_fetched
 from workbench.places import CONFIG, Places
@@ -48,14 +48,15 @@ def examine(workspace: Path) -> list[Finding]:
     Args:
         workspace: folder of a workspace; need not be one.
     """
+    fastest = assembly.fastest_here()
     return [
         python(sys.version_info[:3]),
         *packages(_installed(), _pinned(CONSTRAINTS)),
         sqlite(sqlite3.sqlite_version_info[:3]),
         disk(shutil.disk_usage(workspace if workspace.exists() else Path()).free),
-        processor(assembly.fastest),
+        processor(fastest),
         model(default_directory()),
-        *contents(workspace),
+        *contents(workspace, fastest),
         *telemetry(os.environ),
         *ray(os.environ, Path.home()),
     ]
@@ -108,16 +109,12 @@ def disk(free: int) -> Finding:
     return Finding("disk", "ok", found)
 
 
-def processor(measure: Callable[[int], NumericsSettings]) -> Finding:
+def processor(fastest: MachineSettings) -> Finding:
     """Cores this process may use, and the precision they multiply faster in.
 
     Measured, because processors that list bfloat16 instructions may still be slower with them.
-
-    Args:
-        measure: the faster settings at so many threads.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Finding("processor", "ok", f"{cores} cores, faster with numerics.dtype = '{measure(cores).dtype}'")
+    return Finding("processor", "ok", f"{fastest.threads} cores, faster with numerics.dtype = '{fastest.dtype}'")
 
 
 def model(folder: Path) -> Finding:
@@ -127,8 +124,8 @@ def model(folder: Path) -> Finding:
     return Finding("model", "warning", f"{MODEL_NAME} is not on this machine", "`workbench model fetch` gets it")
 
 
-def contents(workspace: Path) -> Iterator[Finding]:
-    """The databases and bases of a workspace, where there is one."""
+def contents(workspace: Path, fastest: MachineSettings) -> Iterator[Finding]:
+    """The databases, bases and default numerics of a workspace, where there is one."""
     if not (workspace / CONFIG).exists():
         yield Finding("workspace", "ok", f"none in {workspace.absolute()}")
         return
@@ -140,10 +137,22 @@ def contents(workspace: Path) -> Iterator[Finding]:
         yield Finding("workspace", "broken", str(error), "see what the message says; restore a backup if it stays")
         return
     yield Finding("workspace", "ok", f"{judgements} judgements, {len(bases)} bases in {places.root}")
+    yield numerics(places, fastest)
     for base in bases:
         if not (Path(base.path) / "config.json").is_file():
             advice = "put the folder back, or run `workbench init` again with its new place as --base"
             yield Finding("base", "broken", f"{base.name}: nothing in {base.path}", advice)
+
+
+def numerics(places: Places, fastest: MachineSettings) -> Finding:
+    """What is computed with where nothing else is said."""
+    own = places.settings.numerics
+    found = f"where a file names none: {own.dtype}, threads: {own.threads}"
+    if "numerics" in places.settings.model_fields_set or (own.dtype, own.threads) == (fastest.dtype, fastest.threads):
+        return Finding("numerics", "ok", found)
+    advice = (f'for the fastest here, add [numerics] with dtype = "{fastest.dtype}" and threads = {fastest.threads} to '
+              f"{CONFIG}; numbers of another dtype are not compared with earlier ones")  # fmt: skip
+    return Finding("numerics", "ok", f"{found}, for {CONFIG} says nothing", advice)
 
 
 def telemetry(environment: Mapping[str, str]) -> Iterator[Finding]:

@@ -123,6 +123,9 @@ def run_loop(ws: Workspace, settings: LoopSettings, stage: Stage) -> Ended:
 
 
 def _run(ws: Workspace, settings: LoopSettings, stage: Stage) -> Ended:
+    settings = settings.model_copy(update={"round": ws.on_this_machine(settings.round)})
+    if settings.reward_model:
+        settings = settings.model_copy(update={"reward_model": ws.on_this_machine(settings.reward_model)})
     book = Book(ws, settings)
     machines = machines_of(settings, loaded(ws, settings.round.numerics))
     prompts = read_prompts(settings.prompts)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field
 from sqlalchemy import Engine
@@ -15,7 +15,14 @@ from preference_data.accounts import Accounts
 from preference_data.database import CACHE_MIB
 from preference_data.store import Store
 from preference_data.version_list import VersionList
-from workbench.config import Settings, read_settings
+from workbench.config import (
+    GenerateSettings,
+    MachineSettings,
+    RewardModelSettings,
+    RoundSettings,
+    Settings,
+    read_settings,
+)
 from workbench.drift.ledger import Ledger
 from workbench.errors import ConfigError, JournalError
 from workbench.objects import Objects
@@ -26,6 +33,7 @@ from workbench.schema import open_ledger
 from workbench.tasks import Progress
 
 CONFIG = "workbench.toml"
+Computing = TypeVar("Computing", RoundSettings, GenerateSettings, RewardModelSettings)
 
 Watch = Callable[[Progress], None]
 """Told every progress of a step."""
@@ -60,6 +68,8 @@ class WorkspaceSettings(Settings):
     report_to: tuple[Literal["trackio", "mlflow", "wandb", "tensorboard"], ...] = ()
     """Trackers that training reports to, each to be installed; empty for none, which sends nothing anywhere."""
     alerts: AlertSettings = AlertSettings()
+    numerics: MachineSettings = MachineSettings()
+    """Of rounds and all else that computes and does not say; `workbench init` measures what is fastest here."""
 
 
 class Places:
@@ -157,6 +167,11 @@ class Places:
             watch=watch,
             report_to=self.settings.report_to,
         )
+
+    def on_this_machine(self, settings: Computing) -> Computing:
+        """Settings that say how to compute: what they leave out is the workspace's."""
+        own = self.settings.numerics.model_dump(include=settings.numerics.left_out)
+        return settings.model_copy(update={"numerics": settings.numerics.model_copy(update=own)})
 
     def rejects_of(self, path: Path) -> Path:
         """Where the refused rows of a file lie unless another place was given."""

@@ -35,6 +35,7 @@ def train_reward_model(
         ConfigError: the name is taken, or pairs may be longer than the base can read.
         VersionError, PolicyError: there is no such version or policy.
     """
+    settings = places.on_this_machine(settings)
     models, version = RewardModels(places), places.versions.find(settings.version)
     base = places.registry.get(places.registry.resolve(settings.policy).base)
     require_positions(base, settings.training.max_length)

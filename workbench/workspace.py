@@ -90,13 +90,14 @@ class Workspace(Places):
     """A folder with everything of one team: preferences, versions, policies, rounds, measurements."""
 
     @classmethod
-    def init(cls, root: Path, *, base: Path, name: str = "base") -> "Workspace":
+    def init(cls, root: Path, *, base: Path, name: str = "base", measure: bool = False) -> "Workspace":
         """Make a workspace with policy 0. Doing it again with the same base changes nothing.
 
         Args:
             root: the folder; made if needed.
             base: a Hugging Face model folder with safetensors, tokenizer and chat template; it stays where it is.
             name: what people call the base.
+            measure: which precision and how many threads are fastest here, and write them down as the workspace's default.
 
         Raises:
             ModelError: the base is incomplete or unsafe.
@@ -104,7 +105,11 @@ class Workspace(Places):
         read_base(base)
         root.mkdir(parents=True, exist_ok=True)
         if not (root / CONFIG).exists():
-            (root / CONFIG).write_text(f"base_name = {json.dumps(name)}\n", encoding="utf-8")
+            says = f"base_name = {json.dumps(name)}\n"
+            if measure:
+                fastest = assembly.fastest_here()
+                says += f'\n[numerics]\ndtype = "{fastest.dtype}"\nthreads = {fastest.threads}\n'
+            (root / CONFIG).write_text(says, encoding="utf-8")
         workspace = cls(root)
         workspace.registry.add_base(base.absolute(), workspace.settings.base_name)
         return workspace
@@ -228,7 +233,7 @@ class Workspace(Places):
     def plan(self, settings: RoundSettings) -> Plan:
         """Resolve every name of the settings; nothing is loaded or written.
 
-        A gate the settings do not speak of has the thresholds that leads set last.
+        A gate the settings do not speak of has the thresholds that leads set last, numerics they do not are the workspace's.
 
         Raises:
             VersionError: the version, or the one it replaces, does not exist.
@@ -238,7 +243,7 @@ class Workspace(Places):
             settings = settings.model_copy(update={"gate": thresholds(Requests(self.store.engine))[0].gate})
         if isinstance(settings.update, str):
             settings = settings.model_copy(update={"update": self.version(settings.update).digest})
-        settings, models = pinned(self, settings)
+        settings, models = pinned(self, self.on_this_machine(settings))
         return resolve_plan(settings, self.registry, self.version(settings.version), models)
 
     def round(self, plan: Plan) -> PlannedRound:
@@ -325,7 +330,8 @@ class Workspace(Places):
     ) -> Generated:
         """Let a policy answer a file of prompts; see `workbench.answering.answer`."""
         record = self.registry.resolve(policy)
-        request = Request(self.registry.ref(record), prompts, output, settings or GenerateSettings())
+        settings = self.on_this_machine(settings or GenerateSettings())
+        request = Request(self.registry.ref(record), prompts, output, settings)
         with assembly.tools(where) as tools:
             return answer(request, tools, self.services(watch), store=self.store if add else None)
 

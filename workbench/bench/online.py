@@ -22,8 +22,8 @@ from workbench.config import GenerateSettings, NumericsSettings, OnlineSettings,
 from workbench.demo import SYSTEM
 from workbench.drift.uncertainty import Estimate, mean
 from workbench.errors import GuardError
-from workbench.models.cost import fastest
 from workbench.models.fetch import default_directory
+from workbench.models.rate import fastest
 from workbench.rounds.gate import Verdict
 from workbench.tasks import Progress
 from workbench.workspace import Workspace

@@ -16,11 +16,11 @@ from workbench.cluster.ray_tools import RayOptions, cluster
 from workbench.cluster.writers import Writers
 from workbench.config import NumericsSettings, ObjectiveSettings, OnlineSettings, TrainingSettings
 from workbench.demo import SYSTEM
-from workbench.models.cost import fastest
 from workbench.models.fetch import default_directory
 from workbench.models.load import load_tokenizer, trainable
 from workbench.models.numerics import apply_numerics
 from workbench.models.packed import hold_in_half
+from workbench.models.rate import fastest
 from workbench.models.sampling import Sampling
 from workbench.models.tokens import pad_id, prompt_ids
 from workbench.models.weights import trained_weights

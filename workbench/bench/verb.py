@@ -29,7 +29,7 @@ BENCHES = {
     ),
     "freeze": Bench("freeze", "100,000 and 1,000,000 pairs imported and frozen", STORE),
     "speed": Bench("speed", "training against TRL and LLaMA-Factory: pairs/s, memory", TRAINING),
-    "tricks": Bench("tricks", "what each of the things that make training fast buys", TRAINING),
+    "tricks": Bench("tricks", "what each of the things that make training and sampling fast buys", TRAINING),
     "curves": Bench("curves", "how cost grows with pairs, shared prompts, completions, anchors", TRAINING),
     "methods": Bench("methods", "what protects what earlier rounds taught: streams x methods x seeds", TRAINING),
     "matched": Bench(

@@ -35,6 +35,10 @@ LABELS = {
     "guard": "guard {:.3f}",
     "kl": "{:.2f} nats to the anchors",
     "kl_parent": "KL {:.4f}",
+    "entropy_chosen": "entropy {:.2f}",
+    "entropy_rejected": "(rejected {:.2f})",
+    "top1_chosen": "top-1 {:.0%}",
+    "top1_rejected": "(rejected {:.0%})",
     "pairs_per_s": "{:.2f} pairs/s",
 }
 """Facts a bar shows, in this order."""

@@ -11,7 +11,7 @@ from workbench.cli import app, show
 from workbench.cli.bars import step_bars
 from workbench.cli.options import AsJson, Set, SettingsFile, WorkspaceDir
 from workbench.cli.settings import round_settings
-from workbench.config import GenerateSettings, NumericsSettings, settings_from
+from workbench.config import GenerateSettings, settings_from
 from workbench.drift.uncertainty import Estimate, format_estimate
 from workbench.errors import ConfigError
 from workbench.workspace import Workspace
@@ -92,13 +92,13 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Share of the likeliest tokens to draw from.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Another seed, other answers.")] = 0,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; the workspace's where left out.")] = None,
     workspace: WorkspaceDir = Path(),
     as_json: AsJson = False,
 ) -> None:
     """Let a policy answer a file of prompts; the answers become comparisons to judge."""
-    given = {"count": count, "max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed,
-             "numerics": NumericsSettings(threads=threads)}  # fmt: skip
+    given: dict[str, object] = {"count": count, "max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p,
+                                "seed": seed, "numerics": {"threads": threads} if threads else {}}  # fmt: skip
     chosen = settings_from(given, GenerateSettings, where="command line")
     ws = Workspace(workspace)
     with step_bars() as watch:

@@ -26,4 +26,6 @@ class RewardModelSettings(Settings):
     def _an_adapter(self) -> Self:
         if self.training.method != "lora":
             raise ValueError("training.method: a reward model is an adapter over a base; use method = 'lora'")
+        if self.training.token_metrics:
+            raise ValueError("training.token_metrics: a reward model predicts no tokens; leave it out")
         return self

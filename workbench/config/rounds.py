@@ -3,6 +3,7 @@
 Hand-written settings are TOML; whatever the program writes is JSON.
 """
 
+import operator
 from typing import Any, Literal, Self, cast
 
 from pydantic import Field, model_validator
@@ -53,6 +54,8 @@ class TrainingSettings(Settings):
     checkpoint_every: int = Field(default=50, ge=1)
     """Optimizer steps between checkpoints."""
     seed: int = Field(default=0, ge=0)
+    token_metrics: bool = Field(default=False, exclude_if=operator.not_)
+    """Tell with every step the entropy of what predicts a token of its answers, nats, and how often that token is the likeliest."""
 
     @model_validator(mode="after")
     def _adapter_only(self) -> Self:
@@ -63,12 +66,17 @@ class TrainingSettings(Settings):
         return self
 
 
-class NumericsSettings(Settings):
-    """What must be equal for two runs to give the same bits."""
+class MachineSettings(Settings):
+    """What is faster on some machines than on others."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16` runs matrix products in bfloat16 (autocast); weights and reductions stay in float32."""
     threads: int = Field(default=1, ge=1)
+
+
+class NumericsSettings(MachineSettings):
+    """What must be equal for two runs to give the same bits."""
+
     device: Literal["cpu", "cuda"] = "cpu"
     """`cuda` computes on one GPU, whose results are the same up to rounding only."""
     base: Literal["whole", "nf4"] = "whole"
@@ -79,6 +87,11 @@ class NumericsSettings(Settings):
         if self.base == "nf4" and self.device == "cpu":
             raise ValueError("base = 'nf4' needs device = 'cuda': on a CPU its gradients are wrong; leave it out")
         return self
+
+    @property
+    def left_out(self) -> set[str]:
+        """What is left to the workspace to say; nothing on a GPU, for what was measured is the processor."""
+        return set() if self.device == "cuda" else MachineSettings.model_fields.keys() - self.model_fields_set
 
 
 class EvaluationSettings(Settings):
@@ -239,6 +252,13 @@ class RoundSettings(Settings):
             raise ValueError(f"{names[0]} concerns pairs, but online.objective = '{self.online.objective}' learns from fresh answers; hold "
                              "them by online.beta, online.beta_old and the anchors, or use a method without it, such as method = "
                              "'recommended'")  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_of_pairs(self) -> Self:
+        if self.online.on and self.training.token_metrics:
+            raise ValueError(f"training.token_metrics tells chosen and rejected answers apart, but online.objective = "
+                             f"'{self.online.objective}' learns from fresh ones; leave it out")  # fmt: skip
         return self
 
     @model_validator(mode="after")

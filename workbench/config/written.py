@@ -6,7 +6,7 @@ from typing import cast
 
 from pydantic import BaseModel
 
-from workbench.config.rounds import RoundSettings
+from workbench.config.rounds import NumericsSettings, RoundSettings
 
 BY_METHOD = frozenset({"start", "anchors", "schedule", "replay", "moving", "penalties", "after", "objective"})
 """What a method may set: written as a comment where it is what the method says, so that another method can be named."""
@@ -21,6 +21,7 @@ def as_toml(settings: RoundSettings) -> str:
 def _lines(settings: BaseModel, section: str, given: BaseModel | None) -> Iterator[str]:
     """Lines of a section; values equal to those of `given` are commented out where a method may set them."""
     tables: list[tuple[str, tuple[BaseModel, ...]]] = []
+    elsewhere = settings.left_out if isinstance(settings, NumericsSettings) else set[str]()
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
         values = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
@@ -33,7 +34,10 @@ def _lines(settings: BaseModel, section: str, given: BaseModel | None) -> Iterat
             continue
         yield from (f"# {line.strip()}" for line in (field.description or "").splitlines() if line.strip())
         mark = "# " if same else ""
-        yield f"# {name} is off" if value is None else f"{mark}{name} = {json.dumps(value, ensure_ascii=False)}"
+        if value is None or name in elsewhere:
+            yield f"# {name} is {'off' if value is None else 'what workbench.toml of the workspace says'}"
+        else:
+            yield f"{mark}{name} = {json.dumps(value, ensure_ascii=False)}"
     for title, inner in tables:
         name, mark = title.strip("#[] "), "# " if title.startswith("#") else ""
         below = getattr(given, name, None)

@@ -1,27 +1,17 @@
-"""What a round would read and how fast this machine is, without loading any weights."""
+"""What a round would read and how long that takes here, without loading any weights."""
 
-import time
 from functools import partial
 from pathlib import Path
 
-import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from preference_data.records import Split
 from preference_data.versions import load_version
-from workbench.config import NumericsSettings
 from workbench.models.load import load_tokenizer
-from workbench.models.numerics import apply_numerics, keep_freed_memory
+from workbench.models.rate import flops_per_s
 from workbench.models.sharing import needs_plain_rows
 from workbench.models.tokens import encode_pair
 from workbench.tasks import Plan, VersionRef, Workload
-
-TURNS, TURN_S = 6, 0.05
-"""Turns in which matrix products are timed, and the seconds of each. The fastest counts: in a new process the first turns
-wait for threads and for instructions that are compiled when first used, and any turn may meet other work."""
-
-ROWS, WIDTH = 1024, 512
-"""Shape of the products: a batch of tokens by the width of a small model."""
 
 
 def workload(plan: Plan) -> Workload:
@@ -47,34 +37,6 @@ def workload(plan: Plan) -> Workload:
         longest=train.longest,
         flops_per_s=flops_per_s(plan.numerics),
     )
-
-
-def flops_per_s(numerics: NumericsSettings) -> float:
-    """Floating point operations per second in matrix products, at a precision and thread count."""
-    keep_freed_memory()  # as where models are loaded: else what is timed is fresh pages for each product
-    with torch.inference_mode(), apply_numerics(numerics):
-        a, b = (torch.ones(shape, device=numerics.device) for shape in ((ROWS, WIDTH), (WIDTH, 4 * WIDTH)))
-        return max(_products_per_s(a, b) for _ in range(TURNS)) * 2 * ROWS * WIDTH * 4 * WIDTH
-
-
-def _products_per_s(a: torch.Tensor, b: torch.Tensor) -> float:
-    count, started = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - started) < TURN_S:
-        torch.mm(a, b)[0, 0].item()  # waits for a GPU
-        count += 1
-    return count / elapsed
-
-
-WORTH_IT = 1.3
-"""How much faster bfloat16 must be to be worth its rounding. Processors that list instructions for it may still
-multiply in it at half the rate of float32."""
-
-
-def fastest(threads: int) -> NumericsSettings:
-    """The precision this machine multiplies faster in, by measurement."""
-    single = NumericsSettings(dtype="float32", threads=threads)
-    half = NumericsSettings(dtype="bfloat16", threads=threads)
-    return half if flops_per_s(half) > WORTH_IT * flops_per_s(single) else single
 
 
 class _Count:

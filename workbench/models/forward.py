@@ -16,7 +16,7 @@ from torch import Tensor
 
 from workbench.models.attention import pieces
 from workbench.models.flex import Piece
-from workbench.models.head import CHUNK, DirectHead, token_logps
+from workbench.models.head import CHUNK, DirectHead, Seen, token_logps
 from workbench.models.tokens import Encoded
 
 Layout = Literal["packed", "shared", "plain"]
@@ -225,11 +225,13 @@ def completion_logps(model: Any, rows: Rows) -> Tensor:
     return logps_from(completion_states(model, rows), rows)
 
 
-def logps_from(found: CompletionStates, rows: Rows) -> Tensor:
-    """The same from the states of these rows, which lie on one device."""
+def logps_from(found: CompletionStates, rows: Rows, seen: Seen | None = None) -> Tensor:
+    """The same from the states of these rows, which lie on one device; `seen` is told of each token's distribution."""
     if isinstance(found.head, DirectHead):
-        per_token = token_logps(found.head, found.states, rows.targets)
+        per_token = token_logps(found.head, found.states, rows.targets, seen)
     else:
+        if seen:
+            seen.note_logits(found.states, rows.targets)
         per_token = -F.cross_entropy(found.states, rows.targets, reduction="none")
     return per_token.new_zeros(rows.examples).index_add(0, rows.example, per_token)
 

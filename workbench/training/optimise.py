@@ -174,6 +174,7 @@ def _trainer(
     trainer = _of_fresh_answers(job, write, **built_with) if job.online.on else _of_pairs(job, columns, **built_with)
     trainer.remove_callback(PrinterCallback)
     trainer.objective_settings, trainer.pairs = job.objective, pairs
+    trainer.token_metrics = t.token_metrics
     trainer.penalties = penalties_of(job, trainer)
     trainer.moving = MovingReference(model, job.moving) if job.moving.share else None
     return trainer

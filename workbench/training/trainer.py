@@ -16,6 +16,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from workbench.config import ObjectiveSettings
 from workbench.maths import PairLogps
 from workbench.models.forward import completion_logps, completion_states, logps_from
+from workbench.models.head import Seen
 from workbench.training.batches import PairCollator, batch_of
 from workbench.training.carried import MovingReference
 from workbench.training.objective import Parts, objective
@@ -32,12 +33,14 @@ class AnchoredDPOTrainer(DPOTrainer):
         pairs: lays them out.
         penalties: what is added to the loss, by name.
         moving: a part of the reference that follows the policy, if any.
+        token_metrics: log how sure the policy is of the answers' tokens, too.
     """
 
     objective_settings: ObjectiveSettings
     pairs: PairCollator
     penalties: Mapping[str, Penalty]
     moving: MovingReference | None = None
+    token_metrics: bool = False
     loss_is_scaled_for_ga = True  # shares are those of a step: transformers must not divide by its batches once more
 
     def __init__(self, *, model: Any, **more: Any) -> None:
@@ -85,7 +88,10 @@ class AnchoredDPOTrainer(DPOTrainer):
         batch = batch_of(inputs)
         rows, beta = batch.rows.on(model.device), self.objective_settings.beta
         states = completion_states(model, rows)
-        policy = PairLogps(*logps_from(states, rows).chunk(2))
+        seen = Seen.of(len(rows.targets), model.device) if self.token_metrics else None
+        policy = PairLogps(*logps_from(states, rows, seen).chunk(2))
+        if seen:
+            self._log_tokens(seen, rows.example < rows.examples // 2)
         given = Pass(model, batch, policy, states, beta)
         reference = self.moving.reference(batch.reference, rows) if self.moving else batch.reference
         parts = objective(
@@ -98,6 +104,13 @@ class AnchoredDPOTrainer(DPOTrainer):
         )
         margin = beta * (policy.margin - reference.margin)
         return parts, margin.detach()
+
+    def _log_tokens(self, seen: Seen, chosen: Tensor) -> None:
+        """A number for each token, because TRL averages; `chosen` tells which belong to chosen answers."""
+        log = self._metrics["train"]
+        for side, its in (("chosen", chosen), ("rejected", ~chosen)):
+            log[f"entropy_{side}"] += seen.entropy[its].tolist()
+            log[f"top1_{side}"] += seen.likeliest[its].tolist()
 
 
 def policy_logps(trainer: AnchoredDPOTrainer, inputs: dict[str, Any]) -> PairLogps:

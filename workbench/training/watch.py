@@ -50,6 +50,9 @@ class KlProbe:
 FRESH = ("reward", "guard", "kl", "apart", "answer_tokens", "distinct_answers")
 """What is logged of fresh answers: means over a step's answers; the KL to the anchors in nats per answer; how far apart an
 answer's log-prob is where it was written and where it is learned from, nats per token."""
+OF_TOKENS = ("entropy_chosen", "entropy_rejected", "top1_chosen", "top1_rejected")
+"""What is logged of the tokens of a step's answers where it is asked for: the mean entropy of the distribution that predicts
+them, nats, and the share that are its likeliest."""
 PROBE_SHARE = 0.02
 """Most of the time that measuring KL for the progress bar may take."""
 
@@ -107,7 +110,7 @@ class Watch(TrainerCallback):
             "kl_parent": self._kl,
             "pairs_per_s": steps * self._pairs_per_step / elapsed,
             "eta_s": elapsed / max(steps, 1) * (state.max_steps - state.global_step),
-            **{name: facts[name] for name in FRESH if name in facts},
+            **{name: facts[name] for name in (*FRESH, *OF_TOKENS) if name in facts},
         }
         shown = {name: value for name, value in shown.items() if math.isfinite(value)}
         if self._report(Progress("optimise", state.global_step, state.max_steps, shown)):
