@@ -341,6 +341,27 @@ def test_models_that_would_answer_differently_are_found(make, layout):
     assert torch.allclose(found, alone, atol=1e-4)
 
 
+class InFourBits(torch.nn.Linear):
+    """Multiplies in a precision of its own, as the layers of bitsandbytes do; how it rounds depends on how many rows there are."""
+
+    compute_dtype = torch.bfloat16
+
+    def forward(self, x):
+        off = 16 * torch.finfo(self.compute_dtype).eps * (x.shape[1] % 2)  # the probe in one row is of another length
+        return super().forward(x) * (1 + off)
+
+
+def test_layers_that_multiply_in_a_precision_of_their_own_change_no_layout():
+    model = seeded(lambda: LlamaForCausalLM(LlamaConfig(**GATED)))
+    layers = [each for each in model.model.modules() if isinstance(each, torch.nn.Linear)]
+    for each in layers:
+        each.weight.data *= 10
+        each.__class__ = InFourBits
+    assert layout_of(model) == "packed"
+    assert len(layers) == 14
+    assert all(each.compute_dtype == torch.bfloat16 for each in layers)
+
+
 def test_what_an_adapter_was_taught_does_not_change_the_layout(tmp_path, monkeypatch):
     """Rounding of a steep policy can be more than the probe allows: it is asked without its adapter."""
     path = str(build_tiny_model(tmp_path))

@@ -1,5 +1,7 @@
 """In which layouts a model gives a completion the log-probability it has alone."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -67,12 +69,25 @@ def _tried(model: Any, layout: Layout) -> torch.Tensor | None:
 
 def _probed(model: Any, layout: Layout) -> torch.Tensor:
     was_training = model.training
-    with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+    with torch.no_grad(), torch.autocast(model.device.type, enabled=False), _in_full(model):
         model.eval()
         try:
             return completion_logps(model, collate(PROBE, pad_id=0, layout=layout)).cpu()
         finally:
             model.train(was_training)
+
+
+@contextmanager
+def _in_full(model: Any) -> Generator[None]:
+    """Layers in four bits multiply in a precision of their own, which would round more than the probe allows."""
+    own = [(layer, layer.compute_dtype) for layer in model.modules() if hasattr(layer, "compute_dtype")]
+    try:
+        for layer, _ in own:
+            layer.compute_dtype = torch.float32
+        yield
+    finally:
+        for layer, dtype in own:
+            layer.compute_dtype = dtype
 
 
 def _same(found: torch.Tensor | None, alone: torch.Tensor) -> bool:
