@@ -6,6 +6,7 @@ import random
 
 import httpx
 import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from preference_data.freeze import FreezeRule
 from preference_data.records import Prompt
@@ -14,6 +15,8 @@ from tests.rounds_kit import entries, settings
 from tests.tiny_model import build_tiny_model
 from workbench.config import OnlineSettings, RewardSettings, RoundSettings
 from workbench.errors import ConfigError, GuardError, RewardError, StopRequested
+from workbench.models.load import load_tokenizer
+from workbench.models.tokens import prompt_ids
 from workbench.rewards import Said, checked, reward_named
 from workbench.rewards import server as rewards_server
 from workbench.rounds.plan import plan_digest
@@ -37,6 +40,10 @@ def short(monkeypatch):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return build_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def polite():
+    return entries(60, source="polite", better="yes", worse="nay", seed=0)
 
 
 def workspace(root, model):
@@ -143,7 +150,9 @@ def test_old_prompts_come_as_often_as_their_share_says_whatever_the_epochs(ws):
     first = ws.round(ws.plan(online())).run(where="here").child
     many = settings(version="short", parent=first.digest, method="recommended", online=ONLINE,
                     training=STEEP["training"] | {"epochs": 3})  # fmt: skip
+    once = settings(version="short", parent=first.digest, method="recommended", online=ONLINE, **STEEP)
     assert ws.plan(many).replay.draw == "round"
+    assert plan_digest(ws.plan(many)) == plan_digest(ws.plan(once))
     weighed = settings(version="short", parent=first.digest, method="recommended", online=ONLINE, training=many.training.model_dump(),
                        replay={"weight": "balanced", "age_weight": 0.5})  # fmt: skip
     assert plan_digest(ws.plan(weighed)) == plan_digest(ws.plan(many)), "prompts weigh nothing"
@@ -154,6 +163,69 @@ def test_the_loss_of_pairs_does_not_change_a_round_on_fresh_answers(ws):
         assert plan_digest(ws.plan(online(objective=objective))) == plan_digest(ws.plan(online()))
         pairs = settings(version="polite", objective=objective)
         assert plan_digest(ws.plan(pairs)) != plan_digest(ws.plan(settings(version="polite")))
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "accumulation"])
+def test_what_counts_pairs_does_not_change_a_round_on_fresh_answers(ws, name):
+    changed = {"training": STEEP["training"] | {name: 3}}
+    assert plan_digest(ws.plan(online(**changed))) == plan_digest(ws.plan(online()))
+    on_pairs = settings(version="polite", **changed)
+    assert plan_digest(ws.plan(on_pairs)) != plan_digest(ws.plan(settings(version="polite", **STEEP)))
+
+
+def test_answers_that_no_prompt_fits_before_are_refused_when_planned(ws):
+    assert ws.plan(online(online={"max_new_tokens": 511})).online.max_new_tokens == 511  # of 512 positions
+    with pytest.raises(
+        ConfigError, match=r"max_new_tokens = 512, but base \S+ reads at most 512 tokens .* less than 512"
+    ):
+        ws.plan(online(online={"max_new_tokens": 512}))
+    assert ws.plan(settings(version="polite", online={"max_new_tokens": 512})).online == OnlineSettings(
+        max_new_tokens=512
+    )
+
+
+POSITIONS, LITTLE = 256, {"evaluation": {"samples": 1, "suites": []}}
+
+
+@pytest.fixture(scope="module")
+def learned_positions(tmp_path_factory):
+    """A model of the same tokenizer whose positions are learned: one token further there is nothing to look up.
+
+    With it the tokens of a prompt that half of the prompts have no more than.
+    """
+    folder = build_tiny_model(tmp_path_factory.mktemp("learned"))
+    tokenizer = load_tokenizer(str(folder))
+    lengths = sorted(len(prompt_ids(tokenizer, e.comparison.prompt)) for e in polite())
+    most = lengths[len(lengths) // 2]
+    assert lengths[0] <= most < lengths[-1]
+    shape = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=POSITIONS, n_embd=16, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=2
+    )
+    GPT2LMHeadModel(shape).save_pretrained(folder)
+    return folder, most
+
+
+def test_prompts_that_leave_no_room_for_an_answer_are_left_out_and_counted(tmp_path, learned_positions):
+    folder, most = learned_positions
+    ws = Workspace.init(tmp_path / "ws", base=folder)
+    ws.store.add(polite())
+    ws.freeze(name="polite", rule=FreezeRule(sources=("polite",)))
+    chosen = online(online={"steps": 1, "prompts": 2, "samples": 2, "max_new_tokens": POSITIONS - most}, **LITTLE)
+    tokenizer = load_tokenizer(str(folder))
+    prompts = {p.prompt.key: p.prompt for p in ws.version("polite").pairs("train")}.values()
+    long = sum(len(prompt_ids(tokenizer, prompt)) > most for prompt in prompts)
+    assert 0 < long < len(prompts)
+    assert ws.round(ws.plan(chosen)).estimate().workload.no_room == long
+    seen = []
+    ws.round(ws.plan(chosen)).run(where="here", watch=seen.append)
+    (told,) = [p.facts["prompts_left_out"] for p in seen if "prompts_left_out" in p.facts]
+    assert told == long
+    shortest = min(len(prompt_ids(tokenizer, prompt)) for prompt in prompts)
+    with pytest.raises(ConfigError, match="no training prompt shorter than .* lower the latter"):
+        # One token more than leaves room for the shortest prompt.
+        ws.round(ws.plan(chosen.model_copy(update={
+            "online": chosen.online.model_copy(update={"max_new_tokens": POSITIONS - shortest + 1})
+        }))).run(where="here")  # fmt: skip
 
 
 def test_an_exploited_reward_is_caught(ws):

@@ -3,6 +3,7 @@
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
@@ -13,7 +14,7 @@ from workbench.config import NumericsSettings
 from workbench.models.load import load_tokenizer
 from workbench.models.numerics import apply_numerics, keep_freed_memory
 from workbench.models.sharing import needs_plain_rows
-from workbench.models.tokens import encode_pair
+from workbench.models.tokens import encode_pair, leaves_room
 from workbench.tasks import Plan, VersionRef, Workload
 
 TURNS, TURN_S = 6, 0.05
@@ -46,7 +47,15 @@ def workload(plan: Plan) -> Workload:
         test_tokens={digest: t.tokens for digest, t in tests.items()},
         longest=train.longest,
         flops_per_s=flops_per_s(plan.numerics),
+        no_room=_without_room(plan, tokenizer, config) if plan.online.on else 0,
     )
+
+
+def _without_room(plan: Plan, tokenizer: PreTrainedTokenizerBase, config: Any) -> int:
+    """Training prompts of a plan's version after which the base has no positions for a fresh answer."""
+    pairs = load_version(Path(plan.version.path)).pairs("train")
+    has_room = leaves_room(tokenizer, config, plan.online.max_new_tokens)
+    return sum(not has_room(prompt) for prompt in {pair.prompt.key: pair.prompt for pair in pairs}.values())
 
 
 def flops_per_s(numerics: NumericsSettings) -> float:
