@@ -34,9 +34,13 @@ LABELS = {
     "loss": "loss {:.4f}",
     "reward": "reward {:.3f}",
     "guard": "guard {:.3f}",
-    "kl": "{:.2f} nats to the anchors",
+    "kl_per_token": "KL to the anchors {:.3f} nats per token",
+    "answer_tokens": "{:.0f} tokens an answer",
+    "truncated": "{:.0%} cut off",
+    "distinct_answers": "{:.0%} distinct",
     "kl_parent": "KL {:.4f}",
     "pairs_per_s": "{:.2f} pairs/s",
+    "prompts_per_s": "{:.2f} prompts/s",
 }
 """Facts a bar shows, in this order."""
 
@@ -78,7 +82,7 @@ def stage_bars() -> Iterator[Callable[[str, int, int | None], None]]:
 
 @contextmanager
 def step_bars() -> Iterator[Callable[[Progress], None]]:
-    """Shows the step under way, with loss, KL to parent, pairs per second and time left; call it with progress.
+    """Shows the step under way, with loss or reward, KL, pairs or prompts per second and time left; call it with progress.
 
     A bar on a terminal, elsewhere a line now and then.
     """

@@ -119,8 +119,10 @@ def _trained(
 ) -> PairLogps:
     """Train and save; what the policy says of the proof's rows afterwards."""
     refinement = Refinement(trainer, job)
-    probed = trainer.pairs.at_once([_shortened(row) for row in as_columns(proof_rows[:PROBE_ROWS])])
-    probe = KlProbe(trainer.model, batch_of(probed).rows, job.numerics)
+    probe = None
+    if not job.online.on:  # fresh answers have a KL of their own
+        probed = trainer.pairs.at_once([_shortened(row) for row in as_columns(proof_rows[:PROBE_ROWS])])
+        probe = KlProbe(trainer.model, batch_of(probed).rows, job.numerics)
     train_to_end(trainer, job, carried_by(trainer), report, probe=probe)
     refinement.apply(report)
     _save(trainer, job)
