@@ -88,6 +88,7 @@ class World:
         staged = self.ws.objects.stage()
         write_adapter(staged, fill=fill, base_model_name_or_path="")
         facts = {"anchors": {a.policy.digest: a.weight for a in plan.anchors}, "update": plan.update}
+        facts |= {"online": plan.online.objective} if plan.online.on else {}
         return self.ws.registry.commit_child(
             self.ws.objects.publish(staged), parent=plan.parent.digest, round_digest=plan_digest(plan),
             version=plan.version.digest, config=None, name=f"round-{plan.number}", facts=facts,
@@ -108,7 +109,7 @@ class World:
             self.ws.ledger.record(policy.digest, condition or self.condition, part)
 
 
-def two_rounds_in(world):
+def two_rounds_in(world, **second_changed):
     """Round 1 learns `plain`, round 2 `polite`; the second forgets a little of the first."""
     gate = {"max_tax": 0.5}
     first_plan = world.plan(world.base, PLAIN, gate=gate)
@@ -122,7 +123,7 @@ def two_rounds_in(world):
     after = ["one two"] * 5 + ["five six seven eight"]
     world.record(first, samples(PLAIN, tokens=[7, 8, 9, 7, 8, 9], texts=after, kl=[(base.digest, 0.1)]))
     world.first_verdict = world.finish(first_plan, first)
-    second_plan = world.plan(first, POLITE, gate=gate)
+    second_plan = replace(world.plan(first, POLITE, gate=gate), **second_changed)
     second = world.child(second_plan, 2.0)
     world.record(second, retention(PLAIN, 14), retention(POLITE, 15), capability(19, 810))
     kl = [(base.digest, 0.3), (first.digest, 0.2)]

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from workbench.config import NumericsSettings, RoundSettings
+from workbench.config import NumericsSettings, OnlineSettings, RoundSettings
 from workbench.rounds.estimate import EFFICIENCY, SUITE_TOKENS, Shape, estimate
 from workbench.tasks import Anchor, Plan, PolicyRef, VersionRef, Workload
 
@@ -94,6 +94,19 @@ def test_bfloat16_keeps_less():
     single, less = (estimate(p, LOAD, SHAPE, {}).memory_bytes for p in (plan("parent"), half))
     # 36 bytes less, of a batch of one pair of 500 tokens and three of 400
     assert single - less == 36 * 10 * 2 * (500 + 3 * 400)
+
+
+def test_fresh_answers_are_counted_by_their_own_settings_and_not_by_those_of_pairs():
+    online = OnlineSettings.model_validate({"objective": "distil", "steps": 7, "samples": 3, "max_new_tokens": 20})
+    small, large = (
+        estimate(dataclasses.replace(plan("parent", batch_size=n, epochs=n), online=online), LOAD, SHAPE, {})
+        for n in (1, 4)
+    )
+    assert small == large
+    assert small.steps == 7
+    pairs = estimate(plan("parent", batch_size=1), LOAD, SHAPE, {})
+    # a prompt of at most 500 tokens with three answers of 20 in place of a pair of 500
+    assert small.memory_bytes - pairs.memory_bytes == 98 * 10 * 2 * 3 * 20
 
 
 def test_what_n_can_show_is_said_for_every_number():

@@ -6,18 +6,29 @@ import random
 
 import httpx
 import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
+from typer.testing import CliRunner
 
 from preference_data.freeze import FreezeRule
 from preference_data.records import Prompt
 from preference_data.simulate import GUIDELINES, Guideline
 from tests.rounds_kit import entries, settings
 from tests.tiny_model import build_tiny_model
+from workbench.cli import app
+from workbench.cli.bars import _facts
 from workbench.config import OnlineSettings, RewardSettings, RoundSettings
+from workbench.config.written import as_toml
 from workbench.errors import ConfigError, GuardError, RewardError, StopRequested
+from workbench.models.load import load_tokenizer
+from workbench.models.sampling import Answer
+from workbench.models.tokens import Encoded, prompt_ids
 from workbench.rewards import Said, checked, reward_named
 from workbench.rewards import server as rewards_server
-from workbench.rounds.plan import plan_digest
+from workbench.rounds.plan import measuring_condition, plan_digest
+from workbench.tasks import Progress
+from workbench.training.online import writers
 from workbench.training.online.guard import Guard
+from workbench.training.online.trainer import Fresh
 from workbench.workspace import Workspace
 
 ONLINE = {"objective": "grpo", "rewards": [{"by": "rule:short"}], "steps": 6, "prompts": 8, "samples": 8, "beta": 0.01,
@@ -37,6 +48,10 @@ def short(monkeypatch):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return build_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def polite():
+    return entries(60, source="polite", better="yes", worse="nay", seed=0)
 
 
 def workspace(root, model):
@@ -72,6 +87,73 @@ def test_every_objective_earns_more(ws, objective):
     assert facts[0]["kl"] == pytest.approx(0, abs=1e-3)  # the parent is the anchor
     assert facts[-1]["kl"] > 0.1
     assert outcome.state == "promoted"
+
+
+def test_what_is_told_of_a_step_is_of_its_own_answers(ws, monkeypatch):
+    steps = []
+    found_before = Fresh.rewards
+    monkeypatch.setattr(
+        Fresh, "rewards", lambda self, indices, answers: steps.append(answers) or found_before(self, indices, answers)
+    )
+    facts, _ = watched(ws, online(online={"prompts": 1, "steps": 4}))
+    assert len(facts) == len(steps) == 4
+    for each, answers in zip(facts, steps, strict=True):
+        tokens = sum(len(a.encoded.completion) for a in answers)
+        assert each["answer_tokens"] == pytest.approx(tokens / 8)
+        assert each["truncated"] == pytest.approx(sum(not a.finished for a in answers) / 8)
+        assert each["kl_per_token"] == pytest.approx(8 * each["kl"] / tokens, rel=1e-3, abs=1e-6)
+        # A loss of fresh answers starts over with every step, and neither pairs nor their answers are trained on.
+        assert not {"loss", "accuracy", "kl_parent", "pairs_per_s"} & each.keys()
+        assert each["prompts_per_s"] > 0
+    assert facts[-1]["kl"] > 1e-3
+
+
+def test_the_verb_tells_what_its_own_answers_earned(ws, tmp_path):
+    chosen = online(parent="base", online={"steps": 3, "guard": None})
+    facts, outcome = watched(ws, chosen)
+    (tmp_path / "round.toml").write_text(as_toml(chosen), encoding="utf-8")
+    given = ["round", "-s", str(tmp_path / "round.toml"), "-w", str(ws.root), "--workers", "here"]
+    found = json.loads(CliRunner().invoke(app, [*given, "--json"]).stdout)["fresh"]
+    assert found["objective"] == "grpo"
+    assert found["reward_before"] == pytest.approx(
+        facts[0]["reward"]
+    )  # of what the journal was told, at least both ends
+    assert found["reward"] == pytest.approx(facts[-1]["reward"])
+    assert found["tokens"] == pytest.approx(facts[-1]["answer_tokens"])
+    assert found["truncated"] == pytest.approx(facts[-1]["truncated"])
+    (kl,) = found["kl"].items()
+    base = ws.registry.resolve("base").digest
+    suite, condition = f"samples/{ws.version('polite').digest}", measuring_condition(ws.plan(chosen))
+    nats, tokens = (
+        sum(i.value for i in ws.ledger.items(outcome.child.digest, suite, metric, condition))
+        for metric in (f"kl/{base}", "tokens")
+    )
+    assert (kl[0], kl[1]["value"]) == (base, pytest.approx(nats / tokens))
+    shown = " ".join(CliRunner().invoke(app, given).stdout.split())
+    assert "what its own answers earned" in shown
+    assert f"mean reward of its answers, last steps {facts[-1]['reward']:.3f}" in shown
+    dry = " ".join(CliRunner().invoke(app, [*given, "--dry-run"]).stdout.split())
+    assert "fresh answers grpo, beta 0.01, at replayed prompts 0.05" in dry
+    assert "3 (8 new prompts x 8 fresh answers per step)" in dry
+    assert "reward rule:short" in dry
+    assert "pairs to take prompts from" in dry
+    assert "loss" not in dry
+
+
+def test_the_line_under_way_has_no_loss_for_fresh_answers():
+    facts = {
+        "reward": 1.5,
+        "kl": 2.0,
+        "kl_per_token": 0.125,
+        "answer_tokens": 16.0,
+        "truncated": 0.25,
+        "distinct_answers": 0.5,
+        "prompts_per_s": 2.0,
+    }
+    assert _facts(Progress("optimise", 1, 2, facts)).split("  ") == [
+        "reward 1.500", "KL to the anchors 0.125 nats per token", "16 tokens an answer", "25% cut off", "50% distinct",
+        "2.00 prompts/s",
+    ]  # fmt: skip
 
 
 def test_distilling_goes_back_to_the_anchor(ws):
@@ -143,7 +225,9 @@ def test_old_prompts_come_as_often_as_their_share_says_whatever_the_epochs(ws):
     first = ws.round(ws.plan(online())).run(where="here").child
     many = settings(version="short", parent=first.digest, method="recommended", online=ONLINE,
                     training=STEEP["training"] | {"epochs": 3})  # fmt: skip
+    once = settings(version="short", parent=first.digest, method="recommended", online=ONLINE, **STEEP)
     assert ws.plan(many).replay.draw == "round"
+    assert plan_digest(ws.plan(many)) == plan_digest(ws.plan(once))
     weighed = settings(version="short", parent=first.digest, method="recommended", online=ONLINE, training=many.training.model_dump(),
                        replay={"weight": "balanced", "age_weight": 0.5})  # fmt: skip
     assert plan_digest(ws.plan(weighed)) == plan_digest(ws.plan(many)), "prompts weigh nothing"
@@ -154,6 +238,87 @@ def test_the_loss_of_pairs_does_not_change_a_round_on_fresh_answers(ws):
         assert plan_digest(ws.plan(online(objective=objective))) == plan_digest(ws.plan(online()))
         pairs = settings(version="polite", objective=objective)
         assert plan_digest(ws.plan(pairs)) != plan_digest(ws.plan(settings(version="polite")))
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "accumulation"])
+def test_what_counts_pairs_does_not_change_a_round_on_fresh_answers(ws, name):
+    changed = {"training": STEEP["training"] | {name: 3}}
+    assert plan_digest(ws.plan(online(**changed))) == plan_digest(ws.plan(online()))
+    on_pairs = settings(version="polite", **changed)
+    assert plan_digest(ws.plan(on_pairs)) != plan_digest(ws.plan(settings(version="polite", **STEEP)))
+
+
+def test_answers_that_no_prompt_fits_before_are_refused_when_planned(ws):
+    assert ws.plan(online(online={"max_new_tokens": 511})).online.max_new_tokens == 511  # of 512 positions
+    with pytest.raises(
+        ConfigError, match=r"max_new_tokens = 512, but base \S+ reads at most 512 tokens .* less than 512"
+    ):
+        ws.plan(online(online={"max_new_tokens": 512}))
+    assert ws.plan(settings(version="polite", online={"max_new_tokens": 512})).online == OnlineSettings(
+        max_new_tokens=512
+    )
+
+
+POSITIONS, LITTLE = 256, {"evaluation": {"samples": 1, "suites": []}}
+
+
+@pytest.fixture(scope="module")
+def learned_positions(tmp_path_factory):
+    """A model of the same tokenizer whose positions are learned: one token further there is nothing to look up.
+
+    With it the tokens of a prompt that half of the prompts have no more than.
+    """
+    folder = build_tiny_model(tmp_path_factory.mktemp("learned"))
+    tokenizer = load_tokenizer(str(folder))
+    lengths = sorted(len(prompt_ids(tokenizer, e.comparison.prompt)) for e in polite())
+    most = lengths[len(lengths) // 2]
+    assert lengths[0] <= most < lengths[-1]
+    shape = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=POSITIONS, n_embd=16, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=2
+    )
+    GPT2LMHeadModel(shape).save_pretrained(folder)
+    return folder, most
+
+
+def test_prompts_that_leave_no_room_for_an_answer_are_left_out_and_counted(tmp_path, learned_positions):
+    folder, most = learned_positions
+    ws = Workspace.init(tmp_path / "ws", base=folder)
+    ws.store.add(polite())
+    ws.freeze(name="polite", rule=FreezeRule(sources=("polite",)))
+    chosen = online(online={"steps": 1, "prompts": 2, "samples": 2, "max_new_tokens": POSITIONS - most}, **LITTLE)
+    tokenizer = load_tokenizer(str(folder))
+    prompts = {p.prompt.key: p.prompt for p in ws.version("polite").pairs("train")}.values()
+    long = sum(len(prompt_ids(tokenizer, prompt)) > most for prompt in prompts)
+    assert 0 < long < len(prompts)
+    assert ws.round(ws.plan(chosen)).estimate().workload.no_room == long
+    seen = []
+    ws.round(ws.plan(chosen)).run(where="here", watch=seen.append)
+    (told,) = [p.facts["prompts_left_out"] for p in seen if "prompts_left_out" in p.facts]
+    assert told == long
+    shortest = min(len(prompt_ids(tokenizer, prompt)) for prompt in prompts)
+    with pytest.raises(ConfigError, match="no training prompt shorter than .* lower the latter"):
+        # One token more than leaves room for the shortest prompt.
+        ws.round(ws.plan(chosen.model_copy(update={
+            "online": chosen.online.model_copy(update={"max_new_tokens": POSITIONS - shortest + 1})
+        }))).run(where="here")  # fmt: skip
+
+
+@pytest.mark.parametrize(("objective", "text"), [("grpo", ""), ("dpo", "tea tea tea")])
+def test_a_policy_that_says_nothing_or_only_repeats_ends_its_round_and_is_told(ws, monkeypatch, objective, text):
+    def the_same(_, tokenizer, prompts, *__, **___):
+        said = (*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
+        return [
+            Answer(i, text, Encoded(tuple(prompt_ids(tokenizer, p)), said), finished=True)
+            for i, p in enumerate(prompts)
+        ]
+
+    monkeypatch.setattr(writers, "sample", the_same)
+    facts, outcome = watched(ws, online(online={"objective": objective, "scaled": True, "steps": 2}, **LITTLE))
+    assert [(each["distinct_answers"], each["truncated"], each["reward"]) for each in facts] == [
+        (1 / 8, 0.0, -len(text))
+    ] * 2
+    assert all(math.isfinite(value) for each in facts for value in each.values())
+    assert outcome.child.digest  # finite: it was saved, loaded again and proved
 
 
 def test_an_exploited_reward_is_caught(ws):

@@ -10,11 +10,13 @@ from fastapi.responses import HTMLResponse
 from preference_data.requests import Requests
 from preference_data.store import Store
 from ui.shown import Lead, form_of, page, part
+from workbench.config import RoundSettings
 from workbench.drift.ledger import Ledger
 from workbench.rebasing import settings_of
 from workbench.rounds.journal import RoundRecord
 from workbench.views.asked import runner_alive
 from workbench.views.explained import Explained, explained
+from workbench.views.fresh import objective_of
 from workbench.views.inspection import Inspection
 from workbench.views.rows import Wanted
 
@@ -65,8 +67,10 @@ class Causes:
         payload = {"policy": wanted.policy, "version": version, "within": wanted.within}
         open_ones = [r for r in self.requests.all() if r.kind == "explain" and r.payload == payload]
         return part("cause_parts.html", "why")(
-            found, payload, open_ones[-1] if open_ones else None, self.acts(record, version) if found else (),
-            {"alive": runner_alive(self.inspection.places.root), "shown": SHOWN, "query": urlencode(payload)},
+            found, payload, open_ones[-1] if open_ones else None,
+            self.acts(record, version) if found or objective_of(record) else (),
+            {"alive": runner_alive(self.inspection.places.root), "shown": SHOWN, "query": urlencode(payload),
+             "fresh": objective_of(record)},
         )  # fmt: skip
 
     def acts(self, record: RoundRecord, version: str) -> tuple[Act, ...]:
@@ -77,10 +81,7 @@ class Causes:
             more = 2 * share if share else 0.25
             acts.append(Act("Replay more", f"the same round again with replay.share = {more:g}",
                             _again(record, f"replay.share = {more:g}")))  # fmt: skip
-        acts.append(
-            Act("Hold it more firmly", "the same round again with twice the beta, the weight of all its anchors",
-                _again(record, f"objective.beta = {2 * settings.objective.beta:g}"))
-        )  # fmt: skip
+        acts.append(_firmer(record, settings))
         if best := self._knew_it_best(record, version):
             half = f'[{{ policy = "{best}", weight = 0.5 }}, {{ policy = "base", weight = 0.5 }}]'
             anchors = f'anchors = {half}\nschedule.kind = "given"'
@@ -110,6 +111,22 @@ class Causes:
         return max(scores, key=lambda name: scores[name], default="")
 
 
+def _firmer(record: RoundRecord, settings: RoundSettings) -> Act:
+    """The same round, held more by its anchors."""
+    online, label = settings.online, "Hold it more firmly"
+    if not online.on:
+        why, change = (
+            "twice the beta, the weight of all its anchors",
+            f"objective.beta = {2 * settings.objective.beta:g}",
+        )
+    elif online.kl_target:
+        why, change = "half the KL it is steered to", f"online.kl_target = {online.kl_target / 2:g}"
+    else:
+        why = "twice the beta, the weight of all its anchors, at new prompts and at replayed ones"
+        change = f"online.beta = {2 * online.beta:g}\nonline.beta_old = {2 * (online.beta_old or online.beta):g}"
+    return Act(label, f"the same round again with {why}", _again(record, change))
+
+
 def _again(record: RoundRecord, change: str) -> str:
     """The form of the rounds page with a round and a change of it, as TOML."""
     return f"/rounds?{urlencode({'again': record.digest[:16], 'change': change})}"
@@ -124,6 +141,9 @@ def add_causes(app: FastAPI, causes: Causes) -> None:
         inspection = causes.inspection
         if not _known(inspection, form.get("policy", "")) or form.get("version") not in inspection.names():
             raise HTTPException(404, "no such policy or version; open a cell of the drift page")
+        record = causes.of(form["policy"])
+        if record and objective_of(record):
+            raise HTTPException(409, "its round learned from its own answers, so no training pair lies behind a fall")
         causes.ask(form["policy"], form["version"], form.get("within", ""), by=person.handle)
         return page(
             "told.html",

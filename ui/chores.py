@@ -69,12 +69,15 @@ class Chores:
             file.write(settings)
             file.flush()
             try:
-                found = self._run("plan", "--settings", file.name)["estimate"]
+                planned = self._run("plan", "--settings", file.name)
             except subprocess.TimeoutExpired as error:
                 raise ChoreError(f"planning took longer than {LONGEST_S} s") from error
+        found, plan = planned["estimate"], planned["plan"]
         return [("seconds in all", f"{found['total_s']:.0f}"), ("memory at its peak", f"{found['memory_bytes'] / 1e9:.2f} GB"),
                 *((f"seconds to {name}", f"{seconds:.0f}") for name, seconds in found["seconds"].items()),
-                ("optimizer steps", str(found["steps"])), ("pairs to train on", str(found["workload"]["train_pairs"])),
+                ("optimizer steps", str(found["steps"])),
+                ("pairs to take prompts from" if "online" in plan else "pairs to train on", str(found["workload"]["train_pairs"])),
+                *([("prompts left out, which leave no room for an answer", str(found["workload"]["no_room"]))] if "online" in plan else []),
                 *((f"smallest change of {sight['name']} it would see", "none" if sight["change"] is None else f"{sight['change']:.3f}")
                   for sight in found["sights"])]  # fmt: skip
 

@@ -241,7 +241,9 @@ def _add_late(app: FastAPI, inspection: Inspection, drift: Drift) -> None:
             drawn = lines(
                 [Line("agreement", points)], title="Agreement of people", unit="share that says the same", xs="version"
             )
-            return part("drift_parts.html", "people")(found, drawn)
+            pairs = {p.version for p in view.policies if not p.online}
+            fresh = [v.name for v in view.trained if v.digest not in pairs]
+            return part("drift_parts.html", "people")(found, drawn, fresh)
 
         return HTMLResponse(drift.late(_asked(request)["policy"], "people", make))
 

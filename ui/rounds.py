@@ -8,6 +8,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 from anyio import to_thread
 from fastapi import FastAPI, HTTPException, Request
@@ -28,6 +29,7 @@ from workbench.reports.charts import Line, Point, lines
 from workbench.reports.story import criteria, gate_heading
 from workbench.rounds.journal import RoundRecord
 from workbench.views.asked import runner_alive, thresholds
+from workbench.views.fresh import fresh_of, objective_of, said_of
 from workbench.views.inspection import Inspection
 from workbench.views.taught import SHORTEST, uses_of
 from workbench.views.watched import Watched, state_of, watched
@@ -93,7 +95,9 @@ class Rounds:
             gain = next((c.value for c in criteria(record.verdict, names) if c.name == "gain"), "")
             state, _ = state_of(journal, record)
             state = "rejected" if record.child in gone else state
-            found.append({"record": record, "state": state, "version": names.get(plan["version"], plan["version"][:12]),
+            version = names.get(plan["version"], plan["version"][:12])
+            found.append({"record": record, "state": state,
+                          "version": f"own answers to prompts of {version}" if objective_of(record) else version,
                           "parent": names.get(plan["parent"], plan["parent"][:12]), "gain": gain,
                           "child": names.get(record.child or "", "")})  # fmt: skip
         return found
@@ -182,10 +186,10 @@ def add_rounds(app: FastAPI, inspection: Inspection, store: Store, chores: Chore
         record = rounds.one(digest)
         seen = watched(inspection, record)
         return page(
-            "round.html", seen=seen, parts=_parts(seen), criteria=criteria(record.verdict, inspection.names()),
+            "round.html", seen=seen, parts=_parts(inspection, seen), criteria=criteria(record.verdict, inspection.names()),
             plan=to_copy(record.plan), once=secrets.token_hex(8), alive=runner_alive(inspection.places.root),
             child=inspection.names().get(record.child or "", ""), champion=_champion(inspection) == record.child,
-            rejection=rejections(inspection.places).get(record.child or ""), gate=gate_heading(record),
+            rejection=rejections(inspection.places).get(record.child or ""), gate=gate_heading(record), fresh=objective_of(record),
         )  # fmt: skip
 
     @app.get("/rounds/{digest}/pairs")
@@ -196,6 +200,7 @@ def add_rounds(app: FastAPI, inspection: Inspection, store: Store, chores: Chore
         return page(
             "pairs.html",
             record=record,
+            fresh=objective_of(record),
             pairs=taught[start : start + AT_ONCE],
             start=start,
             step=AT_ONCE,
@@ -204,12 +209,14 @@ def add_rounds(app: FastAPI, inspection: Inspection, store: Store, chores: Chore
 
     @app.get("/judgements/{key}")
     def judgement(key: str, _: Lead) -> HTMLResponse:
-        return page("judgement.html", key=key, uses=uses_of(inspection.places, key), shortest=SHORTEST)
+        uses = uses_of(inspection.places, key)
+        fresh = {record.digest for use in uses for record in use.rounds if objective_of(record)}
+        return page("judgement.html", key=key, uses=uses, shortest=SHORTEST, fresh=fresh)
 
     @app.get("/rounds/{digest}/state")
     def state(digest: str, _: Lead) -> JSONResponse:
         seen = watched(inspection, rounds.one(digest))
-        return JSONResponse({"state": seen.state, "parts": _parts(seen)})
+        return JSONResponse({"state": seen.state, "parts": _parts(inspection, seen)})
 
     _add_actions(app, rounds)
 
@@ -274,16 +281,21 @@ def _settings(form: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
-def _parts(seen: Watched) -> dict[str, str]:
+def _parts(inspection: Inspection, seen: Watched) -> dict[str, str]:
     """What changes while a round runs, as HTML by name."""
     return {
         "bars": part("round_parts.html", "bars")(seen),
-        "loss": _curve(seen, "loss", "Loss", "nats"),
+        "fresh": _earned(inspection, seen.record),
+        "loss": "" if objective_of(seen.record) else _curve(seen, "loss", "Loss", "nats"),
         "accuracy": _curve(seen, "accuracy", "Pairs of the batch it gets right", "share"),
         "kl": _curve(seen, "kl_parent", "Estimated KL to the parent, on training answers", "nats"),
         "reward": _curve(seen, "reward", "Reward of its own answers", "reward, a step's mean"),
         "guard": _curve(seen, "guard", "What the guard's reward says of them", "reward, a step's mean"),
-        "anchors": _curve(seen, "kl", "KL to the anchors, on its own answers", "nats per answer"),
+        "anchors": _curve(seen, "kl_per_token", "KL to the anchors, on its own answers", "nats per token")
+        or _curve(seen, "kl", "KL to the anchors, on its own answers", "nats per answer"),
+        "length": _curve(seen, "answer_tokens", "Length of its own answers", "tokens, a step's mean"),
+        "distinct": _curve(seen, "distinct_answers", "Its own answers to a prompt that differ", "share"),
+        "cut": _curve(seen, "truncated", "Its own answers cut at the limit", "share"),
         "apart": _curve(seen, "apart", "Log-prob where written and where learned from", "nats per token apart"),
         "entropy": "".join(
             _curve(seen, f"entropy_{side}", f"Entropy of what predicts a token of {side} answers", "nats per token")
@@ -293,9 +305,21 @@ def _parts(seen: Watched) -> dict[str, str]:
             _curve(seen, f"top1_{side}", f"Tokens of {side} answers that are the likeliest", "share")
             for side in ("chosen", "rejected")
         ),
-        "speed": _curve(seen, "pairs_per_s", "Speed", "pairs per second"),
+        "speed": _curve(seen, "pairs_per_s", "Speed", "pairs per second")
+        or _curve(seen, "prompts_per_s", "Speed", "prompts per second"),
         "log": part("round_parts.html", "log")(seen),
     }
+
+
+def _earned(inspection: Inspection, record: RoundRecord) -> str:
+    """What a round on fresh answers earned, and where its answers are; nothing of one on pairs."""
+    fresh = fresh_of(inspection.places, record)
+    if fresh is None:
+        return ""
+    child = (record.child or "")[:16]
+    cell = {"policy": child, "cell": f"{child} length samples/{json.loads(record.plan)['version']}"}
+    samples = f"/drift?{urlencode(cell)}#rows" if child else ""
+    return part("round_parts.html", "fresh")(said_of(fresh, inspection.names()), samples)
 
 
 def _curve(seen: Watched, name: str, title: str, unit: str) -> str:

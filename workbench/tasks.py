@@ -328,6 +328,7 @@ class Workload(NamedTuple):
         test_pairs, test_tokens: the same of the test split, by version digest.
         longest: most tokens of one pair.
         flops_per_s: matrix products at the plan's precision and thread count.
+        no_room: of a round on fresh answers, training prompts that leave no room for one, and are not answered.
     """
 
     train_pairs: int
@@ -337,6 +338,7 @@ class Workload(NamedTuple):
     test_tokens: dict[str, int]
     longest: int
     flops_per_s: float
+    no_room: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,18 +28,23 @@ LABELS = {
     "recompute": "activations computed again",
     "plain_rows": "a row for each answer, because this model takes no other (docs/speed.md)",
     "padded_rows": "a padded row for each prompt, because this model takes no other (docs/speed.md)",
+    "prompts_left_out": "{:.0f} prompts left out, which leave no room for an answer (online.max_new_tokens)",
     "keep": "{:.0%} of the start",
     "chance": "chance of the better answer {:.3f}",
     "loss": "loss {:.4f}",
     "reward": "reward {:.3f}",
     "guard": "guard {:.3f}",
-    "kl": "{:.2f} nats to the anchors",
+    "kl_per_token": "KL to the anchors {:.3f} nats per token",
+    "answer_tokens": "{:.0f} tokens an answer",
+    "truncated": "{:.0%} cut off",
+    "distinct_answers": "{:.0%} distinct",
     "kl_parent": "KL {:.4f}",
     "entropy_chosen": "entropy {:.2f}",
     "entropy_rejected": "(rejected {:.2f})",
     "top1_chosen": "top-1 {:.0%}",
     "top1_rejected": "(rejected {:.0%})",
     "pairs_per_s": "{:.2f} pairs/s",
+    "prompts_per_s": "{:.2f} prompts/s",
 }
 """Facts a bar shows, in this order."""
 
@@ -81,7 +86,7 @@ def stage_bars() -> Iterator[Callable[[str, int, int | None], None]]:
 
 @contextmanager
 def step_bars() -> Iterator[Callable[[Progress], None]]:
-    """Shows the step under way, with loss, KL to parent, pairs per second and time left; call it with progress.
+    """Shows the step under way, with loss or reward, KL, pairs or prompts per second and time left; call it with progress.
 
     A bar on a terminal, elsewhere a line now and then.
     """

@@ -84,7 +84,8 @@ def _described(report: DriftReport, policy: PolicyView) -> str:
     anchors = ", ".join(f"{_policy(report, digest)} {weight:g}" for digest, weight in policy.anchors.items())
     facts = (
         f"{policy.name} ({short(policy.digest)})",
-        f"trained on '{trained}'" if trained else "",
+        f"{'answered the prompts of' if policy.online else 'trained on'} '{trained}'" if trained else "",
+        f"learned from its own answers by {policy.online}" if policy.online else "",
         f"anchored to {anchors}" if anchors else "",
         "champion" if policy.champion else "",
     )
@@ -102,7 +103,8 @@ def _matrix(console: Console, report: DriftReport) -> None:
         heads = [f"{v.name}\n{_pairs(report, start + k)}" for k, v in enumerate(report.versions[part])]
         rows = [[_label(p.round), *map(_cell, row[part])] for p, row in zip(report.policies, report.cells, strict=True)]
         console.print(_table(["policy", *(f"#{head}" for head in heads)], rows))
-    _note(console, "* trained on this version. up: share of pairs whose margin rose over the base's.")
+    answered = ", or answered its prompts" if any(p.online for p in report.policies) else ""
+    _note(console, f"* trained on this version{answered}. up: share of pairs whose margin rose over the base's.")
     _by_answer(console, report)
 
 

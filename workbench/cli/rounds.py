@@ -36,7 +36,9 @@ from workbench.rounds.estimate import Estimated
 from workbench.rounds.gate import Verdict
 from workbench.rounds.plan import plan_as_json
 from workbench.rounds.run import Outcome
+from workbench.tasks import Plan
 from workbench.views.asked import runner_alive
+from workbench.views.fresh import Fresh, fresh_of, said_of
 from workbench.workspace import PlannedRound, Workspace
 
 STOPPED = 130
@@ -112,7 +114,10 @@ def round_(
     except StopRequested as stop:
         typer.echo(f"stopped: {stop}", err=True)
         raise typer.Exit(STOPPED) from stop
-    show.result(_as_json(outcome), as_json=as_json, render=lambda out: _render_outcome(out, outcome, planned))
+    fresh = fresh_of(planned.workspace, planned.workspace.journal.status(planned.digest).round)
+    show.result(
+        _as_json(outcome, fresh), as_json=as_json, render=lambda out: _render_outcome(out, outcome, planned, fresh)
+    )
 
 
 def _planned(workspace: Path, chosen: RoundSettings) -> PlannedRound:
@@ -156,13 +161,16 @@ def _dry_run(planned: PlannedRound, *, as_json: bool) -> None:
 
 def _render_dry_run(out: Console, planned: PlannedRound, cost: Estimated) -> None:
     out.print(show.table(f"round {planned.plan.number} ({show.short(planned.digest)})", ("", ""), _policies(planned)))
-    load, training = cost.workload, planned.plan.training
+    load, training, online = cost.workload, planned.plan.training, planned.plan.online
     rows = [
-        ("pairs to train on", f"{load.train_pairs}, {load.train_tokens:,} tokens, the longest {load.longest}"),
+        ("pairs to take prompts from" if online.on else "pairs to train on",
+         f"{load.train_pairs}, {load.train_tokens:,} tokens, the longest {load.longest}"),
         ("pairs to test on", f"{sum(load.test_pairs.values())}, {sum(load.test_tokens.values()):,} tokens"),
         ("left out", f"{load.left_out}, whose prompt alone has {training.max_length} tokens or more"),
-        ("optimizer steps", f"{cost.steps} ({training.epochs} x {load.train_pairs} pairs, "
-         f"{training.batch_size * training.accumulation} per step)"),
+        *([("left out", f"{load.no_room} prompts, which leave no room for an answer of {online.max_new_tokens} tokens")]
+          if load.no_room else []),
+        ("optimizer steps", f"{cost.steps} ({online.prompts} new prompts x {online.samples} fresh answers per step)" if online.on else
+         f"{cost.steps} ({training.epochs} x {load.train_pairs} pairs, {training.batch_size * training.accumulation} per step)"),
         ("trained parameters", f"{cost.trainable:,} ({training.method})"),
         *((f"time to {name}", _time(seconds)) for name, seconds in cost.seconds.items()),
         ("time in all", f"{_time(cost.total_s)} at {load.flops_per_s / 1e9:.0f} GFLOP/s ({planned.plan.numerics.dtype}"
@@ -183,8 +191,18 @@ def _policies(planned: PlannedRound) -> list[tuple[str, str]]:
         return f"{registry.get(digest).name} ({show.short(digest)})"
 
     anchors = [("anchor", f"{name(a.policy.digest)}, weight {a.weight:g}") for a in p.anchors]
-    loss = f"{p.objective.loss}, beta {p.objective.beta:g}"
-    return [("parent", name(p.parent.digest)), *anchors, ("version", show.short(p.version.digest)), ("loss", loss)]
+    return [("parent", name(p.parent.digest)), *anchors, ("version", show.short(p.version.digest)), *_learned_by(p)]
+
+
+def _learned_by(plan: Plan) -> list[tuple[str, str]]:
+    """What is climbed, and what weighs the distance from the anchors."""
+    if not plan.online.on:
+        return [("loss", f"{plan.objective.loss}, beta {plan.objective.beta:g}")]
+    online = plan.online
+    rewards = [("guard" if one is online.guard else "reward", one.by if one.weight == 1 else f"{one.by}, times {one.weight:g}")
+               for one in (*online.rewards, *([online.guard] if online.guard else []))]  # fmt: skip
+    betas = f"beta {online.beta:g}, at replayed prompts {online.beta_old:g}"
+    return [("fresh answers", f"{online.objective}, {betas}"), *rewards]
 
 
 def _named(name: str, versions: dict[str, str]) -> str:
@@ -198,18 +216,22 @@ def _time(seconds: float) -> str:
         f"{seconds / 3600:.1f} h")  # fmt: skip
 
 
-def _as_json(outcome: Outcome) -> dict[str, object]:
+def _as_json(outcome: Outcome, fresh: Fresh | None) -> dict[str, object]:
     return {
         "round": outcome.round,
         "state": outcome.state,
         "child": outcome.child.digest,
         "name": outcome.child.name,
         "verdict": outcome.verdict.as_json(),
+        "fresh": show.plain(fresh),
     }
 
 
-def _render_outcome(out: Console, outcome: Outcome, planned: PlannedRound) -> None:
+def _render_outcome(out: Console, outcome: Outcome, planned: PlannedRound, fresh: Fresh | None) -> None:
     names = {e.digest: e.name for e in planned.workspace.version_entries()}
+    if fresh:
+        policies = {record.digest: record.name for record in planned.workspace.registry.policies()}
+        out.print(show.table("what its own answers earned", ("", ""), said_of(fresh, policies)))
     out.print(_gate(outcome.verdict, names))
     out.print(f"{outcome.state}: {outcome.child.name} ({show.short(outcome.child.digest)})", markup=False)
     advice = {

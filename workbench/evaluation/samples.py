@@ -1,6 +1,5 @@
 """What a policy writes: length, repetition, refusal, compliance, and how far it moved, all on its own samples."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
@@ -15,7 +14,7 @@ from workbench.evaluation.refusals import is_refusal
 from workbench.maths import kl_to_each
 from workbench.models.forward import CompletionStates, Rows, completion_states
 from workbench.models.sampling import Answer, Sampling, sample
-from workbench.models.tokens import prompt_ids
+from workbench.models.tokens import leaves_room
 from workbench.tasks import Item, PolicyRef
 
 KL_BATCH, KL_TOKENS = 32, 2048
@@ -69,9 +68,7 @@ def _prompts(version: Version, count: int, leaves_room: Callable[[Prompt], bool]
 def _leaves_room(context: Context) -> Callable[[Prompt], bool]:
     """Whether the base has positions for a prompt and an answer to it; the same for every policy."""
     with context.family.using(context.policy) as model:
-        positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or math.inf
-    most = positions - context.settings.max_new_tokens
-    return lambda prompt: len(prompt_ids(context.family.tokenizer, prompt)) <= most
+        return leaves_room(context.family.tokenizer, model.config, context.settings.max_new_tokens)
 
 
 def _answers(context: Context, prompts: Sequence[Prompt]) -> list[Answer]:

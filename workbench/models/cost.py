@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
@@ -10,7 +11,7 @@ from preference_data.versions import load_version
 from workbench.models.load import load_tokenizer
 from workbench.models.rate import flops_per_s
 from workbench.models.sharing import needs_plain_rows
-from workbench.models.tokens import encode_pair
+from workbench.models.tokens import encode_pair, leaves_room
 from workbench.tasks import Plan, VersionRef, Workload
 
 
@@ -36,7 +37,15 @@ def workload(plan: Plan) -> Workload:
         test_tokens={digest: t.tokens for digest, t in tests.items()},
         longest=train.longest,
         flops_per_s=flops_per_s(plan.numerics),
+        no_room=_without_room(plan, tokenizer, config) if plan.online.on else 0,
     )
+
+
+def _without_room(plan: Plan, tokenizer: PreTrainedTokenizerBase, config: Any) -> int:
+    """Training prompts of a plan's version after which the base has no positions for a fresh answer."""
+    pairs = load_version(Path(plan.version.path)).pairs("train")
+    has_room = leaves_room(tokenizer, config, plan.online.max_new_tokens)
+    return sum(not has_room(prompt) for prompt in {pair.prompt.key: pair.prompt for pair in pairs}.values())
 
 
 class _Count:

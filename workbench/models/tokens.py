@@ -1,7 +1,8 @@
 """From conversations to token ids, in one way for scoring, training and sampling."""
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -81,6 +82,12 @@ def beginning(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     """Token ids of a prompt, ready for an answer to be sampled."""
     return _render(tokenizer, prompt.messages, generation_prompt=True)
+
+
+def leaves_room(tokenizer: PreTrainedTokenizerBase, config: Any, max_new_tokens: int) -> Callable[[Prompt], bool]:
+    """Whether a model of some configuration has positions for a prompt and an answer to it."""
+    positions = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None) or math.inf
+    return lambda prompt: len(prompt_ids(tokenizer, prompt)) <= positions - max_new_tokens
 
 
 def example_key(tokenizer_digest: str, encoded: Encoded) -> str:

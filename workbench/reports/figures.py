@@ -56,6 +56,7 @@ def newest(view: Overview, href: Href) -> Figure:
         note += f" The {MOST_ROWS} of {len(bars)} versions that moved furthest."
         furthest = sorted(bars, key=lambda bar: (bar.kind != "own", -abs(bar.value.value or 0)))[:MOST_ROWS]
         bars = [bar for bar in bars if bar in furthest]
+    note += _answered(view.policies[-1:])
     return of_rows(("newest", title, note), bars, keys, "change of accuracy")
 
 
@@ -76,6 +77,7 @@ def kept(view: Overview) -> Figure:
         keys += [*found, own]
     given = [Line("earlier versions", tuple(taught)), Line("its own version", tuple(new))]
     note = "Mean accuracy on all versions of earlier rounds that were not replaced by then, and on the version of the round itself."
+    note += _answered(view.policies)
     return of_lines(("kept", "How much is still known of what was taught", note), given, keys, "accuracy")
 
 
@@ -121,7 +123,7 @@ def frontier(view: Overview) -> Figure:
         kind = "champion" if policy.champion else ""
         given.append(Spot(called(policy), _root(view.number(*moved)), view.number(*gained), kind, joined=False))
     title = "What a round gained for how far it moved from the base"
-    note = "Gain on its own version against the square root of the KL to the base (axes of arXiv 2210.10760)."
+    note = f"Gain on its own version against the square root of the KL to the base (axes of arXiv 2210.10760).{_answered(view.policies)}"
     return of_spots(("frontier", title, note), given, keys, ("square root of KL to base", "gain of accuracy"))
 
 
@@ -236,6 +238,17 @@ def kind_of(view: Overview, version: VersionView, policy: PolicyView) -> Kind:
 
 def nowhere(*_: str) -> None:
     """No rows."""
+
+
+def _answered(policies: Sequence[PolicyView]) -> str:
+    """What a note says of rounds that learned from their own answers; nothing where there are none."""
+    names = [called(policy) for policy in policies if policy.online]
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return (
+        f" Fresh answers to its own version's prompts, not its pairs, taught {', '.join(names[:MOST_NAMED])}{more}."
+        if names
+        else ""
+    )
 
 
 def _held_to(view: Overview) -> Iterator[tuple[str, list[str]]]:

@@ -79,7 +79,8 @@ def _retention(view: Overview, policy: PolicyView, suite: str, about: tuple[str,
     name, kind = about
     key = (policy.digest, "accuracy", suite)
     value, change = view.number(*key), view.number(policy.digest, "from parent", suite)
-    told = [f"{policy.name} on {name}{_ASIDE[kind]}: accuracy {_said(value)}"]
+    aside = " (answered its prompts afresh)" if kind == "own" and policy.online else _ASIDE[kind]
+    told = [f"{policy.name} on {name}{aside}: accuracy {_said(value)}"]
     if policy.round:
         told.append(f"from parent {_said(change, signed=True)}")
     text = "" if value.value is None else f"{100 * value.value:.0f}"

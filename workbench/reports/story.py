@@ -1,7 +1,7 @@
 """What a page and a file tell about a policy: what its round gained and cost, whether it may be promoted, what to do."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from workbench.drift.metrics import Turned, turned
@@ -12,6 +12,7 @@ from workbench.reports.matrix import Grid, grid
 from workbench.rounds.gate import FALSE_ALARMS
 from workbench.rounds.journal import RoundRecord
 from workbench.tasks import suite_title
+from workbench.views.fresh import Fresh, fresh_of, said_of
 from workbench.views.inspection import Inspection, Overview
 from workbench.views.records import NOT_MEASURED, Cell, Change, DriftReport
 from workbench.views.sentences import cost_lines, headlines, next_steps
@@ -71,17 +72,28 @@ def story(inspection: Inspection, view: Overview, href: Href) -> Story:
     record = next((r for r in inspection.rounds() if r.digest == made), None)
     names = inspection.names()
     light = as_report(view, since=max(1, view.rounds))
+    fresh = fresh_of(inspection.places, record) if record else None
     verdict: Mapping[str, Any] | None = record.verdict if record else None
     return Story(
         view=view,
         record=record,
         criteria=criteria(verdict, names),
         gate=gate_heading(record),
-        said=(*headlines(light), *cost_lines(view)),
+        said=(*(_earned(view, fresh, names) if fresh else ()), *headlines(light), *cost_lines(view)),
         steps=next_steps(light, verdict, whole=not view.slice),
         grid=grid(view, href),
         figures=tuple(figures(view, href)),
         names=names,
+    )
+
+
+def _earned(view: Overview, fresh: Fresh, names: Mapping[str, str]) -> Iterator[str]:
+    """What a round on fresh answers learned from."""
+    told = ", ".join(f"{name} {value}" for name, value in said_of(fresh, names)[1:])
+    about = f": {told}" if told else ""
+    yield (
+        f"round {view.rounds} learned from its own answers to the prompts of '{view.versions[view.rounds - 1].name}' "
+        f"({fresh.objective}), not from its pairs{about}"
     )
 
 

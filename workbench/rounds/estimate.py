@@ -170,8 +170,10 @@ def _memory(plan: Plan, load: Workload, shape: Shape, trainable: int) -> int:
     # comes on top of its base.
     adapter = trainable if plan.training.method == "lora" else 0
     weights = 4 * (2 * shape.parameters + adapter) + 12 * trainable
-    # The largest batch of some: one pair as long as any, the others of mean length.
+    # The largest batch of some: one pair as long as any, the others of mean length; or a prompt with its fresh answers.
     others = (plan.training.batch_size - 1) * load.train_tokens / max(load.train_pairs, 1)
+    if plan.online.on:
+        others = plan.online.samples * plan.online.max_new_tokens
     through = shape.layers * _trained_share(plan.training, shape)
     activations = ACTIVATION_BYTES[plan.numerics.dtype] * shape.width * through * (load.longest + others)
     return PROCESS_BYTES + weights + round(activations)

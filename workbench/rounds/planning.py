@@ -15,6 +15,7 @@ from workbench.config import (
     ReplaySettings,
     RoundSettings,
     ScheduleSettings,
+    TrainingSettings,
 )
 from workbench.errors import ConfigError
 from workbench.objects import entry
@@ -40,7 +41,7 @@ def resolve_plan(
 
     Raises:
         ConfigError: a guideline or a reward is unknown, the version to be replaced was never trained on, or pairs may be longer
-            than the base can read.
+            than the base can read, or fresh answers leave a prompt no room in it.
         PolicyError: the parent or an anchor does not exist.
     """
     unknown = [g for g in settings.evaluation.guidelines if g not in GUIDELINES]
@@ -54,6 +55,8 @@ def resolve_plan(
     parent = registry.resolve(settings.parent)
     lineage = registry.lineage(parent.digest)
     require_positions(lineage[0], settings.training.max_length)
+    if settings.online.on:
+        _require_room(lineage[0], settings.online.max_new_tokens)
     known = {"parent": parent, "base": lineage[0]}
     anchors: dict[str, Anchor] = {}
     for named in settings.anchors:
@@ -112,6 +115,20 @@ def require_positions(base: PolicyRecord, max_length: int) -> None:
         )
 
 
+def _require_room(base: PolicyRecord, max_new_tokens: int) -> None:
+    """Refuse fresh answers so long that no prompt fits before them; prompts that do not are left out by the round.
+
+    Raises:
+        ConfigError: says how long they may be.
+    """
+    positions: int | None = base.facts.get("max_position_embeddings")
+    if positions and max_new_tokens >= positions:
+        raise ConfigError(
+            f"online.max_new_tokens = {max_new_tokens}, but base {base.name} reads at most {positions} tokens "
+            f"(max_position_embeddings), prompt and answer together; set online.max_new_tokens to less than {positions}"
+        )
+
+
 def _past(registry: Registry, record: PolicyRecord, versions: Path) -> Past:
     version = version_ref(record.version, versions) if record.version else None
     return Past(registry.ref(record), version, record.facts.get("update", False))
@@ -119,6 +136,8 @@ def _past(registry: Registry, record: PolicyRecord, versions: Path) -> Past:
 
 FIXED = frozenset({"given", "uniform", "age"})
 """Schedules whose weights follow from the lineage alone, and so are in the plan's anchors."""
+BY_PAIRS = ("epochs", "batch_size", "accumulation")
+"""Settings of training that count pairs; how much fresh answers a step learns from, and how many steps, `[online]` says."""
 
 
 def _without_what_has_no_effect(plan: Plan) -> Plan:
@@ -129,7 +148,8 @@ def _without_what_has_no_effect(plan: Plan) -> Plan:
     if plan.schedule.kind in FIXED:
         plan = replace(plan, schedule=ScheduleSettings())
     if plan.online.on:  # of pairs, as a method may say: `online.beta` and `online.beta_old` hold prompts in their place
-        plan = replace(plan, penalties=PenaltySettings(), objective=ObjectiveSettings())
+        training = plan.training.model_copy(update={name: getattr(TrainingSettings(), name) for name in BY_PAIRS})
+        plan = replace(plan, penalties=PenaltySettings(), objective=ObjectiveSettings(), training=training)
     if plan.parent.digest == plan.base.digest:
         plan = replace(plan, start_from="parent")
     plan = replace(plan, **_plain_where_off(plan))
@@ -188,8 +208,7 @@ def history(lineage: tuple[PolicyRecord, ...], directory: Path) -> tuple[Version
 
 def _replay_with_effect(plan: Plan) -> ReplaySettings:
     replay = plan.replay
-    one_epoch = plan.training.epochs == 1 or plan.online.on  # fresh answers are not drawn by epochs
-    one_draw = one_epoch or replay.share == "all" or replay.answers == "fresh"
+    one_draw = plan.training.epochs == 1 or replay.share == "all" or replay.answers == "fresh"
     changes: dict[str, Any] = {"draw": "round"} if one_draw else {}
     if plan.online.on:  # prompts weigh nothing
         changes |= {"weight": 1.0, "age_weight": 1.0}

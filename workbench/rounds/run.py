@@ -254,7 +254,11 @@ class _Steps:
             version=plan.version.digest,
             config=digest(plan_as_json(plan)),
             name=f"round-{plan.number}-{self.round[:8]}",
-            facts={"anchors": {a.policy.digest: a.weight for a in job.anchors}, "update": plan.update},
+            facts={
+                "anchors": {a.policy.digest: a.weight for a in job.anchors},
+                "update": plan.update,
+                **({"online": plan.online.objective} if plan.online.on else {}),
+            },
         )
 
     def explain(self, version: VersionRef, within: str) -> Path:

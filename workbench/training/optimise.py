@@ -44,7 +44,7 @@ from workbench.training.carried import Carried, MovingReference
 from workbench.training.checkpoints import newest_verified
 from workbench.training.held import carried_by, penalties_of
 from workbench.training.memory import Fit, fit, recompute
-from workbench.training.online.asking import fresh_answers, largest_group
+from workbench.training.online.asking import fresh_answers, largest_group, without_room
 from workbench.training.online.trainer import OnlineTrainer
 from workbench.training.online.writers import Ahead, Write, own_answers
 from workbench.training.proof import (
@@ -119,8 +119,10 @@ def _trained(
 ) -> PairLogps:
     """Train and save; what the policy says of the proof's rows afterwards."""
     refinement = Refinement(trainer, job)
-    probed = trainer.pairs.at_once([_shortened(row) for row in as_columns(proof_rows[:PROBE_ROWS])])
-    probe = KlProbe(trainer.model, batch_of(probed).rows, job.numerics)
+    probe = None
+    if not job.online.on:  # fresh answers have a KL of their own
+        probed = trainer.pairs.at_once([_shortened(row) for row in as_columns(proof_rows[:PROBE_ROWS])])
+        probe = KlProbe(trainer.model, batch_of(probed).rows, job.numerics)
     train_to_end(trainer, job, carried_by(trainer), report, probe=probe)
     refinement.apply(report)
     _save(trainer, job)
@@ -162,11 +164,13 @@ def _trainer(
         hold_in_half(model, training=True)
     columns = as_columns(rows)
     batches = [batch_tokens(columns[i : i + t.batch_size], layout) for i in range(0, len(columns), t.batch_size)]
+    left_out = 0
     if job.online.on:
-        batches = [largest_group(job, tokenizer, layout)]
+        batches, left_out = [largest_group(job, tokenizer, layout)], without_room(job, tokenizer)
     fits = fits_kept(job, model.train(), batches, layout)
     given_up = {"recompute": fits.recompute, "plain_rows": layout == "plain", "padded_rows": layout == "shared"}
     facts = {"tokens_per_pass": fits.tokens} | {name: 1.0 for name, is_so in given_up.items() if is_so}
+    facts |= {"prompts_left_out": left_out} if left_out else {}
     report(Progress("fit", 1, 1, facts))
     whole = _in_one_pass(job, most=max(batches), fits=fits.tokens)
     pairs = PairCollator(pad_id(tokenizer), layout=layout, tokens=fits.tokens, whole=whole)

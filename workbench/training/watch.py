@@ -47,9 +47,10 @@ class KlProbe:
         return logits
 
 
-FRESH = ("reward", "guard", "kl", "apart", "answer_tokens", "distinct_answers")
-"""What is logged of fresh answers: means over a step's answers; the KL to the anchors in nats per answer; how far apart an
-answer's log-prob is where it was written and where it is learned from, nats per token."""
+FRESH = ("reward", "guard", "kl", "kl_per_token", "apart", "answer_tokens", "truncated", "distinct_answers")
+"""What is logged of fresh answers: means over a step's answers; the KL to the anchors in nats per answer and per token; how far
+apart an answer's log-prob is where it was written and where it is learned from, nats per token; the share cut at the limit. Their
+loss is no measure of anything: it has the gradient that is wanted, and starts over with every step's answers."""
 OF_TOKENS = ("entropy_chosen", "entropy_rejected", "top1_chosen", "top1_rejected")
 """What is logged of the tokens of a step's answers where it is asked for: the mean entropy of the distribution that predicts
 them, nats, and the share that are its likeliest."""
@@ -104,13 +105,14 @@ class Watch(TrainerCallback):
         self._measure_kl(last=state.global_step == state.max_steps)
         elapsed = max(self._ended - self._started, 1e-9)
         steps = state.global_step - self._first_step
+        fresh = {name: facts[name] for name in FRESH if name in facts}
+        of_pairs = {"loss": facts["loss"], "accuracy": facts.get("rewards/accuracies", math.nan)}
         shown = {
-            "loss": facts["loss"],
-            "accuracy": facts.get("rewards/accuracies", math.nan),
+            **(fresh or of_pairs),
             "kl_parent": self._kl,
-            "pairs_per_s": steps * self._pairs_per_step / elapsed,
+            "prompts_per_s" if fresh else "pairs_per_s": steps * self._pairs_per_step / elapsed,
             "eta_s": elapsed / max(steps, 1) * (state.max_steps - state.global_step),
-            **{name: facts[name] for name in (*FRESH, *OF_TOKENS) if name in facts},
+            **{name: facts[name] for name in OF_TOKENS if name in facts},
         }
         shown = {name: value for name, value in shown.items() if math.isfinite(value)}
         if self._report(Progress("optimise", state.global_step, state.max_steps, shown)):

@@ -34,6 +34,7 @@ class PolicyView(NamedTuple):
         version: digest of the version it was trained on; empty where unknown.
         anchors: weight of each anchor by digest, where known.
         update: True if its round replaces the version of the one before it, or the version it replaces.
+        online: by what its round learned from fresh answers to its version's prompts, such as `grpo`; empty where from pairs.
     """
 
     name: str
@@ -44,6 +45,7 @@ class PolicyView(NamedTuple):
     anchors: Mapping[str, float]
     update: bool | str
     champion: bool
+    online: str = ""
 
 
 class VersionView(NamedTuple):
@@ -58,7 +60,7 @@ class Cell(NamedTuple):
     """One policy on the test pairs of one version.
 
     Attributes:
-        own: the policy was trained on this version.
+        own: the policy was trained on this version, or answered its prompts.
         accuracy: share of pairs with the chosen answer likelier than the rejected.
         above_base: share of pairs whose margin is above the base's.
         margin: mean margin, nats per pair.

@@ -64,6 +64,7 @@ def policy_view(record: PolicyRecord, after: int, champion: str) -> PolicyView:
         anchors=dict(record.facts.get("anchors", {})),
         update=record.facts.get("update", False),
         champion=record.digest == champion,
+        online=record.facts.get("online", ""),
     )
 
 

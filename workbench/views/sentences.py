@@ -23,11 +23,7 @@ def change_lines(report: DriftReport, *, since: int = 1) -> tuple[str, ...]:
         report: the lineage.
         since: the first round told of.
     """
-    return tuple(
-        f"round {one.round} {_did(one.from_parent)} on '{report.versions[one.version].name}'{_aside(one)}"
-        for one in report.changes
-        if one.kind != "untrained" and one.round >= since
-    )
+    return tuple(_told(report, one) for one in report.changes if one.kind != "untrained" and one.round >= since)
 
 
 def headlines(report: DriftReport) -> tuple[str, ...]:
@@ -35,10 +31,7 @@ def headlines(report: DriftReport) -> tuple[str, ...]:
     mine = [one for one in report.changes if one.round == report.rounds and one.kind != "untrained"]
     certain = [one for one in mine if one.kind == "own" or _is_certain(one.from_parent)]
     certain.sort(key=lambda one: (one.kind != "own", -abs(one.from_parent.value or 0)))
-    told = [
-        f"round {one.round} {_did(one.from_parent)} on '{report.versions[one.version].name}'{_aside(one)}"
-        for one in certain[:MOST_TOLD]
-    ]
+    told = [_told(report, one) for one in certain[:MOST_TOLD]]
     more, rest = len(certain) - len(told), [one.from_parent.value for one in mine if one not in certain]
     unknown = rest.count(None)
     if more > 0:
@@ -165,9 +158,11 @@ def _spread(value: Estimate, *, sign: str = "") -> str:
     return f"{value.value:{sign}z.2f} [{value.low:{sign}z.2f}, {value.high:{sign}z.2f}]"
 
 
-def _aside(change: Change) -> str:
-    kind = {"own": "its own version", "earlier": "an earlier version", "replaced": "which it replaces"}[change.kind]
-    return f", {kind}{_flips(change.flips)}"
+def _told(report: DriftReport, change: Change) -> str:
+    own = "whose prompts it answered afresh" if report.policies[change.round].online else "its own version"
+    kind = {"own": own, "earlier": "an earlier version", "replaced": "which it replaces"}[change.kind]
+    on = f"on '{report.versions[change.version].name}', {kind}"
+    return f"round {change.round} {_did(change.from_parent)} {on}{_flips(change.flips)}"
 
 
 def _flips(found: Turned | None) -> str:
@@ -232,7 +227,8 @@ def _advice(report: DriftReport, failed: Sequence[_Criterion]) -> Iterator[str]:
 
 
 def _advice_on(report: DriftReport, kind: str, failed: Sequence[_Criterion]) -> str:
-    slower = "lower training.learning_rate or training.epochs"
+    online = report.policies[-1].online
+    slower = f"lower training.learning_rate or {'online.steps' if online else 'training.epochs'}"
     match kind:
         case "retention":
             return (
@@ -244,7 +240,7 @@ def _advice_on(report: DriftReport, kind: str, failed: Sequence[_Criterion]) -> 
         case "kl":
             budgets = " and ".join(f"gate.max_kl_{one.about}" for one in failed)
             return (
-                f"it moved too far from {_called(report, failed)}: raise objective.beta, or {slower}; if that far is "
+                f"it moved too far from {_called(report, failed)}: {_firmer(report)}, or {slower}; if that far is "
                 f"right, raise {budgets}"
             )
         case _:
@@ -254,6 +250,11 @@ def _advice_on(report: DriftReport, kind: str, failed: Sequence[_Criterion]) -> 
 def _more_gain(report: DriftReport, failed: _Criterion, *, alone: bool) -> str:
     newest = report.policies[-1]
     gain = (failed.value or 0) - failed.threshold
+    if gain <= 0 and newest.online:
+        return (
+            "the pairs, which it did not learn from, are told apart no better: look at its reward beside them; if the reward is what "
+            "counts, lower gate.min_gain, else learn from the pairs: online.objective = 'none'"
+        )
     if gain <= 0 and alone:
         return (
             "it did not learn: raise training.epochs or training.learning_rate, or lower objective.beta; if it still "
@@ -266,8 +267,9 @@ def _more_gain(report: DriftReport, failed: _Criterion, *, alone: bool) -> str:
         )
     needed = pairs_needed(gain, _discordant(report, newest.version))
     more = f"{needed - failed.n} more" if needed and needed > failed.n else "more"
+    longer = "online.steps" if newest.online else "training.epochs"
     return (
-        f"the gain may be chance: collect {more} test pairs (it has {failed.n}), or raise training.epochs or "
+        f"the gain may be chance: collect {more} test pairs (it has {failed.n}), or raise {longer} or "
         "training.learning_rate"
     )
 
@@ -276,11 +278,18 @@ def _hold(report: DriftReport) -> str:
     """How to pull the next attempt closer to what came before."""
     base, parent, newest = report.policies[0], report.policies[-2], report.policies[-1]
     if base == parent:
-        return "raise objective.beta"
+        return _firmer(report)
     if base.digest in newest.anchors:
         weight = newest.anchors[base.digest]
-        return f"raise objective.beta or the weight of the base among the anchors (it was {weight:g})"
+        return f"{_firmer(report)} or the weight of the base among the anchors (it was {weight:g})"
     return f"anchor it to base and parent (`--anchor base=0.5 --anchor {parent.name}=0.5`)"
+
+
+def _firmer(report: DriftReport) -> str:
+    """What weighs the distance from the anchors."""
+    if report.policies[-1].online:
+        return "raise online.beta and online.beta_old (lower online.kl_target, where it is set)"
+    return "raise objective.beta"
 
 
 def _called(report: DriftReport, criteria: Sequence[_Criterion]) -> str:

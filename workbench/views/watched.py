@@ -71,7 +71,7 @@ def watched(inspection: Inspection, record: RoundRecord) -> Watched:
         stopping=stopping,
         version=inspection.names().get(plan["version"]) or str(plan["version"])[:12],
         bars=_bars(events),
-        curve=_curve(events),
+        curve=curve_of(events),
         log=tuple((_clock(e.at), _line(e)) for e in reversed(events[-LOG:])),
         seconds=_seconds(record),
     )
@@ -85,7 +85,7 @@ def _bars(events: Sequence[Event]) -> tuple[Bar, ...]:
     return tuple(latest.values())
 
 
-def _curve(events: Sequence[Event]) -> tuple[tuple[int, Mapping[str, float]], ...]:
+def curve_of(events: Sequence[Event]) -> tuple[tuple[int, Mapping[str, float]], ...]:
     """Steps of training; of those done twice, after a stop, the last."""
     found = {e.progress.done: e.progress.facts for e in events if e.progress.step == "optimise" and e.progress.facts}
     return tuple(sorted(found.items()))

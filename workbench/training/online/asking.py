@@ -1,18 +1,19 @@
 """Which prompts are answered in which step."""
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from preference_data.records import Pair
 from preference_data.versions import load_version
 from workbench.config import OnlineSettings
+from workbench.errors import ConfigError
 from workbench.models.forward import Layout
-from workbench.models.tokens import Encoded, prompt_ids
+from workbench.models.tokens import Encoded, leaves_room, prompt_ids
 from workbench.models.weights import weights_of
 from workbench.rewards import Models, all_of, reward_named
 from workbench.rewards.trained import by_model
@@ -25,17 +26,37 @@ from workbench.training.online.trainer import Asked, Fresh, group_tokens
 def asked_of(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> list[Asked]:
     """The prompts of a job's training pairs, each once, in the order of their keys; one that is new anywhere is new.
 
-    Those that fill `max_length` are left out, as they are in rounds on pairs.
+    Those that fill `max_length` are left out, as they are in rounds on pairs, and those that leave no room for an answer.
+
+    Raises:
+        ConfigError: none is left.
     """
+    anchors, fitting = list(job.anchors), list(compress(*_fitting(job, tokenizer)))
+    if not fitting:
+        raise ConfigError(
+            f"version {job.version.digest[:12]} has no training prompt shorter than training.max_length = {job.training.max_length} tokens "
+            f"that leaves room for an answer of online.max_new_tokens = {job.online.max_new_tokens}; lower the latter, or freeze a version "
+            "with shorter prompts"
+        )
+    return [
+        Asked(pair.prompt, pair.slices, weights_for(pair, anchors, job.by_slice), _is_old(pair)) for pair in fitting
+    ]
+
+
+def without_room(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many prompts are left out because the base has no positions for an answer to them."""
+    return _fitting(job, tokenizer)[1].count(False)
+
+
+def _fitting(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Pair], list[bool]]:
+    """A pair of each prompt shorter than `max_length`, by the prompts' keys, and whether an answer has room after it."""
     found: dict[str, Pair] = {}
     for pair in sorted(load_version(Path(job.version.path)).pairs("train"), key=lambda p: (_is_old(p), p.key)):
         found.setdefault(pair.prompt.key, pair)
-    anchors = list(job.anchors)
-    return [
-        Asked(pair.prompt, pair.slices, weights_for(pair, anchors, job.by_slice), _is_old(pair))
-        for _, pair in sorted(found.items())
-        if len(prompt_ids(tokenizer, pair.prompt)) < job.training.max_length
-    ]
+    pairs = [p for _, p in sorted(found.items()) if len(prompt_ids(tokenizer, p.prompt)) < job.training.max_length]
+    config = AutoConfig.from_pretrained(job.parent.base_path, trust_remote_code=False, local_files_only=True)
+    has_room = leaves_room(tokenizer, config, job.online.max_new_tokens)
+    return pairs, [has_room(pair.prompt) for pair in pairs]
 
 
 def largest_group(job: TrainJob, tokenizer: PreTrainedTokenizerBase, layout: Layout) -> int:

@@ -125,6 +125,7 @@ class OnlineTrainer(AnchoredDPOTrainer):
         if new and fresh.settings.rewards:
             log["reward"].append(float(rewards[new].mean()))
         log["answer_tokens"].append(fmean(len(a.encoded.completion) for a in answers))
+        log["truncated"].append(fmean(not a.finished for a in answers))
         log["distinct_answers"].append(_distinct(answers, fresh.settings.samples))
         if fresh.guard and watched is not None and new:
             log["guard"].append(watched)
@@ -177,10 +178,11 @@ class OnlineTrainer(AnchoredDPOTrainer):
         loss = OBJECTIVES[settings.objective](drawn, settings)
         self.fresh.steering.saw(float(loss.kl.sum()), loss.kl.numel())
         log = self._metrics["train"]
-        log["kl"] += loss.kl.mean(1).tolist()
         away = drawn.logps.detach() - inputs["drawn"].to(drawn.logps)
+        tokens = rows.example.bincount(minlength=rows.examples).view_as(away)
+        log["kl"] += loss.kl.mean(1).tolist()
+        log["kl_per_token"] += (loss.kl.sum(1) / tokens.sum(1)).tolist()
         if settings.temperature == 1:
-            tokens = rows.example.bincount(minlength=rows.examples).view_as(away)
             log["apart"] += (away.abs() / tokens).mean(1).tolist()
         weights = importance(away) if settings.weighted else torch.ones_like(away)
         return (weights * loss.per_sample).mean() * inputs["share"]
