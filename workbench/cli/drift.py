@@ -41,10 +41,13 @@ def drift(
         _print_rows(ws, report, rows)
         return
     verdict: Mapping[str, Any] | None = newest.verdict if newest else None
+    judged = json.loads(newest.plan).get("judged", "child") if newest else "child"
     aside = _elsewhere(report, list(rounds.values()), ws)
-    found = {"report": as_json(report), "verdict": verdict, "changes": change_lines(report),
+    found = {"report": as_json(report), "verdict": verdict, "judged": judged, "changes": change_lines(report),
              "next": next_steps(report, verdict, elsewhere=aside)}  # fmt: skip
-    show.result(found, as_json=as_json_, render=lambda out: render_report(out, report, verdict, aside=aside))
+    show.result(
+        found, as_json=as_json_, render=lambda out: render_report(out, report, verdict, judged=judged, aside=aside)
+    )
 
 
 @app.command()

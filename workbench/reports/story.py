@@ -89,10 +89,17 @@ def gate_heading(record: RoundRecord | None) -> str:
     """How the gate of a round decided, and on what, where that is not the policy as it was trained; empty where none did."""
     if record is None or not record.verdict:
         return ""
-    judged = json.loads(record.plan).get("judged", "child")
+    return f"{judged_by(json.loads(record.plan).get('judged', 'child'))}: {'passed' if record.verdict['passed'] else 'failed'}"
+
+
+def judged_by(judged: str) -> str:
+    """The gate, and on what it judged, where that is not the policy as it was trained.
+
+    >>> judged_by("q8_0")
+    'Gate on the policy merged and rounded to q8_0'
+    """
     known = {"child": "", "merged": " on the policy merged into its base"}
-    decided = "passed" if record.verdict["passed"] else "failed"
-    return f"Gate{known.get(judged, f' on the policy merged and rounded to {judged}')}: {decided}"
+    return f"Gate{known.get(judged, f' on the policy merged and rounded to {judged}')}"
 
 
 def criteria(verdict: Mapping[str, Any] | None, names: Mapping[str, str]) -> tuple[Criterion, ...]:
