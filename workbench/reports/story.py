@@ -14,7 +14,7 @@ from workbench.rounds.journal import RoundRecord
 from workbench.tasks import suite_title
 from workbench.views.inspection import Inspection, Overview
 from workbench.views.records import NOT_MEASURED, Cell, Change, DriftReport
-from workbench.views.sentences import cost_lines, headlines, next_steps
+from workbench.views.sentences import cost_lines, headlines, next_steps, unfinished
 
 
 class Criterion(NamedTuple):
@@ -78,7 +78,7 @@ def story(inspection: Inspection, view: Overview, href: Href) -> Story:
         criteria=criteria(verdict, names),
         gate=gate_heading(record),
         said=(*headlines(light), *cost_lines(view)),
-        steps=next_steps(light, verdict, whole=not view.slice),
+        steps=next_steps(light, verdict, elsewhere=unfinished(inspection.rounds()), whole=not view.slice),
         grid=grid(view, href),
         figures=tuple(figures(view, href)),
         names=names,
