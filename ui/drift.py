@@ -82,11 +82,11 @@ class Drift:
     def late(self, policy: str, name: str, make: Callable[[Overview], str]) -> str:
         """A part about a policy that takes longer, made when it is first asked for."""
         told, _ = self.view(policy, "", "")
-        return self.once((told.view.policies[-1].digest, name), lambda: make(told.view))
+        return self.once((told.view.policies[-1].digest, name), lambda: make(told.view), on=_taught(told.view))
 
-    def once(self, key: tuple[str, str], make: Callable[[], str]) -> str:
-        """A part made when it is first asked for, and again when the workspace has changed."""
-        stamp = self.inspection.stamp()
+    def once(self, key: tuple[str, str], make: Callable[[], str], *, on: object = None) -> str:
+        """A part made when it is first asked for, and again when what it depends on has changed: the workspace, if not told."""
+        stamp = self.inspection.stamp() if on is None else on
         with self._late_lock:
             if key not in self._late or self._late[key][0] != stamp:
                 self._late[key] = (stamp, make())
@@ -123,7 +123,7 @@ class Drift:
             yield one.key, part("parts.html", "figure")(one)
         if against:
             yield "against", part("drift_parts.html", "against")(self._against(view, against), view)
-        yield "gate", part("parts.html", "gate")(told.criteria) if told.criteria else ""
+        yield "gate", part("drift_parts.html", "gate")(told) if told.criteria else ""
         yield "plan", part("drift_parts.html", "plan")(plan_text(told), told.record)
 
     def _against(self, view: Overview, against: str) -> list[tuple[str, str]]:
@@ -143,6 +143,12 @@ class Drift:
         return found
 
 
+def _taught(view: Overview) -> int:
+    """Another number wherever policies, versions or what is known of them are others; what a running round measures is not."""
+    known = frozenset(each for each in view.numbers.items() if each[0][1] == "accuracy")
+    return hash((view.versions, view.condition, tuple(p.digest for p in view.policies), known))
+
+
 def add_drift(app: FastAPI, inspection: Inspection, causes: Causes) -> Callable[[], None]:
     """Add the drift page and what it asks for.
 
@@ -157,7 +163,7 @@ def add_drift(app: FastAPI, inspection: Inspection, causes: Causes) -> Callable[
         told, parts = drift.view(*_place(asked))
         baseline = inspection.places.registry.resolve(asked["against"]) if asked["against"] else None
         return page(
-            "drift.html", told=told, parts=parts, asked=asked, hashes=_hashes(parts), branches=inspection.branches(),
+            "drift.html", told=told, parts=parts, asked=asked, known={"parts": _hashes(parts), "late": _late(inspection)}, branches=inspection.branches(),
             rows=_rows(inspection, causes, told.view, asked) if asked["cell"] else "",
             reward_models=has_reward_models(inspection.places), baseline=baseline,
         )  # fmt: skip
@@ -168,7 +174,9 @@ def add_drift(app: FastAPI, inspection: Inspection, causes: Causes) -> Callable[
         _, parts = drift.view(*_place(asked))
         open_rounds = [r for r in inspection.rounds() if r.state in {"planned", "running"}]
         running = any(state_of(inspection.places.journal, each)[0] == "running" for each in open_rounds)
-        return JSONResponse({"parts": _hashes(parts), "running": running, "newest": inspection.newest()})
+        return JSONResponse(
+            {"parts": _hashes(parts), "late": _late(inspection), "running": running, "newest": inspection.newest()}
+        )
 
     @app.get("/drift/part/{name}")
     def one(name: str, request: Request, _lead: Lead) -> HTMLResponse:
@@ -327,6 +335,11 @@ def _rows(inspection: Inspection, causes: Causes, view: Overview, asked: Mapping
         {"start": start, "count": AT_ONCE, "query": {k: v for k, v in asked.items() if v and k not in {"turn", "start"}}},
         urlencode, causes.shown(wanted),
     )  # fmt: skip
+
+
+def _late(inspection: Inspection) -> str:
+    """Changes whenever a part that is fetched once the page is shown may have changed."""
+    return sha256(repr(inspection.stamp()).encode()).hexdigest()[:12]
 
 
 def _hashes(parts: Mapping[str, str]) -> dict[str, str]:
