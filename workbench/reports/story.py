@@ -1,7 +1,7 @@
 """What a page and a file tell about a policy: what its round gained and cost, whether it may be promoted, what to do."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from workbench.drift.metrics import Turned, turned
@@ -24,6 +24,7 @@ class Criterion(NamedTuple):
         value: with its interval, in words; empty where it is missing.
         sees: smallest loss this n shows four times in five, or empty.
         alarms: how often a round that harmed nothing fails it, or empty.
+        href: where the rows behind it are, if there are any to lead to.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Criterion(NamedTuple):
     reason: str
     sees: str
     alarms: str
+    href: str | None = None
 
 
 class Story(NamedTuple):
@@ -75,7 +77,7 @@ def story(inspection: Inspection, view: Overview, href: Href) -> Story:
     return Story(
         view=view,
         record=record,
-        criteria=criteria(verdict, names),
+        criteria=criteria(verdict, names, lambda name: _rows_of(view, record, name, href)),
         gate=gate_heading(record),
         said=(*headlines(light), *cost_lines(view)),
         steps=next_steps(light, verdict, elsewhere=unfinished(inspection.rounds()), whole=not view.slice),
@@ -102,13 +104,35 @@ def judged_by(judged: str) -> str:
     return f"Gate{known.get(judged, f' on the policy merged and rounded to {judged}')}"
 
 
-def criteria(verdict: Mapping[str, Any] | None, names: Mapping[str, str]) -> tuple[Criterion, ...]:
-    """The gate's lines, those that failed first."""
+def criteria(
+    verdict: Mapping[str, Any] | None, names: Mapping[str, str], href: Callable[[str], str | None] = lambda _: None
+) -> tuple[Criterion, ...]:
+    """The gate's lines, those that failed first; `href` says by its name where the rows behind one are."""
     if verdict is None:
         return ()
     rows = verdict["criteria"]
     losses = sum(_is_judged_loss(row) for row in rows)
-    return tuple(sorted((_criterion(row, names, max(losses, 1)) for row in rows), key=lambda one: one.passed))
+    found = (_criterion(row, names, max(losses, 1))._replace(href=href(row["name"])) for row in rows)
+    return tuple(sorted(found, key=lambda one: one.passed))
+
+
+def _rows_of(view: Overview, record: RoundRecord | None, criterion: str, href: Href) -> str | None:
+    """Where the rows behind a line of the gate are; nowhere if it judged another artifact, or other items, than are shown."""
+    if record is None or view.slice or json.loads(record.plan).get("judged", "child") != "child":
+        return None
+    policy, (kind, _, about) = view.policies[-1], criterion.partition("/")
+    match kind:
+        case "gain":
+            name, suite = "from parent", f"retention/{policy.version}"
+        case "retention":
+            name, suite = "from parent", criterion
+        case "tax":
+            name, suite = "tax", next((s for s in view.suites("tax") if s == about or s.startswith(f"{about}/")), "")
+        case "kl":
+            name, suite = f"kl/{view.policies[0 if about == 'base' else -2].digest}", f"samples/{policy.version}"
+        case _:
+            return None
+    return href(policy.digest, name, suite) if view.number(policy.digest, name, suite).n else None
 
 
 def _is_judged_loss(row: Mapping[str, Any]) -> bool:
