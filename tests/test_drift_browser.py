@@ -134,18 +134,18 @@ def test_news_is_drawn_where_it_changed_and_nowhere_else(visit, world):
 
 
 def test_parts_fetched_later_are_drawn_anew_where_they_differ(visit, world):
-    lea = visit("/drift")
+    third = world.child(world.plan(world.second, LATER), 3.0)
+    world.record(third, retention(LATER, 12))
+    lea = visit(f"/drift?policy={third.digest}")
     lea.tab.add_init_script(QUICK)
     lea.tab.reload()
     lea.until("document.querySelector('#averages table') !== null")
     lea.tab.evaluate("document.querySelector('#averages table').dataset.kept = 'yes'")
     with lea.tab.expect_response("**/drift/averages*"):
-        world.record(world.second, items("skill", "correct", [1.0] * 9))
+        world.record(third, items("skill", "correct", [1.0] * 9))
     lea.tab.wait_for_timeout(200)
     assert lea.tab.evaluate("document.querySelector('#averages table').dataset.kept") == "yes"
-    world.record(
-        world.second, items(f"retention/{PLAIN}", "margin", [1.0] * 25)
-    )  # five pairs that were not measured yet
+    world.record(third, retention(PLAIN, 12), retention(POLITE, 12))  # what the averages lacked
     lea.until("!document.querySelector('#averages table').dataset.kept")
 
 
