@@ -15,7 +15,7 @@ from workbench.cli import app
 from workbench.errors import ConfigError
 from workbench.models.load import load_full
 from workbench.policies.lineage import points_between
-from workbench.reports.figures import line
+from workbench.reports.figures import line, nowhere
 from workbench.tasks import MergeJob
 from workbench.views.inspection import Inspection
 from workbench.workspace import Workspace
@@ -33,7 +33,7 @@ def two_rounds(tmp_path_factory):
 
 def drawn(ws):
     inspection = Inspection(ws)
-    return line(inspection.overview(inspection.newest()))
+    return line(inspection.overview(inspection.newest()), nowhere)
 
 
 def test_a_mixture_has_its_share_of_both_weights(two_rounds, tmp_path):

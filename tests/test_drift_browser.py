@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.drift_kit import LATER, PLAIN, POLITE, World, capability, retention, two_rounds_in
+from tests.drift_kit import LATER, PLAIN, POLITE, World, capability, items, retention, two_rounds_in
 from tests.page_kit import browser
 from tests.test_drift_page import drift_served
 from tests.test_figures import lineage, sure
@@ -131,6 +131,30 @@ def test_news_is_drawn_where_it_changed_and_nowhere_else(visit, world):
     assert lea.tab.locator(".rows > li").count() == 20
     assert lea.tab.locator("#matrix td.open").count() == 1
     assert lea.tab.locator("#matrix td[tabindex='0']").count() == 1
+
+
+def test_parts_fetched_later_are_drawn_anew_where_they_differ(visit, world):
+    third = world.child(world.plan(world.second, LATER), 3.0)
+    world.record(third, retention(LATER, 12))
+    lea = visit(f"/drift?policy={third.digest}")
+    lea.tab.add_init_script(QUICK)
+    lea.tab.reload()
+    lea.until("document.querySelector('#averages table') !== null")
+    lea.tab.evaluate("document.querySelector('#averages table').dataset.kept = 'yes'")
+    with lea.tab.expect_response("**/drift/averages*"):
+        world.record(third, items("skill", "correct", [1.0] * 9))
+    lea.tab.wait_for_timeout(200)
+    assert lea.tab.evaluate("document.querySelector('#averages table').dataset.kept") == "yes"
+    world.record(third, retention(PLAIN, 12), retention(POLITE, 12))  # what the averages lacked
+    lea.until("!document.querySelector('#averages table').dataset.kept")
+
+
+def test_a_mean_opens_its_numbers_and_they_their_rows(visit, world):
+    lea = visit("/drift?against=base")
+    lea.tab.locator(f"a[href*='{world.second.digest[:16]}+figure+pareto']").dispatch_event("click")
+    lea.sees("The numbers behind this point")
+    lea.tab.locator("#rows a", has_text="0.700").click()
+    lea.sees("Compared with tiny, row by row")
 
 
 def test_a_page_left_open_says_that_there_is_a_newer_policy_and_stays(visit, world):

@@ -1,5 +1,7 @@
 """One slice of a lineage, and a pinned baseline: what is told of it, and that choosing a policy keeps both."""
 
+import re
+
 import pytest
 
 from tests.drift_kit import LATER, PLAIN, POLITE, World, items, retention
@@ -50,6 +52,15 @@ def test_a_slice_and_a_baseline_stay_chosen_though_the_policy_has_neither(sliced
         assert "<option selected>language=&lt;b&gt;</option>" in other
         assert f'<option value="{second}" selected>' in other
         assert "<b>" not in other
+
+
+def test_a_number_against_a_pinned_baseline_is_of_the_slice_as_its_rows_are(sliced):
+    cell = f"{sliced.second.digest[:16]} from parent retention/{PLAIN}"
+    with drift_served(sliced.ws) as url, client(url) as web:
+        asked = {"policy": sliced.second.digest, "within": "language=de", "against": "base", "cell": cell}
+        page = web.get("/drift/rows", params=asked).text
+    assert re.search(r"\+0\.000 \[[^]]*\] n=8\. Compared with tiny, number and rows alike", page)
+    assert ">all 8<" in page
 
 
 def test_links_of_the_lineage_and_of_cells_keep_slice_and_baseline(sliced):

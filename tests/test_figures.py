@@ -164,7 +164,7 @@ def test_what_a_later_round_replaces_was_not_replaced_before():
 def test_what_is_still_known_counts_a_version_until_it_is_replaced():
     accuracy = {("p2", "v1"): 0.9, ("p3", "v1"): 0.5, ("p3", "v2"): 0.7}
     view = lineage(3, {(p, "accuracy", f"retention/{v}"): sure(a) for (p, v), a in accuracy.items()}, updates={3: "v1"})
-    known = column(figures.kept(view), "earlier versions")
+    known = column(figures.kept(view, nowhere), "earlier versions")
     assert (known["round 2"].value, known["round 3"].value) == (0.9, 0.7)
 
 
@@ -179,7 +179,7 @@ def test_the_pareto_set_holds_what_no_other_policy_beats():
     # p2 is beaten by p3: less known for as much tax. p1 costs least, p4 knows most, p3 lies between.
     accuracy = {"p1": [0.6] * 4, "p2": [0.65] * 4, "p3": [0.8] * 4, "p4": [0.9] * 4}
     tax = {"p1": [0.01], "p2": [0.03], "p3": [0.03], "p4": [0.05]}
-    figure = figures.pareto(lineage(4, measured(accuracy, tax), champion=4))
+    figure = figures.pareto(lineage(4, measured(accuracy, tax), champion=4), nowhere)
     classes = {name: kind for kind, name in re.findall(r'class="dot ([^"]*)"><title>(round \d)', figure.drawn)}
     assert classes == {"round 1": "c0 front", "round 2": "c0", "round 3": "c0 front", "round 4": "champion front"}
     assert paths(figure.drawn) == [3]
@@ -189,19 +189,23 @@ def test_the_pareto_set_holds_what_no_other_policy_beats():
 
 def test_equal_policies_beat_nobody():
     accuracy, tax = {p: [0.8] * 2 for p in ("p1", "p2")}, {p: [0.02] for p in ("p1", "p2")}
-    assert figures.pareto(lineage(2, measured(accuracy, tax))).drawn.count("front") == 2
+    assert figures.pareto(lineage(2, measured(accuracy, tax)), nowhere).drawn.count("front") == 2
 
 
 def test_gain_against_tax_is_over_the_same_and_names_who_was_left_out():
     # p1 was never measured on version 3, p2 not on suite 2, and nobody on version 4 but p2 and p3: the newest was not.
     accuracy = {"p1": [0.9, 0.9, None], "p2": [0.6, 0.7, 0.8, 0.1], "p3": [0.7, 0.8, 0.9, 0.1], "p4": [0.5, 0.6, 0.7]}
     tax = {"p1": [0.01, 0.01], "p2": [0.02, None], "p3": [0.03, 0.5], "p4": [0.04, 0.5]}
-    figure = figures.pareto(lineage(4, measured(accuracy, tax)))
+    figure = figures.pareto(lineage(4, measured(accuracy, tax)), nowhere)
     assert {name: (round(across.value, 9), round(up.value, 9)) for name, (across, up) in figure.table} == {
         "round 2": (2.0, 0.7), "round 3": (3.0, 0.8), "round 4": (4.0, 0.6),
     }  # fmt: skip
     assert "on 3 versions against mean tax of 1 suite" in figure.note
     assert " Without round 1: not measured on all of these." in figure.note
+    assert (
+        "`workbench evaluate policy-1 --settings FILE`, with the settings of the round, adds that policy."
+        in figure.note
+    )
     assert " Without version-4: not measured of round 4." in figure.note
     assert " Without suite-2: not measured of all policies." in figure.note
     assert {policy for policy, _, _ in figure.numbers} == {"p2", "p3", "p4"}
@@ -211,10 +215,10 @@ def test_many_that_were_left_out_are_counted():
     view = lineage(12, measured({"p11": [0.5] * 12, "p12": [0.6] * 12}, {"p11": [0.0], "p12": [0.0]}))
     assert (
         "Without round 1, round 2, round 3, round 4, round 5, round 6 and 4 more: not measured"
-        in figures.pareto(view).note
+        in figures.pareto(view, nowhere).note
     )
 
 
 def test_one_policy_alone_says_why_nothing_is_drawn():
-    figure = figures.pareto(lineage(1, measured({"p1": [0.5]}, {"p1": [0.0]})))
+    figure = figures.pareto(lineage(1, measured({"p1": [0.5]}, {"p1": [0.0]})), nowhere)
     assert (figure.drawn, "fewer than two policies" in figure.why) == (None, True)

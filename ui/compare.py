@@ -20,12 +20,10 @@ from workbench.errors import PolicyError
 from workbench.policies.records import PolicyRecord
 from workbench.reports.charts import Bar, rows
 from workbench.views.inspection import Inspection
-from workbench.views.rows import Found, Row, Wanted, find_rows
+from workbench.views.rows import ANSWERS, Found, Row, Wanted, find_rows
 
 AT_ONCE = 20
 KEPT = ("first", "second", "suite", "sort", "start")
-ANSWERS = "samples/"
-"""How suites of answers begin."""
 Texts = tuple[str, str, str]
 """A prompt, the first policy's answer and the second's."""
 

@@ -9,7 +9,6 @@ from hashlib import sha256
 from subprocess import TimeoutExpired
 from threading import Lock
 from typing import Any
-from urllib.parse import urlencode
 
 from anyio import to_thread
 from fastapi import FastAPI, HTTPException, Query, Request, Response
@@ -18,6 +17,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from preference_data.errors import PreferenceDataError
 from ui.causes import Causes
 from ui.chores import ChoreError, Chores
+from ui.opened import address, cell_link, opened, wanted_rows
 from ui.reward_part import has_reward_models, rewards_part
 from ui.shown import Lead, form_of, page, part, said
 from workbench.drift.metrics import accuracy_change
@@ -26,17 +26,14 @@ from workbench.reports.charts import Line, Point, lines
 from workbench.reports.document import html_report, plan_text
 from workbench.reports.graph import graph
 from workbench.reports.story import Story, story
-from workbench.tasks import suite_title
 from workbench.views.averages import averages_of
 from workbench.views.inspection import Inspection, Overview
 from workbench.views.people import people_of
 from workbench.views.reading import Reader, compare
-from workbench.views.rows import Found, Wanted, find_rows
+from workbench.views.rows import find_rows
 from workbench.views.watched import state_of
 
 _LOG = logging.getLogger(__name__)
-AT_ONCE = 50
-"""Rows of a page."""
 ASKED_AGAIN = 50
 """Comparisons that one click asks again."""
 REMEMBERED = 4
@@ -82,11 +79,11 @@ class Drift:
     def late(self, policy: str, name: str, make: Callable[[Overview], str]) -> str:
         """A part about a policy that takes longer, made when it is first asked for."""
         told, _ = self.view(policy, "", "")
-        return self.once((told.view.policies[-1].digest, name), lambda: make(told.view))
+        return self.once((told.view.policies[-1].digest, name), lambda: make(told.view), on=_taught(told.view))
 
-    def once(self, key: tuple[str, str], make: Callable[[], str]) -> str:
-        """A part made when it is first asked for, and again when the workspace has changed."""
-        stamp = self.inspection.stamp()
+    def once(self, key: tuple[str, str], make: Callable[[], str], *, on: object = None) -> str:
+        """A part made when it is first asked for, and again when what it depends on has changed: the workspace, if not told."""
+        stamp = self.inspection.stamp() if on is None else on
         with self._late_lock:
             if key not in self._late or self._late[key][0] != stamp:
                 self._late[key] = (stamp, make())
@@ -114,7 +111,7 @@ class Drift:
             graph(
                 branches,
                 view.policies[-1].digest,
-                lambda p: _address(policy=p[:16], within=view.slice, against=against),
+                lambda p: address(policy=p[:16], within=view.slice, against=against),
                 self.inspection.childless(),
             ),
         )
@@ -123,24 +120,30 @@ class Drift:
             yield one.key, part("parts.html", "figure")(one)
         if against:
             yield "against", part("drift_parts.html", "against")(self._against(view, against), view)
-        yield "gate", part("parts.html", "gate")(told.criteria) if told.criteria else ""
+        yield "gate", part("drift_parts.html", "gate")(told) if told.criteria else ""
         yield "plan", part("drift_parts.html", "plan")(plan_text(told), told.record)
 
-    def _against(self, view: Overview, against: str) -> list[tuple[str, str]]:
-        """The newest policy against one that was pinned, version by version."""
+    def _against(self, view: Overview, against: str) -> list[tuple[str, str, str]]:
+        """The newest policy against one that was pinned, version by version, each with the address of its rows."""
         base, read = (
             self.inspection.places.registry.resolve(against),
             Reader(self.inspection.places.ledger, view.condition),
         )
         if view.slice:
             read = read.within(view.slice)
-        found: list[tuple[str, str]] = []
+        newest, found = view.policies[-1].digest, list[tuple[str, str, str]]()
         for version in view.trained:
-            now, before = (
-                read.series(p, f"retention/{version.digest}", "margin") for p in (view.policies[-1].digest, base.digest)
-            )
-            found.append((version.name, said(compare(accuracy_change, now, before), signed=True)))
+            suite = f"retention/{version.digest}"
+            now, before = (read.series(p, suite, "margin") for p in (newest, base.digest))
+            value = said(compare(accuracy_change, now, before), signed=True)
+            found.append((version.name, value, cell_link(view, (newest, "from parent", suite), against)))
         return found
+
+
+def _taught(view: Overview) -> int:
+    """Another number wherever policies, versions or what is known of them are others; what a running round measures is not."""
+    known = frozenset(each for each in view.numbers.items() if each[0][1] == "accuracy")
+    return hash((view.versions, view.condition, tuple(p.digest for p in view.policies), known))
 
 
 def add_drift(app: FastAPI, inspection: Inspection, causes: Causes) -> Callable[[], None]:
@@ -157,8 +160,8 @@ def add_drift(app: FastAPI, inspection: Inspection, causes: Causes) -> Callable[
         told, parts = drift.view(*_place(asked))
         baseline = inspection.places.registry.resolve(asked["against"]) if asked["against"] else None
         return page(
-            "drift.html", told=told, parts=parts, asked=asked, hashes=_hashes(parts), branches=inspection.branches(),
-            rows=_rows(inspection, causes, told.view, asked) if asked["cell"] else "",
+            "drift.html", told=told, parts=parts, asked=asked, known={"parts": _hashes(parts), "late": _late(inspection)}, branches=inspection.branches(),
+            rows=opened(inspection, causes, told, asked) if asked["cell"] else "",
             reward_models=has_reward_models(inspection.places), baseline=baseline,
         )  # fmt: skip
 
@@ -168,7 +171,9 @@ def add_drift(app: FastAPI, inspection: Inspection, causes: Causes) -> Callable[
         _, parts = drift.view(*_place(asked))
         open_rounds = [r for r in inspection.rounds() if r.state in {"planned", "running"}]
         running = any(state_of(inspection.places.journal, each)[0] == "running" for each in open_rounds)
-        return JSONResponse({"parts": _hashes(parts), "running": running, "newest": inspection.newest()})
+        return JSONResponse(
+            {"parts": _hashes(parts), "late": _late(inspection), "running": running, "newest": inspection.newest()}
+        )
 
     @app.get("/drift/part/{name}")
     def one(name: str, request: Request, _lead: Lead) -> HTMLResponse:
@@ -182,7 +187,7 @@ def add_drift(app: FastAPI, inspection: Inspection, causes: Causes) -> Callable[
     def rows(request: Request, _lead: Lead) -> HTMLResponse:
         asked = _asked(request)
         told, _parts = drift.view(*_place(asked))
-        return HTMLResponse(_rows(inspection, causes, told.view, asked))
+        return HTMLResponse(opened(inspection, causes, told, asked))
 
     _add_files(app, inspection, drift)
     _add_late(app, inspection, drift)
@@ -196,7 +201,7 @@ def _add_files(app: FastAPI, inspection: Inspection, drift: Drift) -> None:
     def rows_file(form: str, request: Request, _: Lead) -> Response:
         asked = _asked(request)
         told, _parts = drift.view(*_place(asked))
-        wanted = _wanted(inspection, told.view, asked)
+        wanted = wanted_rows(inspection, told.view, asked)
         found = find_rows(inspection.places, wanted, count=1_000_000)
         given = [{**row._asdict(), **row.texts, "slices": dict(row.slices), "texts": None} for row in found.rows]
         return _file(form, [{k: v for k, v in row.items() if k != "texts"} for row in given], "rows")
@@ -270,18 +275,6 @@ def add_asking(app: FastAPI, inspection: Inspection, chores: Chores) -> None:
         return page("told.html", told=told)
 
 
-def cell_link(view: Overview, key: tuple[str, str, str], against: str) -> str:
-    """Where the rows behind a number of a lineage are."""
-    policy, name, suite = key
-    cell = f"{policy[:16]} {name} {suite}"
-    return _address(policy=view.policies[-1].digest[:16], cell=cell, within=view.slice, against=against) + "#rows"
-
-
-def _address(**asked: str) -> str:
-    """An address of the page; what is empty is left out."""
-    return f"?{urlencode({name: value for name, value in asked.items() if value})}"
-
-
 ASKED = ("policy", "within", "against", "cell", "turn", "start")
 
 
@@ -295,40 +288,9 @@ def _place(asked: Mapping[str, str]) -> tuple[str, str, str]:
     return asked["policy"], asked["within"], asked["against"]
 
 
-def _wanted(inspection: Inspection, view: Overview, asked: Mapping[str, str]) -> Wanted:
-    """The rows an address asks for.
-
-    Raises:
-        HTTPException: it names no number.
-    """
-    policy, _, rest = asked["cell"].partition(" ")
-    name, _, suite = rest.rpartition(" ")
-    places = {p.digest: p.round for p in view.policies if policy and p.digest.startswith(policy)}
-    if len(places) != 1 or not name:
-        raise HTTPException(404, f"{asked['cell']!r}: no number of this lineage; open one from the page")
-    ((digest, after),) = places.items()
-    against = view.policies[max(after - 1, 0)].digest
-    if asked["against"]:
-        against = inspection.places.registry.resolve(asked["against"]).digest
-    elif name in {"tax", "from base", "overconfident", "above base"}:
-        against = view.policies[0].digest
-    return Wanted(digest, against, name, suite, view.condition or "", asked["within"], asked["turn"])
-
-
-def _rows(inspection: Inspection, causes: Causes, view: Overview, asked: Mapping[str, str]) -> str:
-    wanted = _wanted(inspection, view, asked)
-    start = int(asked["start"]) if asked["start"].isdecimal() else 0
-    found: Found = find_rows(inspection.places, wanted, start=start, count=AT_ONCE)
-    names = inspection.names()
-    about = wanted.suite.partition("/")[2]
-    kind, _, other = wanted.name.partition("/")
-    return part("drift_parts.html", "rows")(
-        found, wanted,
-        {"policy": names.get(wanted.policy, ""), "against": names.get(wanted.against, ""), "number": f"{kind} {names.get(other, other)[:24]}".strip(),
-         "suite": names.get(about, suite_title(wanted.suite)[:40]), "value": said(view.number(wanted.policy, wanted.name, wanted.suite))},
-        {"start": start, "count": AT_ONCE, "query": {k: v for k, v in asked.items() if v and k not in {"turn", "start"}}},
-        urlencode, causes.shown(wanted),
-    )  # fmt: skip
+def _late(inspection: Inspection) -> str:
+    """Changes whenever a part that is fetched once the page is shown may have changed."""
+    return sha256(repr(inspection.stamp()).encode()).hexdigest()[:12]
 
 
 def _hashes(parts: Mapping[str, str]) -> dict[str, str]:

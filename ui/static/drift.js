@@ -5,7 +5,7 @@ import { markDifferences } from "./texts.js";
 const here = () => new URLSearchParams(location.search);
 const $ = (id) => document.getElementById(id);
 const matrix = $("matrix"), rows = $("rows"), live = $("live"), readout = $("readout");
-let hashes = JSON.parse($("hashes").textContent);
+let known = JSON.parse($("known").textContent);
 
 async function text(address) {
   const answer = await fetch(address, { headers: { accept: "text/html" } });
@@ -201,12 +201,13 @@ async function refresh() {
       wait = now.running ? QUICK_MS : SLOW_MS;
       tellOf(now);
       for (const [name, hash] of Object.entries(now.parts)) {
-        if (hashes[name] === hash) continue;
+        if (known.parts[name] === hash) continue;
         const place = document.querySelector(`[data-part="${name}"]`);
         if (place) place.innerHTML = await text(`/drift/part/${name}?${shown()}`);
         if (name === "matrix") enter();
       }
-      hashes = now.parts;
+      if (known.late !== now.late) LATE.forEach(later);
+      known = now;
     } else live.textContent = answer.status === 401 ? "logged out" : "the server does not answer; trying again";
   } catch {
     live.textContent = "the server does not answer; trying again";
@@ -216,17 +217,24 @@ async function refresh() {
 }
 document.addEventListener("visibilitychange", refresh);
 
+// Parts that take longer come once the page is shown, and anew when the workspace changed; drawn again where they differ.
+const LATE = ["averages", "people", "rewards"], drawn = {};
+
 async function later(id) {
   const place = $(id);
   if (!place) return;
-  try { place.innerHTML = await text(place.dataset.source); } catch (error) { place.textContent = error.message; }
+  try {
+    const found = await text(place.dataset.source);
+    if (drawn[id] !== found) place.innerHTML = drawn[id] = found;
+  } catch (error) {
+    known.late = "";   // asked for again at the next look; what was read stays till then
+    if (!(id in drawn)) place.textContent = error.message;
+  }
 }
 
 for (const select of document.querySelectorAll(".choose select")) select.addEventListener("change", () => select.form.requestSubmit());
 for (const place of document.querySelectorAll('[data-part="lineage"]')) place.scrollLeft = place.scrollWidth;
 enter();
 markDifferences(rows);
-later("averages");
-later("people");
-later("rewards");
+LATE.forEach(later);
 timer = setTimeout(refresh, QUICK_MS);

@@ -19,6 +19,7 @@ from workbench.reports.document import html_report, markdown_report
 from workbench.rounds.journal import RoundRecord
 from workbench.rounds.plan import condition_of
 from workbench.views import DriftReport, NamedVersion, as_json, change_lines, drift_report, next_steps
+from workbench.views.sentences import unfinished
 from workbench.workspace import Workspace
 
 
@@ -41,10 +42,13 @@ def drift(
         _print_rows(ws, report, rows)
         return
     verdict: Mapping[str, Any] | None = newest.verdict if newest else None
+    judged = json.loads(newest.plan).get("judged", "child") if newest else "child"
     aside = _elsewhere(report, list(rounds.values()), ws)
-    found = {"report": as_json(report), "verdict": verdict, "changes": change_lines(report),
+    found = {"report": as_json(report), "verdict": verdict, "judged": judged, "changes": change_lines(report),
              "next": next_steps(report, verdict, elsewhere=aside)}  # fmt: skip
-    show.result(found, as_json=as_json_, render=lambda out: render_report(out, report, verdict, aside=aside))
+    show.result(
+        found, as_json=as_json_, render=lambda out: render_report(out, report, verdict, judged=judged, aside=aside)
+    )
 
 
 @app.command()
@@ -114,7 +118,7 @@ def _elsewhere(report: DriftReport, rounds: Sequence[RoundRecord], ws: Workspace
     if last is None or last.child in {p.digest for p in report.policies}:
         return ()
     if last.child is None:
-        return (f"round {last.number} has no child yet ({last.state}): `workbench status` says where it stands",)
+        return unfinished(rounds)
     return (f"the newest round was {last.state}; see why: `workbench drift {ws.registry.get(last.child).name}`",)
 
 

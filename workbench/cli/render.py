@@ -11,6 +11,7 @@ from rich.text import Text
 
 from workbench.cli.show import short
 from workbench.drift.uncertainty import Estimate, format_estimate
+from workbench.reports.story import judged_by
 from workbench.rounds.gate import Verdict
 from workbench.views import DriftReport, change_lines, next_steps
 from workbench.views.records import Cell, Divergence, Example, PolicyView
@@ -40,6 +41,7 @@ def render_report(
     report: DriftReport,
     verdict: Verdict | Mapping[str, Any] | None = None,
     *,
+    judged: str = "child",
     aside: Sequence[str] = (),
 ) -> None:
     """Print what the rounds of a lineage gained, lost and moved, and what to do next.
@@ -48,6 +50,7 @@ def render_report(
         console: where to.
         report: the lineage.
         verdict: what the gate said of its newest policy, as judged or as the journal keeps it; None where it did not.
+        judged: what the gate judged, as the plan of the round has it.
         aside: further things to do next.
     """
     stored = verdict.as_json() if isinstance(verdict, Verdict) else verdict
@@ -62,7 +65,7 @@ def render_report(
         _answers(console, report)
         _examples(console, report)
     if stored is not None:
-        _verdict(console, report, stored)
+        _verdict(console, report, stored, judged)
     _heading(console, "What to do next")
     for k, step in enumerate(next_steps(report, stored, elsewhere=aside), start=1):
         _item(console, f"{k}.", step)
@@ -257,10 +260,10 @@ def _chosen(report: DriftReport) -> list[Example]:
     return (picked or list(report.examples))[:SHOWN_EXAMPLES]
 
 
-def _verdict(console: Console, report: DriftReport, verdict: Mapping[str, Any]) -> None:
+def _verdict(console: Console, report: DriftReport, verdict: Mapping[str, Any], judged: str) -> None:
     newest = report.policies[-1]
     word = "passed" if verdict["passed"] else "failed"
-    _heading(console, f"Gate: {newest.name} {word}")
+    _heading(console, f"{judged_by(judged)}: {newest.name} {word}")
     names = {v.digest: v.name for v in report.versions}
     for row in verdict["criteria"]:
         kind, _, about = row["name"].partition("/")

@@ -32,6 +32,7 @@ from workbench.config import METHODS, RoundSettings
 from workbench.config.written import as_toml
 from workbench.errors import ConfigError, JournalError, StopRequested
 from workbench.following import follow
+from workbench.reports.story import judged_by
 from workbench.rounds.estimate import Estimated
 from workbench.rounds.gate import Verdict
 from workbench.rounds.plan import plan_as_json
@@ -232,7 +233,7 @@ def _render_outcome(out: Console, outcome: Outcome, planned: PlannedRound, fresh
     if fresh:
         policies = {record.digest: record.name for record in planned.workspace.registry.policies()}
         out.print(show.table("what its own answers earned", ("", ""), said_of(fresh, policies)))
-    out.print(_gate(outcome.verdict, names))
+    out.print(_gate(outcome.verdict, names, planned.plan.judged))
     out.print(f"{outcome.state}: {outcome.child.name} ({show.short(outcome.child.digest)})", markup=False)
     advice = {
         "promoted": "it is champion now; look at `workbench drift`, or go back with `workbench rollback --reason WHY`",
@@ -243,9 +244,9 @@ def _render_outcome(out: Console, outcome: Outcome, planned: PlannedRound, fresh
     out.print(advice.get(outcome.state, ""), markup=False)
 
 
-def _gate(verdict: Verdict, names: dict[str, str]) -> object:
+def _gate(verdict: Verdict, names: dict[str, str], judged: str) -> object:
     rows = [
         (_named(name, names), "-" if measured.startswith("not enough") else measured, *rest)
         for name, measured, *rest in verdict.rows()
     ]
-    return show.table("gate", ("criterion", "measured", "#threshold", "verdict", "why"), rows)
+    return show.table(judged_by(judged).lower(), ("criterion", "measured", "#threshold", "verdict", "why"), rows)

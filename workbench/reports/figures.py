@@ -16,6 +16,8 @@ Kind = Literal["own", "earlier", "replaced", "untrained"]
 Href = Callable[[str, str, str], str | None]
 """Where the rows behind a number are: by policy, name and suite; None where nothing can be opened."""
 
+MEAN = "figure"
+"""Stands for the name of a number where a point of a figure is made of several; the key of the figure is then the suite."""
 RECENT, RECENT_OF_MANY = 12, 6
 """Lines of a figure at most, over few rounds and over many; the note says of how many."""
 MOST_ROWS = 20
@@ -31,12 +33,10 @@ WORSE = {"tax": 1, "overconfident": 1, "refused": 1, "distinct-2": -1}
 def figures(view: Overview, href: Href) -> Iterator[Figure]:
     """All figures of a lineage, in the order people ask."""
     yield newest(view, href)
-    yield kept(view)
+    yield kept(view, href)
     yield taxes(view, href)
     yield divergences(view, href)
-    yield frontier(view)
-    yield pareto(view)
-    yield line(view)
+    yield from (make(view, href) for make in (frontier, pareto, line))
     yield margins(view, href)
     yield confidence(view, href)
     yield from (answers(view, href, *each) for each in ANSWERS)
@@ -60,9 +60,9 @@ def newest(view: Overview, href: Href) -> Figure:
     return of_rows(("newest", title, note), bars, keys, "change of accuracy")
 
 
-def kept(view: Overview) -> Figure:
+def kept(view: Overview, href: Href) -> Figure:
     """How much of what was taught is still there, over the rounds."""
-    taught: list[Point] = []
+    there, taught = _aimed_at(view, href), list[Point]()
     new: list[Point] = []
     keys: list[Key] = []
     for policy in view.policies[1:]:
@@ -71,9 +71,9 @@ def kept(view: Overview) -> Figure:
                   and v.digest != policy.version]  # fmt: skip
         found = [(policy.digest, "accuracy", f"retention/{v.digest}") for v in before]
         if before:
-            taught.append(Point(policy.round, average([view.number(*key) for key in found]), called(policy)))
+            taught.append(_mean_point(view, policy, found, figure="kept", href=there))
         own = (policy.digest, "accuracy", f"retention/{policy.version}")
-        new.append(Point(policy.round, view.number(*own), called(policy)))
+        new.append(Point(policy.round, view.number(*own), called(policy), there(*own)))
         keys += [*found, own]
     given = [Line("earlier versions", tuple(taught)), Line("its own version", tuple(new))]
     note = "Mean accuracy on all versions of earlier rounds that were not replaced by then, and on the version of the round itself."
@@ -99,8 +99,7 @@ def divergences(view: Overview, href: Href) -> Figure:
             keys: list[Key] = []
             for policy, other in zip(view.policies[1:], others, strict=True):
                 there = _kl_keys(view, policy, other, new=prompts == "new")
-                value = average([view.number(*key) for key in there])
-                points.append(Point(policy.round, value, called(policy), href(*there[0]) if there else None))
+                points.append(_mean_point(view, policy, there, figure="kl", href=href))
                 keys += there
             found.append((Line(f"{name}, {prompts} prompts", tuple(points)), keys))
     further = [each for each in found[4:] if each[1]]
@@ -112,22 +111,22 @@ def divergences(view: Overview, href: Href) -> Figure:
     return of_lines(("kl", title, note), [one for one, _ in drawn], every, "nats per token", zero=True)
 
 
-def frontier(view: Overview) -> Figure:
+def frontier(view: Overview, href: Href) -> Figure:
     """What was gained for the distance moved."""
-    given: list[Spot] = []
-    keys: list[Key] = []
+    there, given, keys = _aimed_at(view, href), list[Spot](), list[Key]()
     for policy in view.policies[1:]:
         moved = (policy.digest, f"kl/{view.policies[0].digest}", f"samples/{policy.version}")
         gained = (policy.digest, "from base", f"retention/{policy.version}")
         keys += [moved, gained]
         kind = "champion" if policy.champion else ""
-        given.append(Spot(called(policy), _root(view.number(*moved)), view.number(*gained), kind, joined=False))
+        spot = Spot(called(policy), _root(view.number(*moved)), view.number(*gained), kind, joined=False)
+        given.append(spot._replace(href=there(policy.digest, MEAN, "frontier")))
     title = "What a round gained for how far it moved from the base"
     note = f"Gain on its own version against the square root of the KL to the base (axes of arXiv 2210.10760).{_answered(view.policies)}"
     return of_spots(("frontier", title, note), given, keys, ("square root of KL to base", "gain of accuracy"))
 
 
-def pareto(view: Overview) -> Figure:
+def pareto(view: Overview, href: Href) -> Figure:
     """What is known of all versions, against what it cost: all policies on the same versions and suites."""
     last = view.policies[-1]
     taught = [v for v in view.trained if v.digest not in view.replaced]
@@ -135,20 +134,22 @@ def pareto(view: Overview) -> Figure:
     policies = [p for p in view.policies[1:] if any(_has(view, p, "tax", suite) for suite in view.suites("tax"))
                 and all(_has(view, p, "accuracy", f"retention/{v.digest}") for v in versions)]  # fmt: skip
     suites = [suite for suite in view.suites("tax") if all(_has(view, p, "tax", suite) for p in policies)]
-    given: list[Spot] = []
-    keys: list[Key] = []
+    there, given, keys = _aimed_at(view, href), list[Spot](), list[Key]()
     for policy in policies:
         cost = [(policy.digest, "tax", suite) for suite in suites]
         known = [(policy.digest, "accuracy", f"retention/{v.digest}") for v in versions]
         mark = "champion" if policy.champion else "update" if policy.update else ""
         spent, held = (average([view.number(*key) for key in part]) for part in (cost, known))
-        given.append(Spot(called(policy), spent.scaled(100), held, mark))
+        given.append(Spot(called(policy), spent.scaled(100), held, mark, there(policy.digest, MEAN, "pareto")))
         keys += [*known, *cost]
     note = (
         f"Mean accuracy on {_count(len(versions), 'version')} against mean tax of {_count(len(suites), 'suite')}, the same for "
         "every policy: up and left is better. Ringed and joined: no other is better on one without being worse on the other, as estimated."
     )
-    note += _without([called(p) for p in view.policies[1:] if p not in policies], "not measured on all of these")
+    missing = [p for p in view.policies[1:] if p not in policies]
+    note += _without([called(p) for p in missing], "not measured on all of these")
+    if missing:
+        note += f" `workbench evaluate {missing[-1].name} --settings FILE`, with the settings of the round, adds that policy."
     note += _without([v.name for v in taught if v not in versions], f"not measured of {called(last)}")
     note += _without([suite_title(s) for s in view.suites("tax") if s not in suites], "not measured of all policies")
     said = ("pareto", "Gain against tax, policy by policy", note)
@@ -156,7 +157,7 @@ def pareto(view: Overview) -> Figure:
                      why="not enough data yet: fewer than two policies were measured on the same versions and suites")  # fmt: skip
 
 
-def line(view: Overview) -> Figure:
+def line(view: Overview, href: Href) -> Figure:
     """What a smaller step than the last round's would have kept and cost."""
     title, keys, units = "What a smaller step would have kept and cost", list[Key](), ("tax in points", "accuracy")
     if not view.rounds:
@@ -172,9 +173,8 @@ def line(view: Overview) -> Figure:
         if mixed == view.policies[0].digest:
             spent = Estimate(0.0, 0.0, 0.0, 0, "tax is measured against it")
         name = {0.0: called(parent), 1.0: called(policy)}.get(share, f"{share:.0%} of the way")
-        given.append(
-            Spot(name, spent.scaled(100), still, "champion" if mixed == policy.digest and policy.champion else "")
-        )
+        mark = "champion" if mixed == policy.digest and policy.champion else ""
+        given.append(Spot(name, spent.scaled(100), still, mark, href(mixed, MEAN, "between")))
         keys += [*held, *cost]
     note = f"Weights on the line from {called(parent)} to {called(policy)}: mean accuracy on all versions against mean tax."
     missing = f"Not measured. `workbench evaluate {policy.name} --between 0.25,0.5,0.75` measures it."
@@ -272,6 +272,19 @@ def _kl_keys(view: Overview, policy: PolicyView, other: str, *, new: bool) -> li
     return [(policy.digest, f"kl/{other}", suite) for suite in suites if _has(view, policy, f"kl/{other}", suite)]
 
 
+def _aimed_at(view: Overview, href: Href) -> Href:
+    """Where points lead; one of two hundred is too small to be aimed at, and the matrix leads to all of them."""
+    return href if view.rounds <= FEW else nowhere
+
+
+def _mean_point(view: Overview, policy: PolicyView, keys: Sequence[Key], *, figure: str, href: Href) -> Point:
+    """A mean over suites; it opens what it is made of, which may be rows."""
+    known = [key for key in keys if view.number(*key).value is not None]
+    there = (policy.digest, MEAN, figure) if len(known) > 1 else known[0] if known else None
+    value = average([view.number(*key) for key in keys])
+    return Point(policy.round, value, called(policy), href(*there) if there else None)
+
+
 def _has(view: Overview, policy: PolicyView, name: str, suite: str) -> bool:
     return view.number(policy.digest, name, suite).value is not None
 
@@ -293,8 +306,7 @@ def _over_rounds(
     given: list[tuple[Line, list[Key]]] = []
     for suite, title in suites:
         keys = [(policy.digest, name, suite) for policy in view.policies[first:]]
-        # A point of two hundred is too small to be aimed at; the matrix leads to all of them.
-        there = href if len(keys) <= FEW else nowhere
+        there = _aimed_at(view, href)
         points = tuple(
             Point(policy.round, view.number(*key).scaled(times), called(policy), there(*key))
             for policy, key in zip(view.policies[first:], keys, strict=True)

@@ -92,7 +92,8 @@ def _capability(view: Overview, policy: PolicyView, suite: str, href: Href) -> S
     level, tax, step = (view.number(policy.digest, name, suite) for name in ("level", "tax", "step tax"))
     told = f"{policy.name} on {suite_title(suite)}: {_said(level)}"
     if not policy.round:
-        return Square("" if level.value is None else "0", "", "base", told, None)
+        known = level.value is not None
+        return Square("0" if known else "", "", "base", told, href(policy.digest, "tax", suite) if known else None)
     text = "" if tax.value is None else f"{100 * tax.value:+.1f}"
     told += f"; tax against the base {_said(tax, signed=True)}, against the parent {_said(step, signed=True)}"
     shade = _shade(tax.scaled(-1), -0.05, 0.05)

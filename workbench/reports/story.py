@@ -1,7 +1,7 @@
 """What a page and a file tell about a policy: what its round gained and cost, whether it may be promoted, what to do."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from workbench.drift.metrics import Turned, turned
@@ -15,7 +15,7 @@ from workbench.tasks import suite_title
 from workbench.views.fresh import Fresh, fresh_of, said_of
 from workbench.views.inspection import Inspection, Overview
 from workbench.views.records import NOT_MEASURED, Cell, Change, DriftReport
-from workbench.views.sentences import cost_lines, headlines, next_steps
+from workbench.views.sentences import cost_lines, headlines, next_steps, unfinished
 
 
 class Criterion(NamedTuple):
@@ -25,6 +25,7 @@ class Criterion(NamedTuple):
         value: with its interval, in words; empty where it is missing.
         sees: smallest loss this n shows four times in five, or empty.
         alarms: how often a round that harmed nothing fails it, or empty.
+        href: where the rows behind it are, if there are any to lead to.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Criterion(NamedTuple):
     reason: str
     sees: str
     alarms: str
+    href: str | None = None
 
 
 class Story(NamedTuple):
@@ -77,10 +79,10 @@ def story(inspection: Inspection, view: Overview, href: Href) -> Story:
     return Story(
         view=view,
         record=record,
-        criteria=criteria(verdict, names),
+        criteria=criteria(verdict, names, lambda name: _rows_of(view, record, name, href)),
         gate=gate_heading(record),
         said=(*(_earned(view, fresh, names) if fresh else ()), *headlines(light), *cost_lines(view)),
-        steps=next_steps(light, verdict, whole=not view.slice),
+        steps=next_steps(light, verdict, elsewhere=unfinished(inspection.rounds()), whole=not view.slice),
         grid=grid(view, href),
         figures=tuple(figures(view, href)),
         names=names,
@@ -101,19 +103,48 @@ def gate_heading(record: RoundRecord | None) -> str:
     """How the gate of a round decided, and on what, where that is not the policy as it was trained; empty where none did."""
     if record is None or not record.verdict:
         return ""
-    judged = json.loads(record.plan).get("judged", "child")
+    return f"{judged_by(json.loads(record.plan).get('judged', 'child'))}: {'passed' if record.verdict['passed'] else 'failed'}"
+
+
+def judged_by(judged: str) -> str:
+    """The gate, and on what it judged, where that is not the policy as it was trained.
+
+    >>> judged_by("q8_0")
+    'Gate on the policy merged and rounded to q8_0'
+    """
     known = {"child": "", "merged": " on the policy merged into its base"}
-    decided = "passed" if record.verdict["passed"] else "failed"
-    return f"Gate{known.get(judged, f' on the policy merged and rounded to {judged}')}: {decided}"
+    return f"Gate{known.get(judged, f' on the policy merged and rounded to {judged}')}"
 
 
-def criteria(verdict: Mapping[str, Any] | None, names: Mapping[str, str]) -> tuple[Criterion, ...]:
-    """The gate's lines, those that failed first."""
+def criteria(
+    verdict: Mapping[str, Any] | None, names: Mapping[str, str], href: Callable[[str], str | None] = lambda _: None
+) -> tuple[Criterion, ...]:
+    """The gate's lines, those that failed first; `href` says by its name where the rows behind one are."""
     if verdict is None:
         return ()
     rows = verdict["criteria"]
     losses = sum(_is_judged_loss(row) for row in rows)
-    return tuple(sorted((_criterion(row, names, max(losses, 1)) for row in rows), key=lambda one: one.passed))
+    found = (_criterion(row, names, max(losses, 1))._replace(href=href(row["name"])) for row in rows)
+    return tuple(sorted(found, key=lambda one: one.passed))
+
+
+def _rows_of(view: Overview, record: RoundRecord | None, criterion: str, href: Href) -> str | None:
+    """Where the rows behind a line of the gate are; nowhere if it judged another artifact, or other items, than are shown."""
+    if record is None or view.slice or json.loads(record.plan).get("judged", "child") != "child":
+        return None
+    policy, (kind, _, about) = view.policies[-1], criterion.partition("/")
+    match kind:
+        case "gain":
+            name, suite = "from parent", f"retention/{policy.version}"
+        case "retention":
+            name, suite = "from parent", criterion
+        case "tax":
+            name, suite = "tax", next((s for s in view.suites("tax") if s == about or s.startswith(f"{about}/")), "")
+        case "kl":
+            name, suite = f"kl/{view.policies[0 if about == 'base' else -2].digest}", f"samples/{policy.version}"
+        case _:
+            return None
+    return href(policy.digest, name, suite) if view.number(policy.digest, name, suite).n else None
 
 
 def _is_judged_loss(row: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +45,8 @@ COMPLIANCE, KL = "compliance/", "kl/"
 MOST_SLICES = 20
 """A slice with more values than this, such as an id, is none that is looked at."""
 KIN = ("base", "parent", "own")
+ALONE = ("accuracy", "margin", "margin per token", "level", "length", "distinct-2", "finished")
+"""Numbers of one policy, beside shares refused, KL and compliance."""
 
 
 class Number(NamedTuple):
@@ -79,8 +81,8 @@ def numbers_of(read: Reader, kin: Kin) -> Iterator[Number]:
     for one in read.measured(kin.own):
         found.setdefault(one.suite, []).append(one.metric)
     for suite, metrics in found.items():
-        make = _KINDS.get(suite.split("/")[0]) or (_text if "bits" in metrics else _choice)
-        if make is _choice and "correct" not in metrics:
+        make = _maker(suite, metrics)
+        if make is None:
             continue
         yield from (Number("", name, suite, value) for name, value in make(read, kin, suite, metrics))
         for each in _slices(read.items(kin.own, suite, _MAIN.get(make, metrics[0]))):
@@ -88,7 +90,22 @@ def numbers_of(read: Reader, kin: Kin) -> Iterator[Number]:
             yield from (Number(each, name, suite, value) for name, value in make(part, kin, suite, metrics))
 
 
+def numbers_of_suite(read: Reader, kin: Kin, suite: str) -> dict[str, Estimate]:
+    """Numbers of one suite by name, of the items that are read; none where it was not measured."""
+    metrics = [one.metric for one in read.measured(kin.own) if one.suite == suite]
+    make = _maker(suite, metrics)
+    return dict(make(read, kin, suite, metrics)) if make else {}
+
+
+def is_comparison(name: str) -> bool:
+    """Whether a number is of two policies and moves with what is compared; others are of one, or name the other."""
+    if name.startswith("refused"):
+        return name.endswith(" from parent")
+    return name not in ALONE and not name.startswith((KL, COMPLIANCE))
+
+
 Named = Iterator[tuple[str, Estimate]]
+Make = Callable[[Reader, Kin, str, Sequence[str]], Named]
 
 
 def _retention(read: Reader, kin: Kin, suite: str, _: Sequence[str]) -> Named:
@@ -165,8 +182,22 @@ def _refusal(read: Reader, kin: Kin, suite: str, _: Sequence[str]) -> Named:
             yield f"refused {label} from parent", tax(now, before)  # a rise: what is now, minus what was before
 
 
-_KINDS = {"retention": _retention, "samples": _samples, "refusal": _refusal}
-_MAIN = {_retention: "margin", _choice: "correct", _text: "bits", _samples: "tokens", _refusal: "refused"}
+_KINDS: Mapping[str, Make] = {"retention": _retention, "samples": _samples, "refusal": _refusal}
+
+
+def _maker(suite: str, metrics: Sequence[str]) -> Make | None:
+    """What computes the numbers of a suite; None where it has none."""
+    make = _KINDS.get(suite.split("/")[0]) or (_text if "bits" in metrics else _choice)
+    return None if make is _choice and "correct" not in metrics else make
+
+
+_MAIN: Mapping[Make, str] = {
+    _retention: "margin",
+    _choice: "correct",
+    _text: "bits",
+    _samples: "tokens",
+    _refusal: "refused",
+}
 
 
 def _slices(rows: Sequence[Item]) -> Iterator[str]:

@@ -22,6 +22,8 @@ _METRICS = {
 """Metrics a number is made of, where it is not of margins or named as its metric."""
 _LABELS = {"refused safe": "label=safe", "refused unsafe": "label=unsafe"}
 """Which of its suite's items a number is of."""
+ANSWERS = "samples/"
+"""How suites of answers begin."""
 _LOWER_IS_BETTER = ("bits", "kl/", "refused")
 _BETTER = ("worse", "better", "the same")
 _WORDS = {
@@ -101,7 +103,11 @@ def find_rows(places: Places, wanted: Wanted, *, start: int = 0, count: int = 50
     counts = {turn: sum(one[0] == turn for one in listed) for turn in ORDER}
     chosen = [one for one in listed if wanted.turn in {"", one[0]}]
     part = chosen[start : start + count]
-    texts = _pair_texts(places, wanted.suite, [one[1][0].item for one in part]) if brief else {}
+    keys = [one[1][0].item for one in part]
+    if brief:
+        texts = _pair_texts(places, wanted.suite, keys)
+    else:
+        texts = _answer_texts(ledger, wanted, keys) if metric != "tokens" and wanted.suite.startswith(ANSWERS) else {}
     rows = tuple(_row(turn, own, old, texts.get(own.item)) for turn, (own, old) in part)
     return Found(counts, len(chosen), rows, _WORDS.get(metric, _BETTER))
 
@@ -154,6 +160,13 @@ def _plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "\n".join(str(each) for each in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     return str(value)
+
+
+def _answer_texts(ledger: Ledger, wanted: Wanted, keys: Sequence[str]) -> dict[str, Mapping[str, str]]:
+    """Prompt and both answers of what was sampled; they lie beside the lengths, and beside no other number."""
+    own, old = ({row.item: row for row in ledger.items(p, wanted.suite, "tokens", wanted.condition)}
+                for p in (wanted.policy, wanted.against))  # fmt: skip
+    return {key: _own_texts(own[key], old.get(key)) for key in keys if key in own}
 
 
 def _pair_texts(places: Places, suite: str, keys: Sequence[str]) -> dict[str, Mapping[str, str]]:

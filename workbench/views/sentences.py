@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from workbench.drift.metrics import Turned
 from workbench.drift.power import DISCORDANT, smallest_share_change
 from workbench.drift.uncertainty import Estimate
+from workbench.rounds.journal import RoundRecord
 from workbench.tasks import suite_title
 from workbench.views.inspection import SHOULD, Overview
 from workbench.views.records import Change, DriftReport
@@ -104,6 +105,23 @@ def next_steps(
     if not report.rounds:
         return tuple(elsewhere) or _first_round(report)
     return (*_of_rounds(report, verdict, _unmeasured(report) if whole else ()), *elsewhere)
+
+
+def unfinished(rounds: Sequence[RoundRecord]) -> tuple[str, ...]:
+    """Where the newest round stands, if it has no child (yet); nothing of earlier ones.
+
+    Args:
+        rounds: oldest first.
+    """
+    if not rounds or rounds[-1].child is not None:
+        return ()
+    last = rounds[-1]
+    state = "not ended" if last.state in {"planned", "running"} else last.state
+    why = f": {last.message}" if last.message else ""
+    return (
+        f"round {last.number} has no child yet ({state}{why}): `workbench status` and its page say where it stands; "
+        "asked for again, it goes on",
+    )
 
 
 def _of_rounds(report: DriftReport, verdict: Mapping[str, Any] | None, gaps: tuple[str, ...]) -> tuple[str, ...]:
