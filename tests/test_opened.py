@@ -5,7 +5,7 @@ from html import unescape
 
 import pytest
 
-from tests.drift_kit import LATER, PLAIN, POLITE, World, capability, items, one_round, retention, two_rounds_in
+from tests.drift_kit import LATER, PLAIN, POLITE, World, capability, items, one_round, retention, samples, two_rounds_in
 from tests.page_kit import client
 from tests.test_drift_page import drift_served
 from workbench.policies.lineage import points_between
@@ -171,3 +171,13 @@ def test_lines_of_a_gate_that_judged_another_artifact_open_nothing(tmp_path):
     with drift_served(world.ws) as url, client(url) as web:
         assert "Gate on the policy merged and rounded to q8_0" in web.get("/drift/part/gate").text
         assert gate_links(web) == set()
+
+
+def test_a_line_of_the_gate_without_a_value_is_no_link(tmp_path):
+    world = World(tmp_path)
+    child = one_round(world)  # the gate found no KL, which was measured afterwards
+    world.record(child, samples(PLAIN, tokens=[5] * 6, texts=["a b"] * 6, kl=[(world.base.digest, 0.1)]))
+    with drift_served(world.ws) as url, client(url) as web:
+        page = web.get("/drift/part/gate").text
+    assert not re.search(r"<a [^>]*></a>", page)
+    assert {re.search(r"cell=\w+\+(\w+)", link)[1] for link in links(page)} == {"from"}
