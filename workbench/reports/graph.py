@@ -30,7 +30,7 @@ def graph(
     deepest = max((b.depth for b in branches), default=0)
     dense = deepest > DENSE
     step = STEP if not dense else max(10.0, 1200.0 / deepest)
-    places = {b.policy.digest: (40 + b.depth * step, 26 + lanes[b.policy.digest] * LANE) for b in branches}
+    places = {b.policy.digest: (46 + b.depth * step, 26 + lanes[b.policy.digest] * LANE) for b in branches}
     parents = {b.policy.digest: b.policy.parent for b in branches}
     line: set[str] = set()
     at: str | None = shown
