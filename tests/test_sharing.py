@@ -384,4 +384,6 @@ def test_what_an_adapter_was_taught_does_not_change_the_layout(tmp_path, monkeyp
     of_base = completion_logps(load_full(path), collate(sharing.PROBE, pad_id=0, layout="plain"))
     of_policy = completion_logps(model.eval(), collate(sharing.PROBE, pad_id=0, layout="plain"))
     assert not torch.allclose(of_base, of_policy, atol=0.1)
-    assert all(torch.allclose(answer, of_base, atol=1e-4) for answer in asked)
+    seeing = [answer for answer in asked if not answer.isnan().any()]  # what the last norm says was hidden once
+    assert len(seeing) == len(asked) - 1
+    assert all(torch.allclose(answer, of_base, atol=1e-4) for answer in seeing)

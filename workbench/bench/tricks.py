@@ -96,6 +96,8 @@ SWITCHED_OFF: Mapping[str, Mapping[str, Any]] = {
     "shared prompts, a row per answer": dict.fromkeys(LAYOUTS, _plain),
     "beginnings in common computed once": {"workbench.models.forward._in_common": _own},
     "adapted layers as one product": {"workbench.models.load.use_one_product": _nothing},
+    "norms in the precision of products": {"workbench.models.sharing.use_low_norms": _nothing},
+    "long products in halves": {"workbench.models.packed._in_halves": _never},
     "log-probabilities from the head directly": {"workbench.models.sharing.use_direct_head": _nothing},
     "frozen matrices held in bfloat16, and so in no blocks": {"workbench.training.optimise.hold_in_half": _nothing},
     "frozen matrices in the blocks the CPU multiplies from": {"workbench.models.packed.can_pack": _never},

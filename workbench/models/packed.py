@@ -40,6 +40,11 @@ class Matrix(Protocol):
         ...
 
 
+MANY, LONG = range(640, 1408), 2
+"""Rows, and inputs for each output of a matrix, for which oneDNN takes as long with two threads as with one, where the CPU has
+units for tiles of bfloat16 (AMX); each half of the outputs by itself takes two thirds of that together."""
+
+
 class Plain:
     """A matrix as it lies.
 
@@ -53,11 +58,26 @@ class Plain:
 
     def there(self, rows: Tensor) -> Tensor:
         """Rows times W^T, plus the bias."""
+        if self._bias is None and _in_halves(rows, self._weight.t()):
+            return _halves(rows, self._weight.t())
         return F.linear(rows, self._weight, self._bias)
 
     def back(self, rows: Tensor) -> Tensor:
         """Rows times W."""
-        return rows @ self._weight
+        return _halves(rows, self._weight) if _in_halves(rows, self._weight) else rows @ self._weight
+
+
+def _in_halves(rows: Tensor, matrix: Tensor) -> bool:
+    is_long = matrix.shape[0] >= LONG * matrix.shape[1]
+    on_cpu = rows.dtype == torch.bfloat16 and not rows.is_cuda
+    return is_long and on_cpu and len(rows) in MANY and torch.get_num_threads() == 2
+
+
+def _halves(rows: Tensor, matrix: Tensor) -> Tensor:
+    found = rows.new_empty(len(rows), matrix.shape[1])
+    for part, columns in zip(found.chunk(2, dim=1), matrix.chunk(2, dim=1), strict=True):
+        torch.mm(rows, columns, out=part)
+    return found
 
 
 class Packed:

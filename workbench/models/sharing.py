@@ -10,6 +10,7 @@ from peft import PeftModel
 from workbench.models.attention import use_pieces
 from workbench.models.forward import Layout, collate, completion_logps
 from workbench.models.head import DirectHead
+from workbench.models.norms import frozen_norms, lower, shown_to_products_only
 from workbench.models.tokens import Encoded
 
 NEEDS_PLAIN_ROWS = ("sliding_window", "attention_chunk_size", "alibi", "keep_window_size", "index_topk")
@@ -42,6 +43,7 @@ def layout_of(model: Any) -> Layout:
             return layout_of(model.get_base_model())
     alone = _probed(model, "plain")
     use_direct_head(model, alone)
+    use_low_norms(model, alone)
     if needs_plain_rows(model.config):
         return "plain"
     if use_pieces(model) and _same(_tried(model, "packed"), alone):
@@ -57,6 +59,15 @@ def use_direct_head(model: Any, logps: torch.Tensor) -> None:
     head.__class__ = DirectHead
     if not _same(_tried(model, "plain"), logps):
         head.__class__ = torch.nn.Linear
+
+
+def use_low_norms(model: Any, logps: torch.Tensor) -> None:
+    """Have norms answer in the precision of products, if the model hands what they say to products and to nothing else."""
+    for norms in frozen_norms(model):
+        with shown_to_products_only(model, norms):
+            found = _tried(model, "plain")
+        if _same(found, logps):
+            lower(norms)
 
 
 def _tried(model: Any, layout: Layout) -> torch.Tensor | None:
