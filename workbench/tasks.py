@@ -46,6 +46,11 @@ class PolicyRef(NamedTuple):
     base_path: str
     tokenizer: str
 
+    @property
+    def root(self) -> "PolicyRef":
+        """The base it sits on."""
+        return self._replace(digest=self.base, kind="full", path=self.base_path)
+
 
 class VersionRef(NamedTuple):
     """A dataset version: its digest and its folder."""

@@ -114,6 +114,12 @@ class AfterSettings(Settings):
     keep: tuple[float, ...] = ()
     """Shares of the starting policy to try in an average with the child, such as [0, 0.2, 0.4]; the one that
     finds the better answers of all versions' select pairs likeliest, on average, is taken. Empty: no averaging."""
+    merge: Literal["linear", "slerp", "ties", "dare_linear", "dare_ties"] = "linear"
+    """What an average is: linear; slerp, along the arc between the two task vectors; ties, linear, of an update without its
+    small numbers and those whose sign earlier rounds' updates outvote; dare_linear, without numbers drawn at random, the rest
+    scaled up; dare_ties, both drawn at random and outvoted."""
+    density: float = Field(default=0.5, gt=0, le=1)
+    """ties, dare_linear, dare_ties: share of an update's numbers that is not dropped."""
     blocks: int = Field(default=1, ge=1)
     """Blocks of layers that get shares of their own, found one after the other (HMA)."""
     overlap: float | None = Field(default=None, ge=0, le=1)
@@ -121,10 +127,19 @@ class AfterSettings(Settings):
     energy: float = Field(default=0.9, gt=0, le=1)
     """SLMC: share of an update's squared singular values that is kept."""
 
+    @property
+    def by_rounds(self) -> bool:
+        """Whether it reads what each earlier round did."""
+        return self.overlap is not None or self.merge in {"ties", "dare_ties"}
+
     @model_validator(mode="after")
     def _shares_are_shares(self) -> Self:
         if any(not 0 <= share < 1 for share in self.keep):
             raise ValueError(f"keep = {list(self.keep)}: expected shares from 0 to below 1")
         if self.blocks > 1 and not self.keep:
             raise ValueError(f"blocks = {self.blocks} has no effect without keep; give shares to try")
+        if self.merge != "linear" and not self.keep:
+            raise ValueError(
+                f"merge = '{self.merge}' has no effect without keep; give shares to try, such as [0, 0.2, 0.4]"
+            )
         return self

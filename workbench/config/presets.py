@@ -137,6 +137,22 @@ METHODS: Mapping[str, Method] = {
     "average-replay": Method(
         "replay, then the average", "arXiv 2309.06256", {"replay": SOME, "after": {"keep": [0.0, 0.2, 0.4, 0.6]}}
     ),
+    "slerp": Method(
+        "the child merged with its parent along a sphere, share chosen on select", "SLERP of WARP, arXiv 2406.16768",
+        {"after": {"keep": [0.0, 0.2, 0.4, 0.6], "merge": "slerp"}},
+    ),
+    "ties": Method(
+        "the average with an update without its small parts and what earlier rounds outvote", "TIES, arXiv 2306.01708",
+        {"after": {"keep": [0.0, 0.2, 0.4, 0.6], "merge": "ties"}},
+    ),
+    "dare": Method(
+        "the average with an update of which half is dropped at random", "DARE, arXiv 2311.03099",
+        {"after": {"keep": [0.0, 0.2, 0.4, 0.6], "merge": "dare_linear"}},
+    ),
+    "dare-ties": Method(
+        "the same without what earlier rounds outvote", "DARE with TIES, arXiv 2311.03099",
+        {"after": {"keep": [0.0, 0.2, 0.4, 0.6], "merge": "dare_ties"}},
+    ),
 }  # fmt: skip
 """By name."""
 

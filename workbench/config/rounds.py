@@ -272,6 +272,7 @@ class RoundSettings(Settings):
         if self.start == "base" and (names := [name for name, given in needed.items() if given]):
             raise ValueError(f"{names[0]} holds the child to the policy it starts from, which start = 'base' makes the "
                              "base; use start = 'parent', or another method, such as method = 'retrain'")  # fmt: skip
-        if self.after.overlap is not None and self.training.method == "full":
-            raise ValueError("after.overlap takes updates of adapters apart; use training.method = 'lora'")
+        if self.after.by_rounds and self.training.method == "full":
+            name = f"merge = '{self.after.merge}'" if self.after.overlap is None else "overlap"
+            raise ValueError(f"after.{name} takes updates of adapters apart; use training.method = 'lora'")
         return self

@@ -186,12 +186,14 @@ def _plain_where_off(plan: Plan) -> dict[str, Any]:
         off["kl_direction"] = defaults.kl_direction
     if not penalties.ewc:
         off["ewc_pairs"] = defaults.ewc_pairs
-    after = plan.after
+    after, untold = plan.after, AfterSettings()
+    plain = {"energy": untold.energy} if after.overlap is None else {}
+    plain |= {"density": untold.density} if after.merge in {"linear", "slerp"} else {}
     return {
         "replay": _replay_with_effect(plan) if plan.replay.on else ReplaySettings(),
         "moving": plan.moving if plan.moving.share else MovingSettings(),
         "penalties": penalties.model_copy(update=off),
-        "after": after if after.overlap is not None else after.model_copy(update={"energy": AfterSettings().energy}),
+        "after": after.model_copy(update=plain),
     }
 
 
