@@ -128,7 +128,21 @@ def test_fresh_answers_come_from_the_parent_and_are_ranked_by_it(workspace):
 
 @pytest.mark.parametrize(
     "name",
-    ["lifealign", "copr", "cppo", "ewc", "budget", "hold", "margin", "hma", "ema", "tr-dpo", "slerp", "dare-ties"],
+    [
+        "lifealign",
+        "copr",
+        "cppo",
+        "ewc",
+        "budget",
+        "hold",
+        "margin",
+        "hma",
+        "ema",
+        "tr-dpo",
+        "o-lora",
+        "slerp",
+        "dare-ties",
+    ],
 )
 def test_published_methods_run_from_end_to_end(workspace, name):
     outcome = planned(workspace, **METHODS[name].settings).run(where="here")

@@ -87,6 +87,9 @@ class PenaltySettings(Settings):
     """Times half the squared distance from the starting policy, each weight by its Fisher information on old pairs."""
     ewc_pairs: int = Field(default=120, ge=1)
     """Old pairs the Fisher information is computed on."""
+    orthogonal: float = Field(default=0.0, ge=0)
+    """Times how much this round's update reads from the directions that earlier rounds' updates read from (O-LoRA); 1 where it
+    does once more what one of them did."""
 
     @model_validator(mode="after")
     def _a_budget_has_something_to_steer(self) -> Self:

@@ -137,6 +137,10 @@ METHODS: Mapping[str, Method] = {
     "average-replay": Method(
         "replay, then the average", "arXiv 2309.06256", {"replay": SOME, "after": {"keep": [0.0, 0.2, 0.4, 0.6]}}
     ),
+    "o-lora": Method(
+        "updates that read from other directions than earlier rounds' updates", "O-LoRA, arXiv 2310.14152, on updates",
+        {"penalties": {"orthogonal": 1.0}},
+    ),
     "slerp": Method(
         "the child merged with its parent along a sphere, share chosen on select", "SLERP of WARP, arXiv 2406.16768",
         {"after": {"keep": [0.0, 0.2, 0.4, 0.6], "merge": "slerp"}},

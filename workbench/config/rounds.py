@@ -245,7 +245,7 @@ class RoundSettings(Settings):
             "moving.share": self.moving.share > 0,
             **{
                 f"penalties.{name}": getattr(self.penalties, name) > 0
-                for name in ("kl_new", "kl_old", "kl_base", "ewc")
+                for name in ("kl_new", "kl_old", "kl_base", "ewc", "orthogonal")
             },
         }
         if self.online.on and (names := [name for name, given in needed.items() if given]):
@@ -267,6 +267,7 @@ class RoundSettings(Settings):
         needed = {
             "penalties.ewc": self.penalties.ewc > 0,
             "penalties.hold": self.penalties.hold > 0,
+            "penalties.orthogonal": self.penalties.orthogonal > 0,
             "after": self.after != AfterSettings(),
         }
         if self.start == "base" and (names := [name for name, given in needed.items() if given]):
@@ -275,4 +276,8 @@ class RoundSettings(Settings):
         if self.after.by_rounds and self.training.method == "full":
             name = f"merge = '{self.after.merge}'" if self.after.overlap is None else "overlap"
             raise ValueError(f"after.{name} takes updates of adapters apart; use training.method = 'lora'")
+        if self.penalties.orthogonal and self.training.method == "full":
+            raise ValueError(
+                "penalties.orthogonal compares updates of adapters; use training.method = 'lora', or penalties.ewc"
+            )
         return self

@@ -156,7 +156,7 @@ def _without_what_has_no_effect(plan: Plan) -> Plan:
     if earlier_versions(plan):
         return plan
     penalties = plan.penalties.model_copy(
-        update={"kl_old": 0.0, "hold": 0.0, "ewc": 0.0, "ewc_pairs": PenaltySettings().ewc_pairs}
+        update={"kl_old": 0.0, "hold": 0.0, "ewc": 0.0, "ewc_pairs": PenaltySettings().ewc_pairs, "orthogonal": 0.0}
     )
     if not penalties.kl_new:
         penalties = penalties.model_copy(update={"kl_budget": None})

@@ -15,6 +15,7 @@ from workbench.models.weights import trained_weights, weights_of
 from workbench.tasks import TrainJob
 from workbench.training.carried import Carried, Steering
 from workbench.training.online.trainer import OnlineTrainer
+from workbench.training.orthogonal import orthogonal
 from workbench.training.penalties import KlToAnchors, Penalty, fisher, hold, near
 from workbench.training.trainer import AnchoredDPOTrainer, tokenizer_of
 
@@ -50,6 +51,9 @@ def penalties_of(job: TrainJob, trainer: AnchoredDPOTrainer) -> dict[str, Penalt
     if settings.ewc and (old := _old_pairs(job, trainer)):
         importance = fisher(model, old, lambda rows: _margin(model, rows), beta=job.objective.beta)
         found["ewc"] = near(trained_weights(model), importance, settings.ewc)
+    if settings.orthogonal:
+        term = orthogonal([weights_of(policy, model) for policy in job.lineage], settings.orthogonal)
+        found |= {"orthogonal": term} if term else {}
     return found
 
 

@@ -205,7 +205,7 @@ def _copies(job: TrainJob | RewardJob) -> int:
         return 0
     penalties = job.penalties
     anchors = len(job.anchors) if penalties.kl_new or penalties.kl_old or job.online.on else 0
-    anchors += job.after.merge == "slerp"
+    anchors += (job.after.merge == "slerp") + len(job.lineage) * bool(penalties.orthogonal)
     return anchors + bool(penalties.kl_base) + 2 * bool(penalties.ewc) + bool(job.moving.share) + 1
 
 
