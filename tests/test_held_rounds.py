@@ -139,6 +139,7 @@ def test_fresh_answers_come_from_the_parent_and_are_ranked_by_it(workspace):
         "hma",
         "ema",
         "tr-dpo",
+        "tr-dpo-hard",
         "o-lora",
         "slerp",
         "dare-ties",

@@ -106,9 +106,9 @@ class MovingSettings(Settings):
     share: float = Field(default=0.0, ge=0, le=1)
     """Of the reference. 1 leaves the anchors out (an EMA anchor as in WARP, or TR-DPO)."""
     rate: float = Field(default=0.01, gt=0, le=1)
-    """reference <- (1 - rate) reference + rate policy, in weights."""
+    """reference <- (1 - rate) reference + rate policy, in weights; 1 puts the policy in its place (TR-DPO's hard update)."""
     every: int = Field(default=1, ge=1)
-    """Optimizer steps between two moves; TR-DPO takes a rate of 0.6 and a few hundred steps."""
+    """Optimizer steps between two moves; TR-DPO takes a rate of 0.6, or 1, and a few hundred steps."""
 
 
 class AfterSettings(Settings):

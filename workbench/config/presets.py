@@ -113,6 +113,10 @@ METHODS: Mapping[str, Method] = {
         "a reference that is moved towards the policy now and then", "TR-DPO, arXiv 2404.09656",
         {"moving": {"share": 1.0, "rate": 0.6, "every": 32}},
     ),
+    "tr-dpo-hard": Method(
+        "a reference that becomes the policy now and then", "TR-DPO's hard update, arXiv 2404.09656",
+        {"moving": {"share": 1.0, "rate": 1.0, "every": 32}},
+    ),
     "ewc": Method("weights that mattered to old pairs stay", "EWC, arXiv 1612.00796", {"penalties": {"ewc": 50.0}}),
     "lifealign": Method(
         "focused loss, replay, and updates freed of earlier directions", "LifeAlign, arXiv 2509.17183",
