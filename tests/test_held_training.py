@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.training_kit import TRAINING, World, quiet, weights
-from workbench.config import AfterSettings, MovingSettings, PenaltySettings
+from workbench.config import AfterSettings, MergingSettings, MovingSettings, PenaltySettings
 from workbench.errors import PolicyError, WiringError
 from workbench.maths import PairLogps, kl_per_position
 from workbench.models.forward import CompletionStates, collate, completion_logits, completion_logps
@@ -230,6 +230,7 @@ def test_a_hard_update_puts_a_copy_of_the_policy_in_the_references_place(world, 
         {"penalties": PenaltySettings(kl_direction="forward")},
         {"after": AfterSettings(keep=(0.0,))},
         {"moving": MovingSettings(rate=0.5)},
+        {"merging": MergingSettings(share=0.5, density=0.1)},
     ],
 )
 def test_off_is_off_bit_for_bit(world, first, plain, off):

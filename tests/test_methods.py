@@ -295,6 +295,7 @@ def test_what_is_said_beside_a_method_wins():
         ({"after": {"keep": [1.0]}}, "from 0 to below 1"),
         ({"after": {"blocks": 3}}, "no effect without keep"),
         ({"after": {"overlap": 0.5}, "training": {"method": "full"}}, "overlap takes updates of adapters"),
+        ({"method": "on-dare", "start": "base"}, "merging.kind = 'dare' holds the child to the policy it starts from"),
         ({"method": "o-lora", "training": {"method": "full"}}, "penalties.orthogonal compares updates of adapters"),
         ({"method": "o-lora", "start": "base"}, "penalties.orthogonal holds the child to the policy it starts from"),
         ({"method": "o-lora", "online": {"objective": "distil"}}, "penalties.orthogonal concerns pairs"),

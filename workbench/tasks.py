@@ -15,6 +15,7 @@ from workbench.config import (
     EvaluationSettings,
     GateSettings,
     Judged,
+    MergingSettings,
     MovingSettings,
     NumericsSettings,
     ObjectiveSettings,
@@ -187,6 +188,7 @@ class TrainJob:
     versions: tuple[VersionRef, ...] = ()
     moving: MovingSettings = field(default_factory=MovingSettings)
     penalties: PenaltySettings = field(default_factory=PenaltySettings)
+    merging: MergingSettings = field(default_factory=MergingSettings)
     after: AfterSettings = field(default_factory=AfterSettings)
     online: OnlineSettings = field(default_factory=OnlineSettings)
     reward_models: tuple[PolicyRef, ...] = ()
@@ -379,6 +381,7 @@ class Plan:
     replay: ReplaySettings = field(default_factory=ReplaySettings)
     moving: MovingSettings = field(default_factory=MovingSettings)
     penalties: PenaltySettings = field(default_factory=PenaltySettings)
+    merging: MergingSettings = field(default_factory=MergingSettings)
     after: AfterSettings = field(default_factory=AfterSettings)
     online: OnlineSettings = field(default_factory=OnlineSettings)
     judged: Judged = "child"

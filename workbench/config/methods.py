@@ -111,6 +111,18 @@ class MovingSettings(Settings):
     """Optimizer steps between two moves; TR-DPO takes a rate of 0.6, or 1, and a few hundred steps."""
 
 
+class MergingSettings(Settings):
+    """Every optimizer step merged with what earlier rounds did, as in online merging."""
+
+    kind: Literal["none", "dare", "ties"] = "none"
+    """dare: numbers of the step are dropped at random (OnDARE); ties: its small ones, and those whose sign the start's
+    difference from the base outvotes (OnTIES)."""
+    share: float = Field(default=1e-6, ge=0, lt=1)
+    """How much of the start's difference from the base every step adds; published with 1e-7 to 5e-6, and collapsed at 1e-4."""
+    density: float = Field(default=0.5, gt=0, le=1)
+    """Share of numbers that is not dropped, of the step and of that difference."""
+
+
 class AfterSettings(Settings):
     """What is done to the child's weights after its last step."""
 

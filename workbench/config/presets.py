@@ -145,6 +145,14 @@ METHODS: Mapping[str, Method] = {
         "updates that read from other directions than earlier rounds' updates", "O-LoRA, arXiv 2310.14152, on updates",
         {"penalties": {"orthogonal": 1.0}},
     ),
+    "on-dare": Method(
+        "half of every step dropped at random, and a trace of what earlier rounds did added", "OnDARE, arXiv 2405.17931",
+        {"merging": {"kind": "dare"}},
+    ),
+    "on-ties": Method(
+        "the half of every step that is large and not outvoted by earlier rounds, and a trace of them",
+        "OnTIES, arXiv 2405.17931", {"merging": {"kind": "ties"}},
+    ),
     "slerp": Method(
         "the child merged with its parent along a sphere, share chosen on select", "SLERP of WARP, arXiv 2406.16768",
         {"after": {"keep": [0.0, 0.2, 0.4, 0.6], "merge": "slerp"}},

@@ -9,7 +9,14 @@ from typing import Any, Literal, Self, cast
 from pydantic import Field, model_validator
 
 from workbench.config.losses import APPROXIMATE_LOSSES, EXACT_LOSSES, ObjectiveSettings
-from workbench.config.methods import AfterSettings, MovingSettings, PenaltySettings, ReplaySettings, ScheduleSettings
+from workbench.config.methods import (
+    AfterSettings,
+    MergingSettings,
+    MovingSettings,
+    PenaltySettings,
+    ReplaySettings,
+    ScheduleSettings,
+)
 from workbench.config.online import OnlineSettings
 from workbench.config.presets import DEFAULT, with_method
 from workbench.config.settings import Settings
@@ -156,6 +163,7 @@ class RoundSettings(Settings):
     replay: ReplaySettings = ReplaySettings()
     moving: MovingSettings = MovingSettings()
     penalties: PenaltySettings = PenaltySettings()
+    merging: MergingSettings = MergingSettings()
     after: AfterSettings = AfterSettings()
     online: OnlineSettings = OnlineSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
@@ -268,6 +276,7 @@ class RoundSettings(Settings):
             "penalties.ewc": self.penalties.ewc > 0,
             "penalties.hold": self.penalties.hold > 0,
             "penalties.orthogonal": self.penalties.orthogonal > 0,
+            f"merging.kind = '{self.merging.kind}'": self.merging.kind != "none",
             "after": self.after != AfterSettings(),
         }
         if self.start == "base" and (names := [name for name, given in needed.items() if given]):

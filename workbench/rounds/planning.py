@@ -9,6 +9,7 @@ from preference_data.versions import Version
 from workbench.config import (
     MODEL,
     AfterSettings,
+    MergingSettings,
     MovingSettings,
     ObjectiveSettings,
     PenaltySettings,
@@ -88,6 +89,7 @@ def resolve_plan(
         replay=settings.replay,
         moving=settings.moving,
         penalties=settings.penalties,
+        merging=settings.merging,
         after=settings.after,
         online=settings.online,
         judged="child" if settings.training.method == "full" and settings.judged == "merged" else settings.judged,
@@ -193,6 +195,7 @@ def _plain_where_off(plan: Plan) -> dict[str, Any]:
         "replay": _replay_with_effect(plan) if plan.replay.on else ReplaySettings(),
         "moving": plan.moving if plan.moving.share else MovingSettings(),
         "penalties": penalties.model_copy(update=off),
+        "merging": plan.merging if plan.merging.kind != "none" else MergingSettings(),
         "after": after.model_copy(update=plain),
     }
 

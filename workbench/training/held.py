@@ -17,6 +17,7 @@ from workbench.training.carried import Carried, Steering
 from workbench.training.online.trainer import OnlineTrainer
 from workbench.training.orthogonal import orthogonal
 from workbench.training.penalties import KlToAnchors, Penalty, fisher, hold, near
+from workbench.training.stepping import MergedSteps
 from workbench.training.trainer import AnchoredDPOTrainer, tokenizer_of
 
 
@@ -57,9 +58,13 @@ def penalties_of(job: TrainJob, trainer: AnchoredDPOTrainer) -> dict[str, Penalt
     return found
 
 
-def carried_by(trainer: AnchoredDPOTrainer) -> list[Carried]:
-    """What changes from step to step beside the weights."""
-    found: list[Carried] = [p.steering for p in trainer.penalties.values() if isinstance(p, KlToAnchors)]
+def carried_by(trainer: AnchoredDPOTrainer, job: TrainJob) -> list[Carried]:
+    """What changes from step to step beside the weights; first what changes them once more."""
+    found: list[Carried] = []
+    if job.merging.kind != "none":
+        model: Any = trainer.model
+        found.append(MergedSteps(model, weights_of(job.parent.root, model), job.merging, job.training.seed))
+    found += [p.steering for p in trainer.penalties.values() if isinstance(p, KlToAnchors)]
     if isinstance(trainer, OnlineTrainer):
         found += trainer.fresh.carried()
     return [*found, trainer.moving] if trainer.moving else found

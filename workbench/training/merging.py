@@ -76,13 +76,16 @@ def kept(update: Tensor, earlier: Sequence[Tensor], settings: AfterSettings) -> 
     """
 
     def thin(each: Tensor) -> Tensor:
-        if settings.density == 1:
-            return each.cpu()
-        if settings.merge == "ties":
-            return prune(each.cpu(), settings.density, method="magnitude")
+        if settings.merge == "ties" or settings.density == 1:
+            return largest(each.cpu(), settings.density)
         return prune(each.cpu(), settings.density, method="random", rescale=True)
 
     mine = thin(update)
     if settings.merge == "dare_linear":
         return mine
     return mine * calculate_majority_sign_mask(torch.stack([mine, *map(thin, earlier)]))[0]
+
+
+def largest(tensor: Tensor, density: float) -> Tensor:
+    """A tensor without all but this share of its numbers, the largest ones."""
+    return prune(tensor, density, method="magnitude") if density < 1 else tensor
