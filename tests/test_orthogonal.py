@@ -95,14 +95,22 @@ def world(tmp_path_factory):
     return World(tmp_path_factory.mktemp("orthogonal"))
 
 
-def test_a_first_round_is_as_without_it_and_a_later_one_reads_from_elsewhere(world):
-    heavy = PenaltySettings(orthogonal=1e4)
-    folder = world.train()
-    alone = weights(world.train(penalties=heavy, lineage=(world.base,)))
-    assert all(torch.equal(alone[name], value) for name, value in weights(folder).items())
-    first = world.adapter(folder, "1")
+@pytest.fixture(scope="module")
+def first(world):
+    return world.adapter(world.train(), "1")
+
+
+HEAVY = PenaltySettings(orthogonal=1e4)
+
+
+def test_a_first_round_is_as_without_it(world, first):
+    alone = weights(world.train(penalties=HEAVY, lineage=(world.base,)))
+    assert all(torch.equal(alone[name], value) for name, value in weights(first.path).items())
+
+
+def test_a_later_round_reads_from_elsewhere(world, first):
     later = {"parent": first, "anchors": (Anchor(first, 1.0),), "lineage": (world.base, first)}
-    children = [weights(world.train(**later, penalties=each)) for each in (PenaltySettings(), heavy)]
+    children = [weights(world.train(**later, penalties=each)) for each in (PenaltySettings(), HEAVY)]
     start = weights(first.path)
 
     def repeated(child):

@@ -47,11 +47,6 @@ class PolicyRef(NamedTuple):
     base_path: str
     tokenizer: str
 
-    @property
-    def root(self) -> "PolicyRef":
-        """The base it sits on."""
-        return self._replace(digest=self.base, kind="full", path=self.base_path)
-
 
 class VersionRef(NamedTuple):
     """A dataset version: its digest and its folder."""
@@ -395,10 +390,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """The heavy verbs of a round. Each writes into its job's `output` and says how far it is through `Report`.
-
-    In process, on Ray or faked: a round cannot tell.
-    """
+    """The heavy verbs of a round, in process, on Ray or faked. Each writes into its job's `output` and tells its `Report` how far it is."""
 
     score: Callable[[ScoreJob, Report], None]
     optimise: Callable[[TrainJob, Report], None]

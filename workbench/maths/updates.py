@@ -20,7 +20,7 @@ def slerp(start: Tensor, end: Tensor, keep: float) -> Tensor:
     same way or against each other, or one is zero, it is `between`.
     """
     one, other = start.flatten().double(), end.flatten().double()
-    lengths = float(one.norm() * other.norm())
+    lengths = math.sqrt(float((one @ one) * (other @ other)))
     angle = math.acos(max(-1.0, min(1.0, float(one @ other) / lengths))) if lengths else 0.0
     if math.sin(angle) < PARALLEL:
         return between(start, end, keep)
