@@ -52,13 +52,22 @@ def test_a_plain_plan_says_nothing_of_methods(workspace):
     assert planned(workspace, replay={"share": 0.2}).digest != one.digest
 
 
+def test_what_an_average_does_not_use_is_not_part_of_a_round(workspace):
+    def after(**changes):
+        return planned(workspace, after={"keep": [0.2], **changes}).digest
+
+    assert after(density=0.3) == after() == after(merge="linear")
+    assert after(merge="slerp", density=0.3) == after(merge="slerp") != after()
+    assert after(merge="ties", density=0.3) != after(merge="ties")
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_what_concerns_old_pairs_does_not_change_the_identity_of_a_first_round(workspace, name):
     def first(**changes):
         return workspace.round(workspace.plan(settings(version="polite", parent="base", **changes)))
 
     values = METHODS[name].settings
-    says_more = {"objective", "after", "moving"} & values.keys() or name == "kl-new"
+    says_more = {"objective", "after", "moving", "merging"} & values.keys() or name == "kl-new"
     assert (first(**values).digest == first().digest) is not bool(says_more)
 
 
@@ -118,7 +127,24 @@ def test_fresh_answers_come_from_the_parent_and_are_ranked_by_it(workspace):
 
 
 @pytest.mark.parametrize(
-    "name", ["lifealign", "copr", "cppo", "ewc", "budget", "hold", "margin", "hma", "ema", "tr-dpo"]
+    "name",
+    [
+        "lifealign",
+        "copr",
+        "cppo",
+        "ewc",
+        "budget",
+        "hold",
+        "margin",
+        "hma",
+        "ema",
+        "tr-dpo",
+        "tr-dpo-hard",
+        "o-lora",
+        "on-ties",
+        "slerp",
+        "dare-ties",
+    ],
 )
 def test_published_methods_run_from_end_to_end(workspace, name):
     outcome = planned(workspace, **METHODS[name].settings).run(where="here")

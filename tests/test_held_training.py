@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.training_kit import TRAINING, World, quiet, weights
-from workbench.config import AfterSettings, MovingSettings, PenaltySettings
+from workbench.config import AfterSettings, MergingSettings, MovingSettings, PenaltySettings
 from workbench.errors import PolicyError, WiringError
 from workbench.maths import PairLogps, kl_per_position
 from workbench.models.forward import CompletionStates, collate, completion_logits, completion_logps
@@ -203,12 +203,34 @@ def test_a_moving_reference_follows_the_policy_when_it_is_time(world, first):
     assert all(torch.allclose(moving.weights[name], value + 0.5) for name, value in before.items())
 
 
+def test_a_hard_update_puts_a_copy_of_the_policy_in_the_references_place(world, first):
+    model = trainable(first, TRAINING)
+    moving = MovingReference(model, MovingSettings(share=1.0, rate=1.0, every=3))
+    trained = {name: p for name, p in model.named_parameters() if name in moving.weights}
+    for step in (1, 2, 3, 4):  # the third one is tau
+        with torch.no_grad():
+            for parameter in trained.values():
+                parameter.add_(0.1)
+        then = {name: p.detach().clone() for name, p in trained.items()} if step == 3 else {}
+        moving.after_step()
+        same = all(torch.equal(moving.weights[name], p) for name, p in trained.items())
+        assert same == (step == 3)
+        assert all(torch.equal(moving.weights[name], value) for name, value in then.items())
+    rows = rows_of(world, model, world.pairs[:2])
+    with speaking_as(model, moving.weights):
+        chosen, rejected = completion_logps(model, rows).chunk(2)
+    found = moving.reference(PairLogps(torch.zeros(2), torch.zeros(2)), rows)  # of the static one nothing is left
+    assert torch.equal(found.chosen, chosen)
+    assert torch.equal(found.rejected, rejected)
+
+
 @pytest.mark.parametrize(
     "off",
     [
         {"penalties": PenaltySettings(kl_direction="forward")},
         {"after": AfterSettings(keep=(0.0,))},
         {"moving": MovingSettings(rate=0.5)},
+        {"merging": MergingSettings(share=0.5, density=0.1)},
     ],
 )
 def test_off_is_off_bit_for_bit(world, first, plain, off):

@@ -9,7 +9,7 @@ from workbench.config.written import as_toml
 from workbench.errors import ConfigError
 from workbench.policies.registry import PolicyRecord
 
-KEPT = ("update", "objective", "training", "numerics", "evaluation", "gate", "schedule", "replay", "moving", "penalties", "after",
+KEPT = ("update", "objective", "training", "numerics", "evaluation", "gate", "schedule", "replay", "moving", "penalties", "merging", "after",
         "online", "start", "judged")  # fmt: skip
 """Parts of a plan that do not name policies."""
 

@@ -15,6 +15,7 @@ from workbench.config import (
     EvaluationSettings,
     GateSettings,
     Judged,
+    MergingSettings,
     MovingSettings,
     NumericsSettings,
     ObjectiveSettings,
@@ -182,6 +183,7 @@ class TrainJob:
     versions: tuple[VersionRef, ...] = ()
     moving: MovingSettings = field(default_factory=MovingSettings)
     penalties: PenaltySettings = field(default_factory=PenaltySettings)
+    merging: MergingSettings = field(default_factory=MergingSettings)
     after: AfterSettings = field(default_factory=AfterSettings)
     online: OnlineSettings = field(default_factory=OnlineSettings)
     reward_models: tuple[PolicyRef, ...] = ()
@@ -374,6 +376,7 @@ class Plan:
     replay: ReplaySettings = field(default_factory=ReplaySettings)
     moving: MovingSettings = field(default_factory=MovingSettings)
     penalties: PenaltySettings = field(default_factory=PenaltySettings)
+    merging: MergingSettings = field(default_factory=MergingSettings)
     after: AfterSettings = field(default_factory=AfterSettings)
     online: OnlineSettings = field(default_factory=OnlineSettings)
     judged: Judged = "child"
@@ -387,10 +390,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """The heavy verbs of a round. Each writes into its job's `output` and says how far it is through `Report`.
-
-    In process, on Ray or faked: a round cannot tell.
-    """
+    """The heavy verbs of a round, in process, on Ray or faked. Each writes into its job's `output` and tells its `Report` how far it is."""
 
     score: Callable[[ScoreJob, Report], None]
     optimise: Callable[[TrainJob, Report], None]

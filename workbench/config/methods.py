@@ -87,6 +87,9 @@ class PenaltySettings(Settings):
     """Times half the squared distance from the starting policy, each weight by its Fisher information on old pairs."""
     ewc_pairs: int = Field(default=120, ge=1)
     """Old pairs the Fisher information is computed on."""
+    orthogonal: float = Field(default=0.0, ge=0)
+    """Times how much this round's update reads from the directions that earlier rounds' updates read from (O-LoRA); 1 where it
+    does once more what one of them did."""
 
     @model_validator(mode="after")
     def _a_budget_has_something_to_steer(self) -> Self:
@@ -103,9 +106,21 @@ class MovingSettings(Settings):
     share: float = Field(default=0.0, ge=0, le=1)
     """Of the reference. 1 leaves the anchors out (an EMA anchor as in WARP, or TR-DPO)."""
     rate: float = Field(default=0.01, gt=0, le=1)
-    """reference <- (1 - rate) reference + rate policy, in weights."""
+    """reference <- (1 - rate) reference + rate policy, in weights; 1 puts the policy in its place (TR-DPO's hard update)."""
     every: int = Field(default=1, ge=1)
-    """Optimizer steps between two moves; TR-DPO takes a rate of 0.6 and a few hundred steps."""
+    """Optimizer steps between two moves; TR-DPO takes a rate of 0.6, or 1, and a few hundred steps."""
+
+
+class MergingSettings(Settings):
+    """Every optimizer step merged with what earlier rounds did, as in online merging."""
+
+    kind: Literal["none", "dare", "ties"] = "none"
+    """dare: numbers of the step are dropped at random (OnDARE); ties: its small ones, and those whose sign the start's
+    difference from the base outvotes (OnTIES)."""
+    share: float = Field(default=1e-6, ge=0, lt=1)
+    """How much of the start's difference from the base every step adds; published with 1e-7 to 5e-6, and collapsed at 1e-4."""
+    density: float = Field(default=0.5, gt=0, le=1)
+    """Share of numbers that is not dropped, of the step and of that difference."""
 
 
 class AfterSettings(Settings):
@@ -114,6 +129,12 @@ class AfterSettings(Settings):
     keep: tuple[float, ...] = ()
     """Shares of the starting policy to try in an average with the child, such as [0, 0.2, 0.4]; the one that
     finds the better answers of all versions' select pairs likeliest, on average, is taken. Empty: no averaging."""
+    merge: Literal["linear", "slerp", "ties", "dare_linear", "dare_ties"] = "linear"
+    """What an average is: linear; slerp, along the arc between the two task vectors; ties, linear, of an update without its
+    small numbers and those whose sign earlier rounds' updates outvote; dare_linear, without numbers drawn at random, the rest
+    scaled up; dare_ties, both drawn at random and outvoted."""
+    density: float = Field(default=0.5, gt=0, le=1)
+    """ties, dare_linear, dare_ties: share of an update's numbers that is not dropped."""
     blocks: int = Field(default=1, ge=1)
     """Blocks of layers that get shares of their own, found one after the other (HMA)."""
     overlap: float | None = Field(default=None, ge=0, le=1)
@@ -121,10 +142,19 @@ class AfterSettings(Settings):
     energy: float = Field(default=0.9, gt=0, le=1)
     """SLMC: share of an update's squared singular values that is kept."""
 
+    @property
+    def by_rounds(self) -> bool:
+        """Whether it reads what each earlier round did."""
+        return self.overlap is not None or self.merge in {"ties", "dare_ties"}
+
     @model_validator(mode="after")
     def _shares_are_shares(self) -> Self:
         if any(not 0 <= share < 1 for share in self.keep):
             raise ValueError(f"keep = {list(self.keep)}: expected shares from 0 to below 1")
         if self.blocks > 1 and not self.keep:
             raise ValueError(f"blocks = {self.blocks} has no effect without keep; give shares to try")
+        if self.merge != "linear" and not self.keep:
+            raise ValueError(
+                f"merge = '{self.merge}' has no effect without keep; give shares to try, such as [0, 0.2, 0.4]"
+            )
         return self

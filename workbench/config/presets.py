@@ -113,6 +113,10 @@ METHODS: Mapping[str, Method] = {
         "a reference that is moved towards the policy now and then", "TR-DPO, arXiv 2404.09656",
         {"moving": {"share": 1.0, "rate": 0.6, "every": 32}},
     ),
+    "tr-dpo-hard": Method(
+        "a reference that becomes the policy now and then", "TR-DPO's hard update, arXiv 2404.09656",
+        {"moving": {"share": 1.0, "rate": 1.0, "every": 32}},
+    ),
     "ewc": Method("weights that mattered to old pairs stay", "EWC, arXiv 1612.00796", {"penalties": {"ewc": 50.0}}),
     "lifealign": Method(
         "focused loss, replay, and updates freed of earlier directions", "LifeAlign, arXiv 2509.17183",
@@ -136,6 +140,34 @@ METHODS: Mapping[str, Method] = {
     ),
     "average-replay": Method(
         "replay, then the average", "arXiv 2309.06256", {"replay": SOME, "after": {"keep": [0.0, 0.2, 0.4, 0.6]}}
+    ),
+    "o-lora": Method(
+        "updates that read from other directions than earlier rounds' updates", "O-LoRA, arXiv 2310.14152, on updates",
+        {"penalties": {"orthogonal": 1.0}},
+    ),
+    "on-dare": Method(
+        "half of every step dropped at random, and a trace of what earlier rounds did added", "OnDARE, arXiv 2405.17931",
+        {"merging": {"kind": "dare"}},
+    ),
+    "on-ties": Method(
+        "the half of every step that is large and not outvoted by earlier rounds, and a trace of them",
+        "OnTIES, arXiv 2405.17931", {"merging": {"kind": "ties"}},
+    ),
+    "slerp": Method(
+        "the child merged with its parent along a sphere, share chosen on select", "SLERP of WARP, arXiv 2406.16768",
+        {"after": {"keep": [0.0, 0.2, 0.4, 0.6], "merge": "slerp"}},
+    ),
+    "ties": Method(
+        "the average with an update without its small parts and what earlier rounds outvote", "TIES, arXiv 2306.01708",
+        {"after": {"keep": [0.0, 0.2, 0.4, 0.6], "merge": "ties"}},
+    ),
+    "dare": Method(
+        "the average with an update of which half is dropped at random", "DARE, arXiv 2311.03099",
+        {"after": {"keep": [0.0, 0.2, 0.4, 0.6], "merge": "dare_linear"}},
+    ),
+    "dare-ties": Method(
+        "the same without what earlier rounds outvote", "DARE with TIES, arXiv 2311.03099",
+        {"after": {"keep": [0.0, 0.2, 0.4, 0.6], "merge": "dare_ties"}},
     ),
 }  # fmt: skip
 """By name."""

@@ -9,7 +9,14 @@ from typing import Any, Literal, Self, cast
 from pydantic import Field, model_validator
 
 from workbench.config.losses import APPROXIMATE_LOSSES, EXACT_LOSSES, ObjectiveSettings
-from workbench.config.methods import AfterSettings, MovingSettings, PenaltySettings, ReplaySettings, ScheduleSettings
+from workbench.config.methods import (
+    AfterSettings,
+    MergingSettings,
+    MovingSettings,
+    PenaltySettings,
+    ReplaySettings,
+    ScheduleSettings,
+)
 from workbench.config.online import OnlineSettings
 from workbench.config.presets import DEFAULT, with_method
 from workbench.config.settings import Settings
@@ -156,6 +163,7 @@ class RoundSettings(Settings):
     replay: ReplaySettings = ReplaySettings()
     moving: MovingSettings = MovingSettings()
     penalties: PenaltySettings = PenaltySettings()
+    merging: MergingSettings = MergingSettings()
     after: AfterSettings = AfterSettings()
     online: OnlineSettings = OnlineSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
@@ -245,7 +253,7 @@ class RoundSettings(Settings):
             "moving.share": self.moving.share > 0,
             **{
                 f"penalties.{name}": getattr(self.penalties, name) > 0
-                for name in ("kl_new", "kl_old", "kl_base", "ewc")
+                for name in ("kl_new", "kl_old", "kl_base", "ewc", "orthogonal")
             },
         }
         if self.online.on and (names := [name for name, given in needed.items() if given]):
@@ -267,11 +275,18 @@ class RoundSettings(Settings):
         needed = {
             "penalties.ewc": self.penalties.ewc > 0,
             "penalties.hold": self.penalties.hold > 0,
+            "penalties.orthogonal": self.penalties.orthogonal > 0,
+            f"merging.kind = '{self.merging.kind}'": self.merging.kind != "none",
             "after": self.after != AfterSettings(),
         }
         if self.start == "base" and (names := [name for name, given in needed.items() if given]):
             raise ValueError(f"{names[0]} holds the child to the policy it starts from, which start = 'base' makes the "
                              "base; use start = 'parent', or another method, such as method = 'retrain'")  # fmt: skip
-        if self.after.overlap is not None and self.training.method == "full":
-            raise ValueError("after.overlap takes updates of adapters apart; use training.method = 'lora'")
+        if self.after.by_rounds and self.training.method == "full":
+            name = f"merge = '{self.after.merge}'" if self.after.overlap is None else "overlap"
+            raise ValueError(f"after.{name} takes updates of adapters apart; use training.method = 'lora'")
+        if self.penalties.orthogonal and self.training.method == "full":
+            raise ValueError(
+                "penalties.orthogonal compares updates of adapters; use training.method = 'lora', or penalties.ewc"
+            )
         return self

@@ -8,7 +8,9 @@ from pydantic import BaseModel
 
 from workbench.config.rounds import NumericsSettings, RoundSettings
 
-BY_METHOD = frozenset({"start", "anchors", "schedule", "replay", "moving", "penalties", "after", "objective"})
+BY_METHOD = frozenset(
+    {"start", "anchors", "schedule", "replay", "moving", "penalties", "merging", "after", "objective"}
+)
 """What a method may set: written as a comment where it is what the method says, so that another method can be named."""
 
 

@@ -5,7 +5,7 @@ from workbench.maths.divergences import kl_per_position, kl_to_each
 from workbench.maths.pairs import PairLogps, require_same_shape
 from workbench.maths.policy_losses import importance, left_out, scaled, soft_preference
 from workbench.maths.preference_losses import LOSSES, PairLoss, loss_named
-from workbench.maths.updates import between, essential, short_to_long
+from workbench.maths.updates import between, essential, short_to_long, slerp
 
 __all__ = [
     "LOSSES",
@@ -23,5 +23,6 @@ __all__ = [
     "require_same_shape",
     "scaled",
     "short_to_long",
+    "slerp",
     "soft_preference",
 ]

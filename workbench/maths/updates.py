@@ -1,5 +1,6 @@
 """Updates of weights as matrices: averages, what of an update is essential, what of it earlier updates used."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,25 @@ from torch import Tensor
 def between(start: Tensor, end: Tensor, keep: float) -> Tensor:
     """Keep x start + (1 - keep) x end: model averaging (Lin et al., arXiv 2309.06256), `keep` the older one's share."""
     return torch.lerp(end, start, keep)
+
+
+def slerp(start: Tensor, end: Tensor, keep: float) -> Tensor:
+    """From `end` towards `start` along the arc between them, `keep` of their angle: SLERP (WARP, arXiv 2406.16768).
+
+    With the angle W between the two as vectors: (sin(keep W) start + sin((1 - keep) W) end) / sin W. Where they point the
+    same way or against each other, or one is zero, it is `between`.
+    """
+    one, other = start.flatten().double(), end.flatten().double()
+    lengths = math.sqrt(float((one @ one) * (other @ other)))
+    angle = math.acos(max(-1.0, min(1.0, float(one @ other) / lengths))) if lengths else 0.0
+    if math.sin(angle) < PARALLEL:
+        return between(start, end, keep)
+    found = (math.sin(keep * angle) * one + math.sin((1 - keep) * angle) * other) / math.sin(angle)
+    return found.to(end.dtype).reshape(end.shape)
+
+
+PARALLEL = 1e-6
+"""Below this sine of their angle an arc between two vectors is their line, to rounding."""
 
 
 def essential(update: Tensor, energy: float) -> Tensor:

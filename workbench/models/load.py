@@ -254,8 +254,12 @@ class Family:
 
 def family_of(policy: PolicyRef, numerics: NumericsSettings) -> Family:
     """The family of a policy's lineage; the last one stays loaded, because the steps of a round follow each other."""
-    root = policy._replace(digest=policy.base, kind="full", path=policy.base_path)
-    return _family(root, numerics.model_dump_json())
+    return _family(root_of(policy), numerics.model_dump_json())
+
+
+def root_of(policy: PolicyRef) -> PolicyRef:
+    """The base a policy sits on."""
+    return policy._replace(digest=policy.base, kind="full", path=policy.base_path)
 
 
 @lru_cache(maxsize=1)

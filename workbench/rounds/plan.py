@@ -40,6 +40,7 @@ def _beyond_the_plain(plan: Plan) -> dict[str, Any]:
         "replay": plan.replay,
         "moving": plan.moving,
         "penalties": plan.penalties,
+        "merging": plan.merging,
         "after": plan.after,
         "online": plan.online,
     }

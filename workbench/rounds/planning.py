@@ -9,6 +9,7 @@ from preference_data.versions import Version
 from workbench.config import (
     MODEL,
     AfterSettings,
+    MergingSettings,
     MovingSettings,
     ObjectiveSettings,
     PenaltySettings,
@@ -88,6 +89,7 @@ def resolve_plan(
         replay=settings.replay,
         moving=settings.moving,
         penalties=settings.penalties,
+        merging=settings.merging,
         after=settings.after,
         online=settings.online,
         judged="child" if settings.training.method == "full" and settings.judged == "merged" else settings.judged,
@@ -156,7 +158,7 @@ def _without_what_has_no_effect(plan: Plan) -> Plan:
     if earlier_versions(plan):
         return plan
     penalties = plan.penalties.model_copy(
-        update={"kl_old": 0.0, "hold": 0.0, "ewc": 0.0, "ewc_pairs": PenaltySettings().ewc_pairs}
+        update={"kl_old": 0.0, "hold": 0.0, "ewc": 0.0, "ewc_pairs": PenaltySettings().ewc_pairs, "orthogonal": 0.0}
     )
     if not penalties.kl_new:
         penalties = penalties.model_copy(update={"kl_budget": None})
@@ -186,12 +188,15 @@ def _plain_where_off(plan: Plan) -> dict[str, Any]:
         off["kl_direction"] = defaults.kl_direction
     if not penalties.ewc:
         off["ewc_pairs"] = defaults.ewc_pairs
-    after = plan.after
+    after, untold = plan.after, AfterSettings()
+    plain = {"energy": untold.energy} if after.overlap is None else {}
+    plain |= {"density": untold.density} if after.merge in {"linear", "slerp"} else {}
     return {
         "replay": _replay_with_effect(plan) if plan.replay.on else ReplaySettings(),
         "moving": plan.moving if plan.moving.share else MovingSettings(),
         "penalties": penalties.model_copy(update=off),
-        "after": after if after.overlap is not None else after.model_copy(update={"energy": AfterSettings().energy}),
+        "merging": plan.merging if plan.merging.kind != "none" else MergingSettings(),
+        "after": after.model_copy(update=plain),
     }
 
 

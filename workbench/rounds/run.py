@@ -232,6 +232,7 @@ class _Steps:
             versions=tuple(v for v in self._versions() if v.digest not in replaced(plan)),
             moving=plan.moving,
             penalties=plan.penalties,
+            merging=plan.merging,
             after=plan.after,
             online=plan.online,
             reward_models=plan.reward_models,

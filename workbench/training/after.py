@@ -11,11 +11,13 @@ import torch
 from preference_data.versions import load_version
 from workbench.config import AfterSettings
 from workbench.errors import WiringError
-from workbench.maths import between, short_to_long
+from workbench.maths import short_to_long
 from workbench.models.forward import Layout, batches_by_length, collate, completion_logps
+from workbench.models.load import root_of
 from workbench.models.tokens import EncodedPair, encode_pair, pad_id
 from workbench.models.weights import Weights, set_weights, trained_weights, weights_of
 from workbench.tasks import PolicyRef, Progress, Report, TrainJob
+from workbench.training.merging import NOTHING, Given, merge_of
 from workbench.training.trainer import AnchoredDPOTrainer, tokenizer_of
 
 MATRIX = 2
@@ -79,7 +81,9 @@ class Refinement:
         self._model: Any = trainer.model
         self._settings, wanted = job.after, job.after != AfterSettings()
         self._start = trained_weights(self._model) if wanted else {}
-        self._updates = _updates(job.lineage, self._model) if job.after.overlap is not None else []
+        updates = _updates(job.lineage, self._model) if job.after.by_rounds else []
+        origin = weights_of(root_of(job.parent), self._model) if job.after.merge == "slerp" else {}
+        self._given = Given(origin, updates, job.training.seed)
         self._chooser = Chooser(trainer, job) if job.after.keep else None
 
     def apply(self, report: Report) -> None:
@@ -88,9 +92,9 @@ class Refinement:
         self._model.eval()
         if self._settings.overlap is not None:
             child = trained_weights(self._model)
-            set_weights(self._model, _freed(child, self._start, self._updates, self._settings))
+            set_weights(self._model, _freed(child, self._start, self._given.updates, self._settings))
         if self._chooser:
-            averages = Averages(trained_weights(self._model), self._start, self._settings)
+            averages = Averages(trained_weights(self._model), self._start, self._settings, self._given)
             set_weights(self._model, _best(averages, self._chooser, report))
         self._model.train(was_training)
 
@@ -117,16 +121,17 @@ class Averages:
 
     Args:
         child, start: their weights.
-        settings: shares to try, and blocks.
+        settings: shares to try, blocks, and what an average is.
+        given: what some averages need beside the two.
     """
 
-    def __init__(self, child: Weights, start: Weights, settings: AfterSettings) -> None:
-        self._child, self._start, self._settings = child, start, settings
+    def __init__(self, child: Weights, start: Weights, settings: AfterSettings, given: Given = NOTHING) -> None:
+        self._settings, self._merge = settings, merge_of(child, start, settings, given)
         self._block = _blocks(list(child), settings.blocks)
 
     def of(self, shares: Sequence[float]) -> Weights:
         """The average in which the start has these shares of the blocks."""
-        return {name: between(self._start[name], end, shares[self._block[name]]) for name, end in self._child.items()}
+        return {name: self._merge(name, shares[block]) for name, block in self._block.items()}
 
     def stages(self) -> list[Callable[[Sequence[float]], list[tuple[float, ...]]]]:
         """What to try in turn, given the best so far: one share for all, then each block's apart."""

@@ -10,12 +10,15 @@ from torch import Tensor
 from preference_data.records import digest
 from preference_data.versions import load_version
 from workbench.models.forward import Rows, collate, completion_logps
+from workbench.models.load import root_of
 from workbench.models.tokens import encode_pair, pad_id
 from workbench.models.weights import trained_weights, weights_of
-from workbench.tasks import PolicyRef, TrainJob
+from workbench.tasks import TrainJob
 from workbench.training.carried import Carried, Steering
 from workbench.training.online.trainer import OnlineTrainer
+from workbench.training.orthogonal import orthogonal
 from workbench.training.penalties import KlToAnchors, Penalty, fisher, hold, near
+from workbench.training.stepping import MergedSteps
 from workbench.training.trainer import AnchoredDPOTrainer, tokenizer_of
 
 
@@ -41,7 +44,7 @@ def penalties_of(job: TrainJob, trainer: AnchoredDPOTrainer) -> dict[str, Penalt
         )
     if settings.kl_base:
         found["kl_base"] = KlToAnchors(
-            [weights_of(_base(job), model)],
+            [weights_of(root_of(job.parent), model)],
             lambda batch: torch.ones_like(batch.weights)[:, None],
             weights=(settings.kl_base, settings.kl_base),
             direction=settings.kl_direction,
@@ -50,19 +53,22 @@ def penalties_of(job: TrainJob, trainer: AnchoredDPOTrainer) -> dict[str, Penalt
     if settings.ewc and (old := _old_pairs(job, trainer)):
         importance = fisher(model, old, lambda rows: _margin(model, rows), beta=job.objective.beta)
         found["ewc"] = near(trained_weights(model), importance, settings.ewc)
+    if settings.orthogonal:
+        term = orthogonal([weights_of(policy, model) for policy in job.lineage], settings.orthogonal)
+        found |= {"orthogonal": term} if term else {}
     return found
 
 
-def carried_by(trainer: AnchoredDPOTrainer) -> list[Carried]:
-    """What changes from step to step beside the weights."""
-    found: list[Carried] = [p.steering for p in trainer.penalties.values() if isinstance(p, KlToAnchors)]
+def carried_by(trainer: AnchoredDPOTrainer, job: TrainJob) -> list[Carried]:
+    """What changes from step to step beside the weights; first what changes them once more."""
+    found: list[Carried] = []
+    if job.merging.kind != "none":
+        model: Any = trainer.model
+        found.append(MergedSteps(model, weights_of(root_of(job.parent), model), job.merging, job.training.seed))
+    found += [p.steering for p in trainer.penalties.values() if isinstance(p, KlToAnchors)]
     if isinstance(trainer, OnlineTrainer):
         found += trainer.fresh.carried()
     return [*found, trainer.moving] if trainer.moving else found
-
-
-def _base(job: TrainJob) -> PolicyRef:
-    return job.parent._replace(digest=job.parent.base, kind="full", path=job.parent.base_path)
 
 
 def _old_pairs(job: TrainJob, trainer: AnchoredDPOTrainer) -> list[Rows]:

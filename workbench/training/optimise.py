@@ -123,7 +123,7 @@ def _trained(
     if not job.online.on:  # fresh answers have a KL of their own
         probed = trainer.pairs.at_once([_shortened(row) for row in as_columns(proof_rows[:PROBE_ROWS])])
         probe = KlProbe(trainer.model, batch_of(probed).rows, job.numerics)
-    train_to_end(trainer, job, carried_by(trainer), report, probe=probe)
+    train_to_end(trainer, job, carried_by(trainer, job), report, probe=probe)
     refinement.apply(report)
     _save(trainer, job)
     return policy_logps(trainer, trainer.pairs.at_once(as_columns(proof_rows)))
@@ -205,6 +205,8 @@ def _copies(job: TrainJob | RewardJob) -> int:
         return 0
     penalties = job.penalties
     anchors = len(job.anchors) if penalties.kl_new or penalties.kl_old or job.online.on else 0
+    anchors += (job.after.merge == "slerp") + len(job.lineage) * bool(penalties.orthogonal)
+    anchors += 2 * (job.merging.kind != "none")
     return anchors + bool(penalties.kl_base) + 2 * bool(penalties.ewc) + bool(job.moving.share) + 1
 
 
