@@ -5,22 +5,13 @@ from html import unescape
 
 import pytest
 
-from tests.drift_kit import LATER, PLAIN, POLITE, World, capability, items, one_round, retention, samples, two_rounds_in
-from tests.page_kit import client
-from tests.test_drift_page import drift_served
+from tests import drift_kit
+from tests.drift_kit import LATER, PLAIN, POLITE, World, capability, items, one_round, retention, samples
+from tests.page_kit import client, drift_served
 from workbench.policies.lineage import points_between
 from workbench.views.kept import Numbers
 
-
-@pytest.fixture
-def world(tmp_path):
-    return two_rounds_in(World(tmp_path))
-
-
-@pytest.fixture
-def web(world):
-    with drift_served(world.ws) as url, client(url) as found:
-        yield found
+world, web = drift_kit.world, drift_kit.web
 
 
 def rows(web, policy, number, suite, **asked):
