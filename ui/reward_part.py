@@ -24,7 +24,9 @@ def has_reward_models(places: Places) -> bool:
 
 
 def rewards_part(places: Places) -> str:
-    """The part, as HTML."""
+    """The part, as HTML; empty where there is no reward model."""
+    if not has_reward_models(places):
+        return ""
     found = [(record, measured(places, record)) for record in RewardModels(places).entries()]
     asked = {digest for _, numbers in found for digest in numbers}
     versions = {e.digest: e.name for e in places.versions.entries() if e.digest in asked}
