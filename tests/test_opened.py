@@ -78,6 +78,18 @@ def test_a_pinned_baseline_that_was_not_measured_leaves_no_number(web, world):
         assert re.search(r'<p class="quiet">not (measured|enough data)', page.text), page.text[:400]
 
 
+def test_causes_say_that_they_are_of_one_round_where_rows_are_compared_with_another_policy(web, world):
+    cell = {"cell": f"{world.second.digest[:16]} accuracy retention/{PLAIN}", "within": "", "policy": "round-2"}
+    assert "<summary>Why it fell</summary>" in web.get("/drift/rows", params=cell).text
+    page = web.get("/drift/rows", params=cell | {"against": "base"}).text
+    assert "<summary>Why it fell from round-1, in its last round</summary>" in page
+    link = unescape(re.search(r'<a href="(/drift\?[^"]*)">The comparison with round-1</a>', page)[1])
+    whole = web.get(link.removesuffix("#rows")).text
+    assert "Compared with round-1, row by row." in whole
+    assert "<summary>Why it fell</summary>" in whole
+    assert f'<option value="{world.first.digest[:16]}" selected>' in whole  # it is the baseline of that page
+
+
 def test_the_table_of_a_pinned_baseline_opens_the_numbers_it_shows(web, world):
     table = web.get("/drift/part/against", params={"against": "base"}).text
     found = dict(re.findall(r'<th scope="row">(\w+)</th><td><a href="([^"]*)">', table))

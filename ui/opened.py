@@ -89,8 +89,19 @@ def opened(inspection: Inspection, causes: Causes, told: Story, asked: Mapping[s
         {"policy": names.get(wanted.policy, ""), "against": names.get(wanted.against, ""), "value": value, "compared": compared,
          "number": number_name(wanted.name, names), "suite": _suite_name(wanted.suite, names)},
         {"start": start, "count": AT_ONCE, "query": {k: v for k, v in asked.items() if v and k not in {"turn", "start"}}},
-        urlencode, "" if between else causes.shown(wanted), between,
+        urlencode, "" if between else causes.shown(wanted, _against_parent(inspection, wanted, names, asked)), between,
     )  # fmt: skip
+
+
+def _against_parent(
+    inspection: Inspection, wanted: Wanted, names: Mapping[str, str], asked: Mapping[str, str]
+) -> tuple[str, str] | None:
+    """The parent, and where its comparison is, if the rows are compared with another: causes are of one round alone."""
+    parent = inspection.places.registry.get(wanted.policy).parent
+    if parent is None or parent == wanted.against:
+        return None
+    there = address(**{name: asked[name] for name in ("policy", "cell", "within")}, against=parent[:16])
+    return names.get(parent, parent[:16]), f"/drift{there}#rows"
 
 
 def number_name(name: str, names: Mapping[str, str]) -> str:
