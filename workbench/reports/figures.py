@@ -129,13 +129,13 @@ def frontier(view: Overview, href: Href) -> Figure:
 def pareto(view: Overview, href: Href) -> Figure:
     """What is known of all versions, against what it cost: all policies on the same versions and suites."""
     last = view.policies[-1]
-    taught = [v for v in view.trained if v.digest not in view.replaced]
+    made, taught = view.policies[1:], [v for v in view.trained if v.digest not in view.replaced]
     versions = [v for v in taught if _has(view, last, "accuracy", f"retention/{v.digest}")]
-    policies = [p for p in view.policies[1:] if any(_has(view, p, "tax", suite) for suite in view.suites("tax"))
+    policies = [p for p in made if any(_has(view, p, "tax", suite) for suite in view.suites("tax"))
                 and all(_has(view, p, "accuracy", f"retention/{v.digest}") for v in versions)]  # fmt: skip
     suites = [suite for suite in view.suites("tax") if all(_has(view, p, "tax", suite) for p in policies)]
     there, given, keys = _aimed_at(view, href), list[Spot](), list[Key]()
-    for policy in policies:
+    for policy in made:
         cost = [(policy.digest, "tax", suite) for suite in suites]
         known = [(policy.digest, "accuracy", f"retention/{v.digest}") for v in versions]
         mark = "champion" if policy.champion else "update" if policy.update else ""
@@ -146,7 +146,7 @@ def pareto(view: Overview, href: Href) -> Figure:
         f"Mean accuracy on {_count(len(versions), 'version')} against mean tax of {_count(len(suites), 'suite')}, the same for "
         "every policy: up and left is better. Ringed and joined: no other is better on one without being worse on the other, as estimated."
     )
-    missing = [p for p in view.policies[1:] if p not in policies]
+    missing = [p for p in made if p not in policies]
     note += _without([called(p) for p in missing], "not measured on all of these")
     if missing:
         note += f" `workbench evaluate {missing[-1].name} --settings FILE`, with the settings of the round, adds that policy."
@@ -290,13 +290,14 @@ def _has(view: Overview, policy: PolicyView, name: str, suite: str) -> bool:
 
 
 def _best(given: Sequence[Spot]) -> list[Spot]:
-    """By cost; those that no other beats are marked, the others are not joined. `given` have both numbers, or none has."""
-    places = [(spot.across.value or 0.0, -(spot.up.value or 0.0)) for spot in given]
+    """By cost; those that no other beats are marked, the others are not joined. Those that lack a number come last, unmarked."""
+    known = [spot for spot in given if spot.across.value is not None and spot.up.value is not None]
+    places = [(spot.across.value or 0.0, -(spot.up.value or 0.0)) for spot in known]
     found: list[Spot] = []
-    for (cost, loss), spot in sorted(zip(places, given, strict=True), key=lambda each: each[0]):
+    for (cost, loss), spot in sorted(zip(places, known, strict=True), key=lambda each: each[0]):
         beaten = any(c <= cost and n <= loss and (c, n) != (cost, loss) for c, n in places)
         found.append(spot._replace(joined=False) if beaten else spot._replace(kind=f"{spot.kind or 'c0'} front"))
-    return found
+    return found + [spot for spot in given if spot not in known]
 
 
 def _over_rounds(
