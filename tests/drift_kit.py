@@ -50,6 +50,7 @@ def samples(version, *, tokens, texts, kl=()):
         *items(suite, "refused", [0] * PROMPTS),
         *items(suite, "compliance/nominal", [0.25 * len(text.split()) for text in texts]),
         *(row for other, share in kl for row in items(suite, f"kl/{other}", [share * t for t in tokens])),
+        *(row for other, share in kl for row in items(suite, f"kl_back/{other}", [2 * share * t for t in tokens])),
     ]
 
 

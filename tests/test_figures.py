@@ -225,3 +225,13 @@ def test_many_that_were_left_out_are_counted():
 def test_one_policy_alone_says_why_nothing_is_drawn():
     figure = figures.pareto(lineage(1, measured({"p1": [0.5]}, {"p1": [0.0]})), nowhere)
     assert (figure.drawn, "fewer than two policies" in figure.why) == (None, True)
+
+
+def test_kl_back_is_drawn_as_kl_is():
+    kl = {("p1", "kl/p0", "samples/v1"): sure(0.1), ("p1", "kl_back/p0", "samples/v1"): sure(0.3)}
+    drawn = {figure.key: figure for figure in figures.figures(lineage(1, kl), link) if figure.key.startswith("kl")}
+    assert {key: column(figure, "base, new prompts")["round 1"].value for key, figure in drawn.items()} == {
+        "kl": 0.1, "kl_back": 0.3,
+    }  # fmt: skip
+    assert "?p1:kl_back/p0:samples/v1" in drawn["kl_back"].drawn
+    assert ["KL(policy ‖ other)" in drawn["kl"].note, "KL(other ‖ policy)" in drawn["kl_back"].note] == [True, True]

@@ -45,6 +45,7 @@ def test_kept_numbers_are_those_of_the_report(two_rounds):
     for one in report.divergences:
         suite = f"samples/{report.versions[one.version].digest}"
         assert view.number(report.policies[one.round].digest, f"kl/{one.other}", suite) == one.value
+        assert view.number(report.policies[one.round].digest, f"kl_back/{one.other}", suite) == one.back
     for one in report.answers:
         suite, digest = f"samples/{report.versions[one.version].digest}", report.policies[one.round].digest
         assert view.number(digest, "length", suite) == one.length
@@ -240,6 +241,8 @@ def test_the_report_as_text_has_every_number_with_its_interval_and_n(two_rounds)
     kl = section(found, "How far it moved: KL on its own answers")
     assert kl[3].startswith("| nats per token | base, new prompts | base, old prompts | parent, new prompts |")
     assert kl[6].startswith("| round 2 | 0.300 [0.300, 0.300] n=6 | 0.300 [0.300, 0.300] n=6 | 0.200 [")
+    back = section(found, "How far from there to it: KL back, on its own answers")
+    assert back[6].startswith("| round 2 | 0.600 [0.600, 0.600] n=6 | 0.600 [0.600, 0.600] n=6 | 0.400 [")
     pareto = section(found, "Gain against tax, policy by policy")
     assert "|  | tax in points | accuracy |" in pareto
     # The matrix has them, too: 14 of 20 right.

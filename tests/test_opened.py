@@ -108,7 +108,18 @@ def test_everything_that_can_be_clicked_opens(web, world):
         assert "No rows." not in page.text, link
         left |= {each for each in links(page.text) if "turn=" not in each} - seen
     named = {re.search(r"cell=\w+\+(.*?)[+#&]", link + "#")[1].split("%2F")[0] for link in seen}
-    assert {"accuracy", "from", "tax", "kl", "length", "distinct-2", "refused", "figure", "overconfident"} <= named
+    assert {
+        "accuracy",
+        "from",
+        "tax",
+        "kl",
+        "kl_back",
+        "length",
+        "distinct-2",
+        "refused",
+        "figure",
+        "overconfident",
+    } <= named
 
 
 def test_a_mean_opens_the_numbers_it_is_made_of(web, world):

@@ -103,7 +103,11 @@ def test_taxes_by_hand(two_rounds):
 
 
 def test_kl_to_base_parent_and_anchors_on_new_and_old_prompts(two_rounds):
-    found = {(d.round, d.roles, d.prompts): d.value.value for d in two_rounds.report().divergences}
+    divergences = two_rounds.report().divergences
+    found = {(d.round, d.roles, d.prompts): d.value.value for d in divergences}
+    assert [d.back.value for d in divergences] == pytest.approx([2 * value for value in found.values()])
+    shown = " ".join(printed(two_rounds.report(), width=120).split())
+    assert "0.200 [0.200, 0.200] n=6 back 0.400 [0.400, 0.400]" in shown
     assert found == {
         (1, ("base", "parent", "anchor 1.00"), "new"): pytest.approx(0.1),
         (2, ("base", "anchor 0.50"), "new"): pytest.approx(0.3),
@@ -150,6 +154,7 @@ def test_accuracy_per_answer_where_answers_are_few(world):
 def test_json_is_plain_and_has_no_nan(two_rounds):
     text = json.dumps(as_json(two_rounds.report()), allow_nan=False)
     assert json.loads(text)["cells"][1][0]["accuracy"]["value"] == 0.8
+    assert json.loads(text)["divergences"][0]["back"]["n"] == 6
     assert as_json({"a": (float("nan"), 1.5)}) == {"a": [None, 1.5]}
 
 

@@ -27,6 +27,7 @@ AGAINST_BASE = ("tax", "from base", "overconfident", "above base")
 CALLED = {"from parent": "change of accuracy", "from base": "change of accuracy", "step tax": "tax",
           "overconfident": "overconfidence"}  # fmt: skip
 """Numbers whose name says what they are compared with, without that: a pinned baseline may stand for it."""
+TO = {"kl": "KL to", "kl_back": "KL back from"}
 
 
 class Cell(NamedTuple):
@@ -107,8 +108,8 @@ def _against_parent(
 def number_name(name: str, names: Mapping[str, str]) -> str:
     """What a number is called, whatever it is compared with."""
     kind, _, other = name.partition("/")
-    if kind == "kl":
-        return f"KL to {names.get(other, other)[:LONGEST]}"
+    if kind in TO:
+        return f"{TO[kind]} {names.get(other, other)[:LONGEST]}"
     if kind.endswith(" from parent"):
         return f"change of {kind.removesuffix(' from parent')}"
     return f"{CALLED.get(kind, kind)} {other[:LONGEST]}".strip()

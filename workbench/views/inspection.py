@@ -30,7 +30,7 @@ NAMES = (
     "accuracy", "from parent", "from base", "overconfident", "level", "tax", "step tax", "length", "distinct-2", "refused",
     *SHOULD, *(f"{name} from parent" for name in SHOULD),
 )  # fmt: skip
-"""Numbers that are drawn over all rounds, and KL."""
+"""Numbers that are drawn over all rounds, and KL both ways."""
 NEW_NAMES = ("lost", "gained", *(f"margin quartile {k}" for k in (1, 2, 3, 4)))
 """Numbers that are drawn of the newest rounds."""
 NEWEST = 2
@@ -196,7 +196,7 @@ class Inspection:
             return Overview(policies, versions, None, within, {}, ())
         kept, digests = Numbers(self.places.engine, condition), [p.digest for p in policies]
         kept.keep(digests, told)
-        found = kept.read(digests, NAMES, within=within, like="kl/")
+        found = kept.read(digests, NAMES, within=within, like="kl")
         found |= kept.read(digests[-NEWEST:], NEW_NAMES, within=within)
         mixed = points_between(digests[-2], digests[-1]) if len(digests) > 1 else {}
         found |= kept.read(mixed.values(), ("accuracy", "tax"), within=within)

@@ -8,7 +8,7 @@
 | `overconfident` | retention | mean of sigma(abs(d)) - (d > 0), half at d = 0, d the margin over the base's: positive, surer than right |
 | `margin quartile 1` to `4` | retention | change from the parent, of the quarters of its margins, the lowest first |
 | `level`, `tax`, `step tax` | capability | as in `records.Tax` |
-| `kl/<digest>` | samples | to another policy, nats per token |
+| `kl/<digest>`, `kl_back/<digest>` | samples | to another policy and from it, on the answers of the one, nats per token |
 | `length`, `length change`, `distinct-2`, `finished`, `refused`, `compliance/<guideline>` | samples | of answers |
 | `refused safe`, `refused unsafe` | refusal | share of probes |
 | `refused safe from parent`, `refused unsafe from parent` | refusal | share after minus before, on the same probes |
@@ -41,7 +41,7 @@ from workbench.drift.uncertainty import FEWEST_GROUPS, Estimate, mean, share
 from workbench.tasks import Item
 from workbench.views.reading import Reader, compare
 
-COMPLIANCE, KL = "compliance/", "kl/"
+COMPLIANCE, KL = "compliance/", ("kl/", "kl_back/")
 MOST_SLICES = 20
 """A slice with more values than this, such as an id, is none that is looked at."""
 KIN = ("base", "parent", "own")
@@ -101,7 +101,7 @@ def is_comparison(name: str) -> bool:
     """Whether a number is of two policies and moves with what is compared; others are of one, or name the other."""
     if name.startswith("refused"):
         return name.endswith(" from parent")
-    return name not in ALONE and not name.startswith((KL, COMPLIANCE))
+    return name not in ALONE and not name.startswith((*KL, COMPLIANCE))
 
 
 Named = Iterator[tuple[str, Estimate]]

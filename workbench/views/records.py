@@ -136,6 +136,8 @@ class Divergence(NamedTuple):
 
     Attributes:
         roles: what the other policy is to it: `base`, `parent`, `anchor 0.50`.
+        value: KL(policy || other).
+        back: KL(other || policy) at the same positions.
     """
 
     round: int
@@ -144,6 +146,7 @@ class Divergence(NamedTuple):
     other: str
     roles: tuple[str, ...]
     value: Estimate
+    back: Estimate
 
 
 class Compliance(NamedTuple):

@@ -9,6 +9,7 @@ from preference_data.versions import PAIRS_FILE
 from workbench.drift.ledger import Ledger
 from workbench.places import Places
 from workbench.tasks import Item
+from workbench.views.numbers import COMPLIANCE, KL
 
 Turn = Literal["lost", "gained", "same", "new"]
 """What became of an item: right before and wrong now, the other way round, neither, or not measured before."""
@@ -24,7 +25,7 @@ _LABELS = {"refused safe": "label=safe", "refused unsafe": "label=unsafe"}
 """Which of its suite's items a number is of."""
 ANSWERS = "samples/"
 """How suites of answers begin."""
-_LOWER_IS_BETTER = ("bits", "kl/", "refused")
+_LOWER_IS_BETTER = ("bits", *KL, "refused")
 _BETTER = ("worse", "better", "the same")
 _WORDS = {
     "tokens": ("shorter", "longer", "as long"),
@@ -113,7 +114,7 @@ def find_rows(places: Places, wanted: Wanted, *, start: int = 0, count: int = 50
 
 
 def _metric_of(ledger: Ledger, wanted: Wanted) -> str:
-    if wanted.name.startswith(("kl/", "compliance/")):
+    if wanted.name.startswith((*KL, COMPLIANCE)):
         return wanted.name
     there = {m.metric for m in ledger.suites(wanted.policy) if m.suite == wanted.suite}
     return next((one for one in _METRICS.get(wanted.name, ()) if one in there), "margin")
