@@ -79,6 +79,8 @@ def test_what_turned_is_counted_against_the_parent(two_rounds):
     assert view.number(two_rounds.second.digest, "lost", f"retention/{PLAIN}").value == pytest.approx(2 / 20)
     assert view.number(two_rounds.second.digest, "gained", f"retention/{PLAIN}").value == 0
     assert view.number(two_rounds.second.digest, "gained", f"retention/{POLITE}").value == pytest.approx(9 / 20)
+    quarters = [view.number(two_rounds.second.digest, f"lost quartile {k}", f"retention/{PLAIN}") for k in (1, 2, 3, 4)]
+    assert tuple(quarters) == two_rounds.report().changes[3].lost_by_quartile
 
 
 def test_overconfidence_is_probability_minus_share_right(two_rounds):

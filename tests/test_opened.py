@@ -24,6 +24,12 @@ def rows(web, policy, number, suite, **asked):
     return heading, line, (turned["worse"], turned["better"], turned["the same"])
 
 
+def cells(table, version):
+    """What a table of what turned says of a version: b, c, p, what was lost of each quarter, and the change."""
+    row = re.search(rf'<th scope="row">{version}</th>(.*?)</tr>', table)[1]
+    return [re.sub(r"<[^>]*>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)]
+
+
 def links(page):
     """Addresses of cells that a page leads to."""
     return {unescape(link) for link in re.findall(r'href="(\?policy=[^"]*cell=\w[^"]*)"', page)}
@@ -78,6 +84,59 @@ def test_a_pinned_baseline_that_was_not_measured_leaves_no_number(web, world):
         assert re.search(r'<p class="quiet">not (measured|enough data)', page.text), page.text[:400]
 
 
+# Round 1 had the first sixteen of twenty pairs right, all by one nat, and of equal margins the first count as lower: its
+# lowest quarter is 16 to 19 and 0, its highest 11 to 15, of which 14 and 15 turned. The base had the first ten right: its
+# lowest quarter is 10 to 14, of which round 2 has all but the last.
+@pytest.mark.parametrize(
+    ("number", "pinned", "called", "value", "turned"),
+    [
+        ("margin quartile 4", "", "change of margin in the highest quarter", "-0.800 [", ("2", "0", "3")),
+        ("margin quartile 1", "", "change of margin in the lowest quarter", "+0.000 [", ("0", "0", "5")),
+        ("lost quartile 4", "", "share lost in the highest quarter", "+0.400 [", ("2", "0", "3")),
+        ("margin quartile 1", "base", "change of margin in the lowest quarter", "+1.600 [", ("0", "4", "1")),
+    ],
+)
+def test_rows_behind_a_quarter_are_those_of_the_quarter(web, world, number, pinned, called, value, turned):
+    suite = f"retention/{PLAIN}"
+    heading, line, counts = rows(web, world.second, number, suite, against=pinned)
+    assert heading == f"{called} of round-2 on plain"
+    assert line.startswith(value)
+    assert line.endswith("number and rows alike; the quarter is that of the margins there.")
+    assert counts == turned
+    cell = {"cell": f"{world.second.digest[:16]} {number} {suite}", "against": pinned}
+    assert len(web.get("/drift/rows.jsonl", params=cell).text.splitlines()) == 5
+
+
+def test_a_quarter_of_pairs_that_are_not_the_same_has_no_rows(web, world):
+    world.record(world.second, retention(LATER, 12))
+    page = web.get(
+        "/drift/rows", params={"cell": f"{world.second.digest[:16]} margin quartile 1 retention/{LATER}"}
+    ).text
+    assert "No rows." in page
+    # Nor is there a fifth quarter: a number nobody computed has all rows and no value.
+    other = web.get("/drift/rows", params={"cell": f"{world.second.digest[:16]} margin quartile 5 retention/{PLAIN}"})
+    assert (other.status_code, ">all 20<" in other.text) == (200, True)
+
+
+@pytest.mark.parametrize(
+    ("number", "suite", "pinned", "said"),
+    [
+        ("accuracy", f"retention/{PLAIN}", "", "b = 2 worse, c = 0 better, n = 20; McNemar&#39;s exact test: p = 0.500"),
+        ("accuracy", f"retention/{PLAIN}", "base", "b = 0 worse, c = 4 better, n = 20; McNemar&#39;s exact test: p = 0.125"),
+        ("from parent", f"retention/{POLITE}", "", "b = 0 worse, c = 9 better, n = 20; McNemar&#39;s exact test: p = 0.004"),
+        ("lost quartile 4", f"retention/{PLAIN}", "", "b = 2 worse, c = 0 better, n = 5; McNemar&#39;s exact test: p = 0.500"),
+        ("tax", "choice", "", "b = 1 worse, c = 0 better, n = 40; McNemar&#39;s exact test: p = 1.000"),
+        ("tax", "text/f00df00df00d", "", ""),  # bits have no sides
+        ("tax", "choice", "round-2", ""),  # the baseline itself
+    ],
+)  # fmt: skip
+def test_what_turned_is_tested_where_it_has_two_sides(web, world, number, suite, pinned, said):
+    cell = f"{world.second.digest[:16]} {number} {suite}"
+    page = web.get("/drift/rows", params={"cell": cell, "against": pinned}).text
+    assert said in page
+    assert ("McNemar" in page) == bool(said)
+
+
 def test_causes_say_that_they_are_of_one_round_where_rows_are_compared_with_another_policy(web, world):
     cell = {"cell": f"{world.second.digest[:16]} accuracy retention/{PLAIN}", "within": "", "policy": "round-2"}
     assert "<summary>Why it fell</summary>" in web.get("/drift/rows", params=cell).text
@@ -92,10 +151,11 @@ def test_causes_say_that_they_are_of_one_round_where_rows_are_compared_with_anot
 
 def test_the_table_of_a_pinned_baseline_opens_the_numbers_it_shows(web, world):
     table = web.get("/drift/part/against", params={"against": "base"}).text
-    found = dict(re.findall(r'<th scope="row">(\w+)</th><td><a href="([^"]*)">', table))
+    found = dict(re.findall(r'<th scope="row">(\w+)</th>.*?<td><a href="([^"]*)">', table))
     assert set(found) == {"plain", "polite"}
     value = re.search(r">(\+0\.200 \[[^<]*)<", table)[1]
     assert value in web.get("/drift/rows" + unescape(found["plain"]).split("#")[0]).text
+    assert cells(table, "plain")[:3] == ["0", "4", "0.125"]
 
 
 def test_everything_that_can_be_clicked_opens(web, world):
@@ -114,6 +174,8 @@ def test_everything_that_can_be_clicked_opens(web, world):
         "tax",
         "kl",
         "kl_back",
+        "lost",
+        "margin",
         "length",
         "distinct-2",
         "refused",

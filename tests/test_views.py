@@ -78,6 +78,10 @@ def test_changes_flips_and_averages_by_hand(two_rounds):
     assert (found[2, "plain"].kind, found[2, "plain"].from_parent.value) == ("earlier", pytest.approx(-0.1))
     assert found[2, "plain"].from_base.value == pytest.approx(0.2)
     assert found[1, "polite"].kind == found[2, "later"].kind == "untrained"
+    # Of twenty pairs the parent had the first sixteen right, all by the same margin; the last two of them turned.
+    assert [one.value for one in found[2, "plain"].lost_by_quartile] == [0, 0, 0, 2 / 5]
+    assert [one.n for one in found[1, "plain"].lost_by_quartile] == [5] * 4
+    assert found[2, "later"].lost_by_quartile == ()
     averages = {a.name: a.value.value for a in report.averages}
     assert averages == {
         "BWT": pytest.approx(-0.1),  # R[2,1] - R[1,1]
@@ -154,6 +158,7 @@ def test_accuracy_per_answer_where_answers_are_few(world):
 def test_json_is_plain_and_has_no_nan(two_rounds):
     text = json.dumps(as_json(two_rounds.report()), allow_nan=False)
     assert json.loads(text)["cells"][1][0]["accuracy"]["value"] == 0.8
+    assert json.loads(text)["changes"][3]["lost_by_quartile"][3]["value"] == 0.4
     assert json.loads(text)["divergences"][0]["back"]["n"] == 6
     assert as_json({"a": (float("nan"), 1.5)}) == {"a": [None, 1.5]}
 

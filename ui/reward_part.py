@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from ui.shown import part, said
+from ui.shown import part
+from workbench.drift.uncertainty import said
 from workbench.places import Places
 from workbench.reports.charts import Line, Point, lines
 from workbench.reward_list import Measured, RewardModels, RewardRecord, measured

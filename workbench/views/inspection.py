@@ -20,6 +20,7 @@ from workbench.rounds.journal import RoundRecord
 from workbench.rounds.plan import condition_of
 from workbench.schema import measured
 from workbench.views.kept import Key, Numbers
+from workbench.views.numbers import OF_QUARTER
 from workbench.views.reading import choose_condition
 from workbench.views.records import NOT_MEASURED, NamedVersion, PolicyView, VersionView
 from workbench.views.report import columns_of, policy_view
@@ -31,7 +32,7 @@ NAMES = (
     *SHOULD, *(f"{name} from parent" for name in SHOULD),
 )  # fmt: skip
 """Numbers that are drawn over all rounds, and KL both ways."""
-NEW_NAMES = ("lost", "gained", *(f"margin quartile {k}" for k in (1, 2, 3, 4)))
+NEW_NAMES = ("lost", "gained", *OF_QUARTER)
 """Numbers that are drawn of the newest rounds."""
 NEWEST = 2
 
