@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from preference_data.records import canonical_json
 from tests.small_round import write_adapter, write_base
 from workbench.config import RoundSettings
@@ -48,6 +50,7 @@ def samples(version, *, tokens, texts, kl=()):
         *items(suite, "refused", [0] * PROMPTS),
         *items(suite, "compliance/nominal", [0.25 * len(text.split()) for text in texts]),
         *(row for other, share in kl for row in items(suite, f"kl/{other}", [share * t for t in tokens])),
+        *(row for other, share in kl for row in items(suite, f"kl_back/{other}", [2 * share * t for t in tokens])),
     ]
 
 
@@ -143,3 +146,18 @@ def one_round(world, before=(), after=(), **changed):
     world.record(child, [*retention(PLAIN, 16), *after])
     world.finish(plan, child)
     return child
+
+
+@pytest.fixture
+def world(tmp_path):
+    """Two rounds. Test modules take it, and what serves it, by name: `world, web = drift_kit.world, drift_kit.web`."""
+    return two_rounds_in(World(tmp_path))
+
+
+@pytest.fixture
+def web(world):
+    """A client of the page over them."""
+    from tests.page_kit import client, drift_served  # loads the page, which others who use this kit do without
+
+    with drift_served(world.ws) as url, client(url) as found:
+        yield found

@@ -17,6 +17,7 @@ from preference_data.store import Entry, Store
 from ui.app import make_app
 from workbench.bench.page_browser import chromium
 from workbench.errors import WorkbenchError
+from workbench.views.inspection import Inspection
 
 REQUIRED = "WORKBENCH_BROWSER_TESTS"
 """Set to `required`, a machine without a browser fails the tests instead of skipping them."""
@@ -69,6 +70,15 @@ def running(make):
 def served(store, *, person="ann", arena=None):
     """The address of the page's server, running in this process."""
     return running(lambda host: make_app(store, person=person, hosts=[host], arena=arena))
+
+
+def drift_served(ws, **options):
+    """The page with its drift pages, over a workspace."""
+    return running(
+        lambda host: make_app(
+            ws.store, person="ann", hosts=[host], workspace=str(ws.root), inspection=Inspection(ws), **options
+        )
+    )
 
 
 def client(url):

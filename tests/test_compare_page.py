@@ -4,20 +4,10 @@ import pytest
 
 from preference_data.records import Comparison, Completion, Judgement, Pairwise, Prompt, Sampled, Thumb, Verdict, now
 from preference_data.store import Entry
-from tests.drift_kit import LATER, PLAIN, World, items, two_rounds_in
-from tests.page_kit import client
-from tests.test_drift_page import drift_served
+from tests import drift_kit
+from tests.drift_kit import LATER, PLAIN, items
 
-
-@pytest.fixture
-def world(tmp_path):
-    return two_rounds_in(World(tmp_path))
-
-
-@pytest.fixture
-def web(world):
-    with drift_served(world.ws) as url, client(url) as found:
-        yield found
+world, web = drift_kit.world, drift_kit.web
 
 
 def both(world):

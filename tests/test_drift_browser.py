@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from tests.drift_kit import LATER, PLAIN, POLITE, World, capability, items, retention, two_rounds_in
-from tests.page_kit import browser
-from tests.test_drift_page import drift_served
+from tests import drift_kit
+from tests.drift_kit import LATER, PLAIN, POLITE, World, capability, items, retention
+from tests.page_kit import browser, drift_served
 from tests.test_figures import lineage, sure
 from tests.test_page_browser import Person, violations
 from workbench.reports.document import CSS, templates
@@ -16,6 +16,7 @@ from workbench.rounds.plan import measuring_condition
 from workbench.rounds.progress import append_event
 from workbench.tasks import Progress
 
+world = drift_kit.world
 QUICK = "setTimeout = ((real) => (what, ms) => real(what, Math.min(ms, 50)))(setTimeout)"
 """The page looks for news every twentieth of a second instead of every few seconds."""
 
@@ -24,11 +25,6 @@ QUICK = "setTimeout = ((real) => (what, ms) => real(what, Math.min(ms, 50)))(set
 def chromium():
     with browser() as running:
         yield running
-
-
-@pytest.fixture
-def world(tmp_path):
-    return two_rounds_in(World(tmp_path))
 
 
 @pytest.fixture

@@ -22,11 +22,11 @@ from preference_data.records import (
 )
 from preference_data.requests import Requests
 from preference_data.store import Entry
-from tests.drift_kit import PLAIN, POLITE, World, capability, items, retention, two_rounds_in
-from tests.page_kit import client, running
+from tests import drift_kit
+from tests.drift_kit import PLAIN, POLITE, World, capability, items, retention
+from tests.page_kit import client, drift_served, running
 from tests.rounds_kit import entries, settings
 from tests.tiny_model import build_tiny_model
-from ui.app import make_app
 from workbench.acting import act_on_requests
 from workbench.config import GateSettings, RoundSettings
 from workbench.errors import PolicyError
@@ -39,25 +39,7 @@ from workbench.views.asked import runner_alive, sole_runner
 from workbench.views.inspection import Inspection
 from workbench.workspace import Workspace
 
-
-@pytest.fixture
-def world(tmp_path):
-    return two_rounds_in(World(tmp_path))
-
-
-def drift_served(ws, **options):
-    """The page with its drift pages, over a workspace."""
-    return running(
-        lambda host: make_app(
-            ws.store, person="ann", hosts=[host], workspace=str(ws.root), inspection=Inspection(ws), **options
-        )
-    )
-
-
-@pytest.fixture
-def web(world):
-    with drift_served(world.ws) as url, client(url) as found:
-        yield found
+world, web = drift_kit.world, drift_kit.web
 
 
 def asked(ws):

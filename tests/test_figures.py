@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from workbench.drift.uncertainty import Estimate
+from workbench.drift.uncertainty import Estimate, not_enough
 from workbench.reports import figures
 from workbench.reports.charts import Line, Point, lines
 from workbench.reports.figures import kind_of, nowhere
@@ -197,9 +197,12 @@ def test_gain_against_tax_is_over_the_same_and_names_who_was_left_out():
     accuracy = {"p1": [0.9, 0.9, None], "p2": [0.6, 0.7, 0.8, 0.1], "p3": [0.7, 0.8, 0.9, 0.1], "p4": [0.5, 0.6, 0.7]}
     tax = {"p1": [0.01, 0.01], "p2": [0.02, None], "p3": [0.03, 0.5], "p4": [0.04, 0.5]}
     figure = figures.pareto(lineage(4, measured(accuracy, tax)), nowhere)
-    assert {name: (round(across.value, 9), round(up.value, 9)) for name, (across, up) in figure.table} == {
-        "round 2": (2.0, 0.7), "round 3": (3.0, 0.8), "round 4": (4.0, 0.6),
+    assert {name: (round(across.value, 9), up.value and round(up.value, 9)) for name, (across, up) in figure.table} == {
+        "round 2": (2.0, 0.7), "round 3": (3.0, 0.8), "round 4": (4.0, 0.6), "round 1": (1.0, None),
     }  # fmt: skip
+    # It stays in the table, last, and in the file of numbers: of three versions a hundred pairs each, one was not measured.
+    assert figure.table[-1][1][1] == not_enough(200, "not measured")
+    assert figure.drawn.count("<circle") == 3
     assert "on 3 versions against mean tax of 1 suite" in figure.note
     assert " Without round 1: not measured on all of these." in figure.note
     assert (
@@ -208,7 +211,7 @@ def test_gain_against_tax_is_over_the_same_and_names_who_was_left_out():
     )
     assert " Without version-4: not measured of round 4." in figure.note
     assert " Without suite-2: not measured of all policies." in figure.note
-    assert {policy for policy, _, _ in figure.numbers} == {"p2", "p3", "p4"}
+    assert {policy for policy, _, _ in figure.numbers} == {"p1", "p2", "p3", "p4"}
 
 
 def test_many_that_were_left_out_are_counted():
@@ -222,3 +225,13 @@ def test_many_that_were_left_out_are_counted():
 def test_one_policy_alone_says_why_nothing_is_drawn():
     figure = figures.pareto(lineage(1, measured({"p1": [0.5]}, {"p1": [0.0]})), nowhere)
     assert (figure.drawn, "fewer than two policies" in figure.why) == (None, True)
+
+
+def test_kl_back_is_drawn_as_kl_is():
+    kl = {("p1", "kl/p0", "samples/v1"): sure(0.1), ("p1", "kl_back/p0", "samples/v1"): sure(0.3)}
+    drawn = {figure.key: figure for figure in figures.figures(lineage(1, kl), link) if figure.key.startswith("kl")}
+    assert {key: column(figure, "base, new prompts")["round 1"].value for key, figure in drawn.items()} == {
+        "kl": 0.1, "kl_back": 0.3,
+    }  # fmt: skip
+    assert "?p1:kl_back/p0:samples/v1" in drawn["kl_back"].drawn
+    assert ["KL(policy ‖ other)" in drawn["kl"].note, "KL(other ‖ policy)" in drawn["kl_back"].note] == [True, True]

@@ -27,6 +27,7 @@ from workbench.drift.metrics import (
     series,
     step_tax,
     tax,
+    turned_of,
 )
 from workbench.drift.retention import (
     average_performance,
@@ -36,7 +37,7 @@ from workbench.drift.retention import (
     last,
     retention_matrix,
 )
-from workbench.drift.uncertainty import paired_shares, proportion
+from workbench.drift.uncertainty import not_enough, paired_shares, proportion
 from workbench.tasks import Item
 
 
@@ -280,6 +281,21 @@ def test_quartiles_tell_who_paid():
     assert [one.change.value for one in found] == [-2.5, 1, 1, 1]
     with pytest.raises(ValueError, match="same items"):
         by_quartile(before, of([1.0] * 5))
+
+
+def test_quarters_lose_together_what_was_lost_of_all():
+    # of six pairs of each margin those at 0, half right, turn wrong, and those at 2 become as likely as not
+    before = of([0, 1, 2, 3] * 6)
+    after = of([{0: -1, 1: 1, 2: 0, 3: 3}[int(value)] for value in before.values])
+    lost = [round(one.lost.value * one.lost.n) for one in by_quartile(before, after)]
+    assert lost == [6, 0, 6, 0]
+    assert sum(lost) == len(flips(hits(before), hits(after)).lost)
+
+
+def test_counts_of_what_turned_come_from_shares_too():
+    lost, gained = (proportion(count, 20) for count in (2, 0))
+    assert turned_of(lost, gained) == (2, 0, 20, 0.5)  # 2 x 0.5^2
+    assert turned_of(lost, not_enough(4, "too few")) is None
 
 
 def test_the_lowest_quarter_holds_what_was_surely_wrong():

@@ -45,6 +45,7 @@ def test_kept_numbers_are_those_of_the_report(two_rounds):
     for one in report.divergences:
         suite = f"samples/{report.versions[one.version].digest}"
         assert view.number(report.policies[one.round].digest, f"kl/{one.other}", suite) == one.value
+        assert view.number(report.policies[one.round].digest, f"kl_back/{one.other}", suite) == one.back
     for one in report.answers:
         suite, digest = f"samples/{report.versions[one.version].digest}", report.policies[one.round].digest
         assert view.number(digest, "length", suite) == one.length
@@ -78,6 +79,8 @@ def test_what_turned_is_counted_against_the_parent(two_rounds):
     assert view.number(two_rounds.second.digest, "lost", f"retention/{PLAIN}").value == pytest.approx(2 / 20)
     assert view.number(two_rounds.second.digest, "gained", f"retention/{PLAIN}").value == 0
     assert view.number(two_rounds.second.digest, "gained", f"retention/{POLITE}").value == pytest.approx(9 / 20)
+    quarters = [view.number(two_rounds.second.digest, f"lost quartile {k}", f"retention/{PLAIN}") for k in (1, 2, 3, 4)]
+    assert tuple(quarters) == two_rounds.report().changes[3].lost_by_quartile
 
 
 def test_overconfidence_is_probability_minus_share_right(two_rounds):
@@ -240,6 +243,8 @@ def test_the_report_as_text_has_every_number_with_its_interval_and_n(two_rounds)
     kl = section(found, "How far it moved: KL on its own answers")
     assert kl[3].startswith("| nats per token | base, new prompts | base, old prompts | parent, new prompts |")
     assert kl[6].startswith("| round 2 | 0.300 [0.300, 0.300] n=6 | 0.300 [0.300, 0.300] n=6 | 0.200 [")
+    back = section(found, "How far from there to it: KL back, on its own answers")
+    assert back[6].startswith("| round 2 | 0.600 [0.600, 0.600] n=6 | 0.600 [0.600, 0.600] n=6 | 0.400 [")
     pareto = section(found, "Gain against tax, policy by policy")
     assert "|  | tax in points | accuracy |" in pareto
     # The matrix has them, too: 14 of 20 right.

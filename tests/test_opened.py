@@ -5,22 +5,13 @@ from html import unescape
 
 import pytest
 
-from tests.drift_kit import LATER, PLAIN, POLITE, World, capability, items, one_round, retention, samples, two_rounds_in
-from tests.page_kit import client
-from tests.test_drift_page import drift_served
+from tests import drift_kit
+from tests.drift_kit import LATER, PLAIN, POLITE, World, capability, items, one_round, retention, samples
+from tests.page_kit import client, drift_served
 from workbench.policies.lineage import points_between
 from workbench.views.kept import Numbers
 
-
-@pytest.fixture
-def world(tmp_path):
-    return two_rounds_in(World(tmp_path))
-
-
-@pytest.fixture
-def web(world):
-    with drift_served(world.ws) as url, client(url) as found:
-        yield found
+world, web = drift_kit.world, drift_kit.web
 
 
 def rows(web, policy, number, suite, **asked):
@@ -31,6 +22,12 @@ def rows(web, policy, number, suite, **asked):
     heading, line = re.search(r'<h2>(.*?)</h2>\s*<p class="quiet">(.*?)</p>', page.text).groups()
     turned = dict(re.findall(r">(worse|better|the same) (\d+)<", page.text))
     return heading, line, (turned["worse"], turned["better"], turned["the same"])
+
+
+def cells(table, version):
+    """What a table of what turned says of a version: b, c, p, what was lost of each quarter, and the change."""
+    row = re.search(rf'<th scope="row">{version}</th>(.*?)</tr>', table)[1]
+    return [re.sub(r"<[^>]*>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)]
 
 
 def links(page):
@@ -87,12 +84,78 @@ def test_a_pinned_baseline_that_was_not_measured_leaves_no_number(web, world):
         assert re.search(r'<p class="quiet">not (measured|enough data)', page.text), page.text[:400]
 
 
+# Round 1 had the first sixteen of twenty pairs right, all by one nat, and of equal margins the first count as lower: its
+# lowest quarter is 16 to 19 and 0, its highest 11 to 15, of which 14 and 15 turned. The base had the first ten right: its
+# lowest quarter is 10 to 14, of which round 2 has all but the last.
+@pytest.mark.parametrize(
+    ("number", "pinned", "called", "value", "turned"),
+    [
+        ("margin quartile 4", "", "change of margin in the highest quarter", "-0.800 [", ("2", "0", "3")),
+        ("margin quartile 1", "", "change of margin in the lowest quarter", "+0.000 [", ("0", "0", "5")),
+        ("lost quartile 4", "", "share lost in the highest quarter", "+0.400 [", ("2", "0", "3")),
+        ("margin quartile 1", "base", "change of margin in the lowest quarter", "+1.600 [", ("0", "4", "1")),
+    ],
+)
+def test_rows_behind_a_quarter_are_those_of_the_quarter(web, world, number, pinned, called, value, turned):
+    suite = f"retention/{PLAIN}"
+    heading, line, counts = rows(web, world.second, number, suite, against=pinned)
+    assert heading == f"{called} of round-2 on plain"
+    assert line.startswith(value)
+    assert line.endswith("number and rows alike; the quarter is that of the margins there.")
+    assert counts == turned
+    cell = {"cell": f"{world.second.digest[:16]} {number} {suite}", "against": pinned}
+    assert len(web.get("/drift/rows.jsonl", params=cell).text.splitlines()) == 5
+
+
+def test_a_quarter_of_pairs_that_are_not_the_same_has_no_rows(web, world):
+    world.record(world.second, retention(LATER, 12))
+    page = web.get(
+        "/drift/rows", params={"cell": f"{world.second.digest[:16]} margin quartile 1 retention/{LATER}"}
+    ).text
+    assert "No rows." in page
+    # Nor is there a fifth quarter: a number nobody computed has all rows and no value.
+    other = web.get("/drift/rows", params={"cell": f"{world.second.digest[:16]} margin quartile 5 retention/{PLAIN}"})
+    assert (other.status_code, ">all 20<" in other.text) == (200, True)
+
+
+@pytest.mark.parametrize(
+    ("number", "suite", "pinned", "said"),
+    [
+        ("accuracy", f"retention/{PLAIN}", "", "b = 2 worse, c = 0 better, n = 20; McNemar&#39;s exact test: p = 0.500"),
+        ("accuracy", f"retention/{PLAIN}", "base", "b = 0 worse, c = 4 better, n = 20; McNemar&#39;s exact test: p = 0.125"),
+        ("from parent", f"retention/{POLITE}", "", "b = 0 worse, c = 9 better, n = 20; McNemar&#39;s exact test: p = 0.004"),
+        ("lost quartile 4", f"retention/{PLAIN}", "", "b = 2 worse, c = 0 better, n = 5; McNemar&#39;s exact test: p = 0.500"),
+        ("tax", "choice", "", "b = 1 worse, c = 0 better, n = 40; McNemar&#39;s exact test: p = 1.000"),
+        ("tax", "text/f00df00df00d", "", ""),  # bits have no sides
+        ("tax", "choice", "round-2", ""),  # the baseline itself
+    ],
+)  # fmt: skip
+def test_what_turned_is_tested_where_it_has_two_sides(web, world, number, suite, pinned, said):
+    cell = f"{world.second.digest[:16]} {number} {suite}"
+    page = web.get("/drift/rows", params={"cell": cell, "against": pinned}).text
+    assert said in page
+    assert ("McNemar" in page) == bool(said)
+
+
+def test_causes_say_that_they_are_of_one_round_where_rows_are_compared_with_another_policy(web, world):
+    cell = {"cell": f"{world.second.digest[:16]} accuracy retention/{PLAIN}", "within": "", "policy": "round-2"}
+    assert "<summary>Why it fell</summary>" in web.get("/drift/rows", params=cell).text
+    page = web.get("/drift/rows", params=cell | {"against": "base"}).text
+    assert "<summary>Why it fell from round-1, in its last round</summary>" in page
+    link = unescape(re.search(r'<a href="(/drift\?[^"]*)">The comparison with round-1</a>', page)[1])
+    whole = web.get(link.removesuffix("#rows")).text
+    assert "Compared with round-1, row by row." in whole
+    assert "<summary>Why it fell</summary>" in whole
+    assert f'<option value="{world.first.digest[:16]}" selected>' in whole  # it is the baseline of that page
+
+
 def test_the_table_of_a_pinned_baseline_opens_the_numbers_it_shows(web, world):
     table = web.get("/drift/part/against", params={"against": "base"}).text
-    found = dict(re.findall(r'<th scope="row">(\w+)</th><td><a href="([^"]*)">', table))
+    found = dict(re.findall(r'<th scope="row">(\w+)</th>.*?<td><a href="([^"]*)">', table))
     assert set(found) == {"plain", "polite"}
     value = re.search(r">(\+0\.200 \[[^<]*)<", table)[1]
     assert value in web.get("/drift/rows" + unescape(found["plain"]).split("#")[0]).text
+    assert cells(table, "plain")[:3] == ["0", "4", "0.125"]
 
 
 def test_everything_that_can_be_clicked_opens(web, world):
@@ -105,7 +168,20 @@ def test_everything_that_can_be_clicked_opens(web, world):
         assert "No rows." not in page.text, link
         left |= {each for each in links(page.text) if "turn=" not in each} - seen
     named = {re.search(r"cell=\w+\+(.*?)[+#&]", link + "#")[1].split("%2F")[0] for link in seen}
-    assert {"accuracy", "from", "tax", "kl", "length", "distinct-2", "refused", "figure", "overconfident"} <= named
+    assert {
+        "accuracy",
+        "from",
+        "tax",
+        "kl",
+        "kl_back",
+        "lost",
+        "margin",
+        "length",
+        "distinct-2",
+        "refused",
+        "figure",
+        "overconfident",
+    } <= named
 
 
 def test_a_mean_opens_the_numbers_it_is_made_of(web, world):

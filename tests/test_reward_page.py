@@ -3,21 +3,13 @@
 import math
 import re
 
-import pytest
-
-from tests.drift_kit import PLAIN, POLITE, World, items, two_rounds_in
-from tests.page_kit import client, running
-from ui.app import make_app
+from tests import drift_kit
+from tests.drift_kit import PLAIN, POLITE, items
 from ui.reward_part import rewards_part
 from workbench.reward_list import RewardModels, RewardRecord, condition_of, measured
-from workbench.views.inspection import Inspection
 
+world, web = drift_kit.world, drift_kit.web
 NUMERICS = {"dtype": "float32", "base": "whole", "device": "cpu", "threads": 1}
-
-
-@pytest.fixture
-def world(tmp_path):
-    return two_rounds_in(World(tmp_path))
 
 
 def model(world, name, right, *, version=PLAIN, members=()):
@@ -28,13 +20,6 @@ def model(world, name, right, *, version=PLAIN, members=()):
         ahead = [math.log(3)] * count + [-math.log(3)] * (20 - count)  # as sure as three to one
         world.ws.ledger.record(record.digest, condition_of(record), items(f"reward/{digest}", "margin", ahead))
     return record
-
-
-def served(world):
-    ws = world.ws
-    return running(
-        lambda host: make_app(ws.store, person="ann", hosts=[host], workspace=str(ws.root), inspection=Inspection(ws))
-    )
 
 
 def test_accuracy_and_sureness_by_hand(world):
@@ -72,12 +57,16 @@ def test_a_model_that_was_asked_nothing_is_said_to_be_so(world):
     assert "not measured" in told
 
 
-def test_the_page_has_the_part_once_there_is_a_model(world):
-    with served(world) as url, client(url) as web:
-        assert "/drift/rewards" not in web.get("/drift").text
-        model(world, "dora", {PLAIN: 18})
-        assert "/drift/rewards" in web.get("/drift").text
-        first = web.get("/drift/rewards").text
-        assert "0.900" in first
-        model(world, "emil", {PLAIN: 14})
-        assert "emil" in web.get("/drift/rewards").text, "it is made anew when something was measured"
+def test_an_open_page_has_the_part_once_there_is_a_model(web, world):
+    title = "What the reward models know of each version"
+    page = web.get("/drift").text
+    assert '<section id="rewards" data-source="/drift/rewards"></section>' in page
+    assert (title in page, web.get("/drift/rewards").text) == (False, "")  # nothing, and no heading over it
+    before = web.get("/drift/state").json()["late"]
+    model(world, "dora", {PLAIN: 18})
+    assert web.get("/drift/state").json()["late"] != before  # the page that is open asks anew
+    first = web.get("/drift/rewards").text
+    assert f"<h2>{title}</h2>" in first
+    assert "0.900" in first
+    model(world, "emil", {PLAIN: 14})
+    assert "emil" in web.get("/drift/rewards").text, "it is made anew when something was measured"

@@ -10,9 +10,9 @@ import pytest
 from preference_data import audit
 from preference_data.database import writing
 from preference_data.records import canonical_json
-from tests.drift_kit import LATER, PLAIN, World, two_rounds_in
-from tests.page_kit import client
-from tests.test_drift_page import asked, done, drift_served, frozen_version
+from tests import drift_kit
+from tests.drift_kit import LATER, PLAIN
+from tests.test_drift_page import asked, done, frozen_version
 from ui import rounds
 from ui.chores import Chores
 from workbench import rejecting
@@ -25,15 +25,7 @@ from workbench.views.inspection import Inspection
 SAME = ("refusal", "lm-eval/hellaswag")
 
 
-@pytest.fixture
-def world(tmp_path):
-    return two_rounds_in(World(tmp_path))
-
-
-@pytest.fixture
-def web(world):
-    with drift_served(world.ws) as url, client(url) as found:
-        yield found
+world, web = drift_kit.world, drift_kit.web
 
 
 def own_questions(world, name="mine"):

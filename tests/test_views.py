@@ -78,6 +78,10 @@ def test_changes_flips_and_averages_by_hand(two_rounds):
     assert (found[2, "plain"].kind, found[2, "plain"].from_parent.value) == ("earlier", pytest.approx(-0.1))
     assert found[2, "plain"].from_base.value == pytest.approx(0.2)
     assert found[1, "polite"].kind == found[2, "later"].kind == "untrained"
+    # Of twenty pairs the parent had the first sixteen right, all by the same margin; the last two of them turned.
+    assert [one.value for one in found[2, "plain"].lost_by_quartile] == [0, 0, 0, 2 / 5]
+    assert [one.n for one in found[1, "plain"].lost_by_quartile] == [5] * 4
+    assert found[2, "later"].lost_by_quartile == ()
     averages = {a.name: a.value.value for a in report.averages}
     assert averages == {
         "BWT": pytest.approx(-0.1),  # R[2,1] - R[1,1]
@@ -103,7 +107,11 @@ def test_taxes_by_hand(two_rounds):
 
 
 def test_kl_to_base_parent_and_anchors_on_new_and_old_prompts(two_rounds):
-    found = {(d.round, d.roles, d.prompts): d.value.value for d in two_rounds.report().divergences}
+    divergences = two_rounds.report().divergences
+    found = {(d.round, d.roles, d.prompts): d.value.value for d in divergences}
+    assert [d.back.value for d in divergences] == pytest.approx([2 * value for value in found.values()])
+    shown = " ".join(printed(two_rounds.report(), width=120).split())
+    assert "0.200 [0.200, 0.200] n=6 back 0.400 [0.400, 0.400]" in shown
     assert found == {
         (1, ("base", "parent", "anchor 1.00"), "new"): pytest.approx(0.1),
         (2, ("base", "anchor 0.50"), "new"): pytest.approx(0.3),
@@ -150,6 +158,8 @@ def test_accuracy_per_answer_where_answers_are_few(world):
 def test_json_is_plain_and_has_no_nan(two_rounds):
     text = json.dumps(as_json(two_rounds.report()), allow_nan=False)
     assert json.loads(text)["cells"][1][0]["accuracy"]["value"] == 0.8
+    assert json.loads(text)["changes"][3]["lost_by_quartile"][3]["value"] == 0.4
+    assert json.loads(text)["divergences"][0]["back"]["n"] == 6
     assert as_json({"a": (float("nan"), 1.5)}) == {"a": [None, 1.5]}
 
 

@@ -55,8 +55,13 @@ class Causes:
         failed = sum(r.kind == "explain" and r.payload == payload and r.state == "failed" for r in self.requests.all())
         self.requests.file(f"explain-{policy[:16]}-{version[:16]}-{within}-{failed}", "explain", payload, by=by)
 
-    def shown(self, wanted: Wanted) -> str:
-        """The part beside the rows of a version; nothing for other rows."""
+    def shown(self, wanted: Wanted, parent: tuple[str, str] | None) -> str:
+        """The part beside the rows of a version; nothing for other rows.
+
+        Args:
+            wanted: the rows.
+            parent: the parent of their policy, and where its comparison is, if the rows are compared with another.
+        """
         kind, _, version = wanted.suite.partition("/")
         if kind != "retention":
             return ""
@@ -70,7 +75,7 @@ class Causes:
             found, payload, open_ones[-1] if open_ones else None,
             self.acts(record, version) if found or objective_of(record) else (),
             {"alive": runner_alive(self.inspection.places.root), "shown": SHOWN, "query": urlencode(payload),
-             "fresh": objective_of(record)},
+             "fresh": objective_of(record), "parent": parent},
         )  # fmt: skip
 
     def acts(self, record: RoundRecord, version: str) -> tuple[Act, ...]:

@@ -19,17 +19,20 @@ from ui.causes import Causes
 from ui.chores import ChoreError, Chores
 from ui.opened import address, cell_link, opened, wanted_rows
 from ui.reward_part import has_reward_models, rewards_part
-from ui.shown import Lead, form_of, page, part, said
-from workbench.drift.metrics import accuracy_change
+from ui.shown import Lead, form_of, page, part
+from workbench.drift.uncertainty import said
 from workbench.errors import PolicyError, WorkbenchError
 from workbench.reports.charts import Line, Point, lines
 from workbench.reports.document import html_report, plan_text
 from workbench.reports.graph import graph
 from workbench.reports.story import Story, story
+from workbench.reports.turned import QUARTERS, TURNED, Turns, turns_of
 from workbench.views.averages import averages_of
 from workbench.views.inspection import Inspection, Overview
+from workbench.views.numbers import numbers_turned
 from workbench.views.people import people_of
-from workbench.views.reading import Reader, compare
+from workbench.views.reading import Reader
+from workbench.views.records import NOT_MEASURED, VersionView
 from workbench.views.rows import find_rows
 from workbench.views.watched import state_of
 
@@ -118,26 +121,30 @@ class Drift:
         yield "matrix", part("parts.html", "matrix")(told.grid)
         for one in told.figures:
             yield one.key, part("parts.html", "figure")(one)
+        table, many = part("parts.html", "turned"), len(view.trained)
+        yield "turned", table(told.turned, many, "the parent", TURNED, QUARTERS) if told.turned else ""
         if against:
-            yield "against", part("drift_parts.html", "against")(self._against(view, against), view)
+            yield "against", table(tuple(self._against(view, against)), many, "the pinned baseline", TURNED, QUARTERS)
         yield "gate", part("drift_parts.html", "gate")(told) if told.criteria else ""
         yield "plan", part("drift_parts.html", "plan")(plan_text(told), told.record)
 
-    def _against(self, view: Overview, against: str) -> list[tuple[str, str, str]]:
-        """The newest policy against one that was pinned, version by version, each with the address of its rows."""
-        base, read = (
-            self.inspection.places.registry.resolve(against),
-            Reader(self.inspection.places.ledger, view.condition),
-        )
+    def _against(self, view: Overview, against: str) -> Iterator[Turns]:
+        """What turned from a policy that was pinned to the newest, version by version."""
+        base = self.inspection.places.registry.resolve(against)
+        read = Reader(self.inspection.places.ledger, view.condition)
         if view.slice:
             read = read.within(view.slice)
-        newest, found = view.policies[-1].digest, list[tuple[str, str, str]]()
         for version in view.trained:
-            suite = f"retention/{version.digest}"
-            now, before = (read.series(p, suite, "margin") for p in (newest, base.digest))
-            value = said(compare(accuracy_change, now, before), signed=True)
-            found.append((version.name, value, cell_link(view, (newest, "from parent", suite), against)))
-        return found
+            yield _turned(view, (read, base.digest), version, against)
+
+
+def _turned(view: Overview, before: tuple[Reader, str], version: VersionView, against: str) -> Turns:
+    """What turned of one version from a policy to the newest."""
+    (read, base), newest, suite = before, view.policies[-1].digest, f"retention/{version.digest}"
+    was, now = (read.series(policy, suite, "margin") for policy in (base, newest))
+    found = dict(numbers_turned(was, now)) if now else {}
+    return turns_of(version.name, lambda name: found.get(name, NOT_MEASURED),
+                    lambda name: cell_link(view, (newest, name, suite), against))  # fmt: skip
 
 
 def _taught(view: Overview) -> int:

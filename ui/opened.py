@@ -7,16 +7,18 @@ from urllib.parse import urlencode
 from fastapi import HTTPException
 
 from ui.causes import Causes
-from ui.shown import part, said
-from workbench.drift.uncertainty import Estimate
+from ui.shown import part
+from workbench.drift.uncertainty import Estimate, said
 from workbench.reports.figures import MEAN
 from workbench.reports.story import Story
+from workbench.reports.turned import QUARTERS
 from workbench.tasks import suite_title
 from workbench.views.inspection import Inspection, Overview
-from workbench.views.numbers import Kin, is_comparison, numbers_of_suite
+from workbench.views.numbers import OF_QUARTER, Kin, is_comparison, numbers_of_suite
 from workbench.views.reading import Reader
 from workbench.views.records import NOT_MEASURED
-from workbench.views.rows import Wanted, find_rows
+from workbench.views.rows import Found, Wanted, find_rows
+from workbench.views.sentences import chance_of
 
 AT_ONCE = 50
 """Rows of a page."""
@@ -27,6 +29,7 @@ AGAINST_BASE = ("tax", "from base", "overconfident", "above base")
 CALLED = {"from parent": "change of accuracy", "from base": "change of accuracy", "step tax": "tax",
           "overconfident": "overconfidence"}  # fmt: skip
 """Numbers whose name says what they are compared with, without that: a pinned baseline may stand for it."""
+TO = {"kl": "KL to", "kl_back": "KL back from"}
 
 
 class Cell(NamedTuple):
@@ -87,17 +90,42 @@ def opened(inspection: Inspection, causes: Causes, told: Story, asked: Mapping[s
     return part("drift_parts.html", "rows")(
         found, wanted,
         {"policy": names.get(wanted.policy, ""), "against": names.get(wanted.against, ""), "value": value, "compared": compared,
-         "number": number_name(wanted.name, names), "suite": _suite_name(wanted.suite, names)},
+         "number": number_name(wanted.name, names), "suite": _suite_name(wanted.suite, names),
+         "quarter": wanted.name in OF_QUARTER, "turned": _turned(found) if wanted.policy != wanted.against else ""},
         {"start": start, "count": AT_ONCE, "query": {k: v for k, v in asked.items() if v and k not in {"turn", "start"}}},
-        urlencode, "" if between else causes.shown(wanted), between,
+        urlencode, "" if between else causes.shown(wanted, _against_parent(inspection, wanted, names, asked)), between,
     )  # fmt: skip
+
+
+def _against_parent(
+    inspection: Inspection, wanted: Wanted, names: Mapping[str, str], asked: Mapping[str, str]
+) -> tuple[str, str] | None:
+    """The parent, and where its comparison is, if the rows are compared with another: causes are of one round alone."""
+    parent = inspection.places.registry.get(wanted.policy).parent
+    if parent is None or parent == wanted.against:
+        return None
+    there = address(**{name: asked[name] for name in ("policy", "cell", "within")}, against=parent[:16])
+    return names.get(parent, parent[:16]), f"/drift{there}#rows"
+
+
+def _turned(found: Found) -> str:
+    """How many turned each way and whether that may be chance; empty where nothing was compared that has two sides."""
+    if found.pairs is None or not found.pairs.n:
+        return ""
+    b, c, n, _ = found.pairs
+    return (
+        f"b = {b} {found.words[0]}, c = {c} {found.words[1]}, n = {n}; McNemar's exact test: p {chance_of(found.pairs)}"
+    )
 
 
 def number_name(name: str, names: Mapping[str, str]) -> str:
     """What a number is called, whatever it is compared with."""
     kind, _, other = name.partition("/")
-    if kind == "kl":
-        return f"KL to {names.get(other, other)[:LONGEST]}"
+    if kind in TO:
+        return f"{TO[kind]} {names.get(other, other)[:LONGEST]}"
+    if quarter := OF_QUARTER.get(name):
+        what = "change of margin" if name.startswith("margin") else "share lost"
+        return f"{what} in the {QUARTERS[quarter - 1]} quarter"
     if kind.endswith(" from parent"):
         return f"change of {kind.removesuffix(' from parent')}"
     return f"{CALLED.get(kind, kind)} {other[:LONGEST]}".strip()

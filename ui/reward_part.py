@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from ui.shown import part, said
+from ui.shown import part
+from workbench.drift.uncertainty import said
 from workbench.places import Places
 from workbench.reports.charts import Line, Point, lines
 from workbench.reward_list import Measured, RewardModels, RewardRecord, measured
@@ -24,7 +25,9 @@ def has_reward_models(places: Places) -> bool:
 
 
 def rewards_part(places: Places) -> str:
-    """The part, as HTML."""
+    """The part, as HTML; empty where there is no reward model."""
+    if not has_reward_models(places):
+        return ""
     found = [(record, measured(places, record)) for record in RewardModels(places).entries()]
     asked = {digest for _, numbers in found for digest in numbers}
     versions = {e.digest: e.name for e in places.versions.entries() if e.digest in asked}

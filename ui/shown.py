@@ -11,7 +11,6 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from preference_data.accounts import Account
 from ui.people import Person
-from workbench.drift.uncertainty import Estimate, format_estimate
 from workbench.reports.document import CSS
 
 LEADS = frozenset(["lead", "admin"])
@@ -59,8 +58,3 @@ def add_styles(app: FastAPI) -> None:
     @app.get("/report.css")
     def styles() -> FileResponse:
         return FileResponse(CSS, media_type="text/css")
-
-
-def said(value: Estimate, *, signed: bool = False) -> str:
-    """A number with its interval, or that nothing was measured."""
-    return "not measured" if value.value is None and not value.n else format_estimate(value, signed=signed, digits=3)

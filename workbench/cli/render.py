@@ -183,12 +183,14 @@ def _divergences(console: Console, report: DriftReport) -> None:
             _label(one.round),
             _other(report, one),
             _prompts(report, one.version, one.prompts),
-            _value(one.value, digits=3),
+            _value(one.value, digits=3)
+            + (f"\nback {_spread(one.back, digits=3)}" if one.back.value is not None else ""),
         )
         for one in report.divergences
         if one.round >= _since(report)
     ]
     console.print(_table(["of", "to", "prompts", "KL"], rows, merged=2))
+    _note(console, "KL(of || to); back: KL(to || of), at the same positions of its own answers.")
 
 
 def _other(report: DriftReport, one: Divergence) -> str:

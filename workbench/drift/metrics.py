@@ -205,6 +205,13 @@ def turned(lost: int, gained: int, n: int) -> Turned:
     return Turned(lost, gained, n, float(stats.binomtest(lost, total).pvalue) if total else 1.0)
 
 
+def turned_of(lost: Estimate, gained: Estimate) -> Turned | None:
+    """The same from two shares of the same items; None where there is none."""
+    if lost.value is None or gained.value is None:
+        return None
+    return turned(round(lost.value * lost.n), round(gained.value * gained.n), lost.n)
+
+
 def flips(before: Series, after: Series) -> Flips:
     """What flipped, from scores (right 1, wrong 0, tie 0.5); for margins, `flips(hits(a), hits(b))`.
 
@@ -224,7 +231,7 @@ class Quartile(NamedTuple):
     Attributes:
         before: mean margin before, nats per pair.
         change: of the margin, nats per pair.
-        lost: share of pairs that were right before and are wrong after.
+        lost: share of pairs that score less after, as in `Flips`: right before and wrong after.
     """
 
     before: Estimate
@@ -240,15 +247,19 @@ def by_quartile(before: Series, after: Series) -> tuple[Quartile, ...]:
     """
     if reason := _unlike(before, after):
         raise ValueError(reason.method)
-    order = np.argsort(before.values, kind="stable")
     found: list[Quartile] = []
-    for part in np.array_split(order, QUARTILES):
-        rows: list[int] = part.tolist()
+    lost = (hits(before).values > hits(after).values).astype(np.float64)
+    for rows in quartiles(before):
         groups = [before.groups[i] for i in rows]
         was, now = before.values[rows], after.values[rows]
-        lost = ((was > 0) & (now <= 0)).astype(np.float64)
-        found.append(Quartile(mean(was, groups), paired_difference(now, was, groups), share(lost, groups)))
+        found.append(Quartile(mean(was, groups), paired_difference(now, was, groups), share(lost[rows], groups)))
     return tuple(found)
+
+
+def quartiles(before: Series) -> tuple[list[int], ...]:
+    """Places of the pairs of each quartile of the margin before, the first the lowest."""
+    order = np.argsort(before.values, kind="stable")
+    return tuple(part.tolist() for part in np.array_split(order, QUARTILES))
 
 
 def by_answer(margins: Series, answers: Mapping[str, str]) -> dict[str, Estimate]:

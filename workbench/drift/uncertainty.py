@@ -67,6 +67,11 @@ def format_estimate(estimate: Estimate, *, digits: int = 2, signed: bool = False
     return f"{estimate.value:{style}} [{estimate.low:{style}}, {estimate.high:{style}}] n={estimate.n}"
 
 
+def said(value: Estimate, *, signed: bool = False) -> str:
+    """A number with its interval to three digits, or that nothing was measured."""
+    return "not measured" if value.value is None and not value.n else format_estimate(value, signed=signed, digits=3)
+
+
 def not_enough(n: int, why: str) -> Estimate:
     """The estimate that says why there is none."""
     return Estimate(None, None, None, n, why)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from workbench.drift.uncertainty import Estimate, format_estimate
+from workbench.drift.uncertainty import format_estimate, said
 from workbench.places import Places
 from workbench.rebasing import to_copy
 from workbench.reports.figure import Figure
 from workbench.reports.figures import nowhere
 from workbench.reports.story import Criterion, Story, story
+from workbench.reports.turned import QUARTERS, TURNED
 from workbench.views.averages import averages_of
 from workbench.views.inspection import Inspection, Overview
 from workbench.views.records import Average
@@ -46,7 +47,7 @@ def html_report(places: Places, policy: str) -> str:
     view = told.view
     return templates().get_template("report.html").render(
         story=told, newest=view.policies[-1], css=CSS.read_text(encoding="utf-8"), averages=_named(averages),
-        flipped=_flipped(places, view) if view.rounds else [], plan=plan_text(told),
+        flipped=_flipped(places, view) if view.rounds else [], plan=plan_text(told), turned=TURNED, quarters=QUARTERS,
     )  # fmt: skip
 
 
@@ -62,6 +63,7 @@ def markdown_report(places: Places, policy: str) -> str:
         lines += ["", f"## {told.gate}", *_table(heads, [_criterion(one) for one in told.criteria])]
     lines += ["", "## What to do next", "", *(f"- {_cell(step)}" for step in told.steps)]
     lines += ["", "## Retention and tax", *_matrix(told)]
+    lines += ["", "## Pairs that turned, against the parent", *_turned(told)] if told.turned else []
     lines += ["", "## Averages over all rounds", ""]
     lines += [f"- {one.name}: {_value(one)} ({one.convention})" for one in averages]
     lines += ["", "## Figures", *(line for one in told.figures for line in _figure(one))]
@@ -98,16 +100,21 @@ def _matrix(told: Story) -> Iterator[str]:
     yield from _table(heads, rows)
 
 
+def _turned(told: Story) -> Iterator[str]:
+    """What the newest round turned of every version, the share lost of each quarter with its interval and n."""
+    yield from ("", TURNED)
+    heads = ("version", "right, then wrong (b)", "wrong, then right (c)", "pairs", "p", *(f"lost, {q} quarter" for q in QUARTERS),
+             "change of accuracy")  # fmt: skip
+    yield from _table(heads, [[one.name, one.lost, one.gained, one.n, one.p, *(q.told for q in one.quarters), one.change]
+                              for one in told.turned])  # fmt: skip
+
+
 def _figure(one: Figure) -> Iterator[str]:
     yield from ("", f"### {_cell(one.title)}", "", _cell(one.note))
     if one.drawn is None:
         yield from ("", _cell(one.why))
     else:
-        yield from _table(one.heads, [[name, *map(_number, values)] for name, values in one.table])
-
-
-def _number(value: Estimate) -> str:
-    return "not measured" if value.value is None and not value.n else format_estimate(value, digits=3)
+        yield from _table(one.heads, [[name, *map(said, values)] for name, values in one.table])
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

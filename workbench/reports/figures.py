@@ -6,7 +6,7 @@ from typing import Literal
 
 from workbench.drift.uncertainty import Estimate, average
 from workbench.reports.charts import FEW, Bar, Line, Point, Spot
-from workbench.reports.figure import Figure, of_lines, of_rows, of_spots
+from workbench.reports.figure import Figure, Said, of_lines, of_rows, of_spots
 from workbench.tasks import suite_title
 from workbench.views.inspection import Overview
 from workbench.views.kept import Key
@@ -35,7 +35,7 @@ def figures(view: Overview, href: Href) -> Iterator[Figure]:
     yield newest(view, href)
     yield kept(view, href)
     yield taxes(view, href)
-    yield divergences(view, href)
+    yield from (divergences(view, href, said) for said in (FORWARD, BACK))
     yield from (make(view, href) for make in (frontier, pareto, line))
     yield margins(view, href)
     yield confidence(view, href)
@@ -90,25 +90,34 @@ def taxes(view: Overview, href: Href) -> Figure:
     return of_lines(("tax", title, note), given, keys, "points lost", zero=True)
 
 
-def divergences(view: Overview, href: Href) -> Figure:
-    """How far each policy moved, from every policy it was held to."""
+FORWARD: Said = (
+    "kl", "How far it moved: KL on its own answers",
+    "KL(policy ‖ other) in nats per token, to its base, its parent and each other anchor; old prompts are those of earlier rounds.",
+)  # fmt: skip
+BACK: Said = (
+    "kl_back", "How far from there to it: KL back, on its own answers",
+    "KL(other ‖ policy) in nats per token at the same positions of the policy's own answers: large where it gave up what the other would say.",
+)  # fmt: skip
+
+
+def divergences(view: Overview, href: Href, said: Said = FORWARD) -> Figure:
+    """How far each policy moved, from every policy it was held to: KL to that, or from that."""
+    way, title, note = said
     found: list[tuple[Line, list[Key]]] = []
     for name, others in _held_to(view):
         for prompts in ("new", "old"):
             points: list[Point] = []
             keys: list[Key] = []
             for policy, other in zip(view.policies[1:], others, strict=True):
-                there = _kl_keys(view, policy, other, new=prompts == "new")
-                points.append(_mean_point(view, policy, there, figure="kl", href=href))
+                there = _kl_keys(view, policy, f"{way}/{other}", new=prompts == "new")
+                points.append(_mean_point(view, policy, there, figure=way, href=href))
                 keys += there
             found.append((Line(f"{name}, {prompts} prompts", tuple(points)), keys))
     further = [each for each in found[4:] if each[1]]
     chosen, left = _furthest(view, further, ("lines to other anchors", 0), start=False)
     drawn = [*found[:4], *chosen]
-    title = "How far it moved: KL on its own answers"
-    note = f"Nats per token from the policy to its base, its parent and each other anchor; old prompts are those of earlier rounds.{left}"
     every = [key for _, part in drawn for key in part]
-    return of_lines(("kl", title, note), [one for one, _ in drawn], every, "nats per token", zero=True)
+    return of_lines((way, title, note + left), [one for one, _ in drawn], every, "nats per token", zero=True)
 
 
 def frontier(view: Overview, href: Href) -> Figure:
@@ -129,13 +138,13 @@ def frontier(view: Overview, href: Href) -> Figure:
 def pareto(view: Overview, href: Href) -> Figure:
     """What is known of all versions, against what it cost: all policies on the same versions and suites."""
     last = view.policies[-1]
-    taught = [v for v in view.trained if v.digest not in view.replaced]
+    made, taught = view.policies[1:], [v for v in view.trained if v.digest not in view.replaced]
     versions = [v for v in taught if _has(view, last, "accuracy", f"retention/{v.digest}")]
-    policies = [p for p in view.policies[1:] if any(_has(view, p, "tax", suite) for suite in view.suites("tax"))
+    policies = [p for p in made if any(_has(view, p, "tax", suite) for suite in view.suites("tax"))
                 and all(_has(view, p, "accuracy", f"retention/{v.digest}") for v in versions)]  # fmt: skip
     suites = [suite for suite in view.suites("tax") if all(_has(view, p, "tax", suite) for p in policies)]
     there, given, keys = _aimed_at(view, href), list[Spot](), list[Key]()
-    for policy in policies:
+    for policy in made:
         cost = [(policy.digest, "tax", suite) for suite in suites]
         known = [(policy.digest, "accuracy", f"retention/{v.digest}") for v in versions]
         mark = "champion" if policy.champion else "update" if policy.update else ""
@@ -146,7 +155,7 @@ def pareto(view: Overview, href: Href) -> Figure:
         f"Mean accuracy on {_count(len(versions), 'version')} against mean tax of {_count(len(suites), 'suite')}, the same for "
         "every policy: up and left is better. Ringed and joined: no other is better on one without being worse on the other, as estimated."
     )
-    missing = [p for p in view.policies[1:] if p not in policies]
+    missing = [p for p in made if p not in policies]
     note += _without([called(p) for p in missing], "not measured on all of these")
     if missing:
         note += f" `workbench evaluate {missing[-1].name} --settings FILE`, with the settings of the round, adds that policy."
@@ -265,11 +274,11 @@ def _held_to(view: Overview) -> Iterator[tuple[str, list[str]]]:
         yield names.get(other, other[:8]), held
 
 
-def _kl_keys(view: Overview, policy: PolicyView, other: str, *, new: bool) -> list[Key]:
-    """What was measured of a policy's KL to another on prompts of its own version, or of those of earlier rounds."""
+def _kl_keys(view: Overview, policy: PolicyView, name: str, *, new: bool) -> list[Key]:
+    """What was measured of a policy's KL, `kl/` or `kl_back/` with the other one, on prompts of its own version, or of those of earlier rounds."""
     suites = [f"samples/{v.digest}" for v in view.trained if (v.digest == policy.version) is new
               and (v.trained_in or 0) <= policy.round]  # fmt: skip
-    return [(policy.digest, f"kl/{other}", suite) for suite in suites if _has(view, policy, f"kl/{other}", suite)]
+    return [(policy.digest, name, suite) for suite in suites if _has(view, policy, name, suite)]
 
 
 def _aimed_at(view: Overview, href: Href) -> Href:
@@ -290,13 +299,14 @@ def _has(view: Overview, policy: PolicyView, name: str, suite: str) -> bool:
 
 
 def _best(given: Sequence[Spot]) -> list[Spot]:
-    """By cost; those that no other beats are marked, the others are not joined. `given` have both numbers, or none has."""
-    places = [(spot.across.value or 0.0, -(spot.up.value or 0.0)) for spot in given]
+    """By cost; those that no other beats are marked, the others are not joined. Those that lack a number come last, unmarked."""
+    known = [spot for spot in given if spot.across.value is not None and spot.up.value is not None]
+    places = [(spot.across.value or 0.0, -(spot.up.value or 0.0)) for spot in known]
     found: list[Spot] = []
-    for (cost, loss), spot in sorted(zip(places, given, strict=True), key=lambda each: each[0]):
+    for (cost, loss), spot in sorted(zip(places, known, strict=True), key=lambda each: each[0]):
         beaten = any(c <= cost and n <= loss and (c, n) != (cost, loss) for c, n in places)
         found.append(spot._replace(joined=False) if beaten else spot._replace(kind=f"{spot.kind or 'c0'} front"))
-    return found
+    return found + [spot for spot in given if spot not in known]
 
 
 def _over_rounds(

@@ -2,11 +2,13 @@
 
 from typing import NamedTuple
 
+from workbench.drift.metrics import turned_of
 from workbench.drift.uncertainty import Estimate, format_estimate
 from workbench.reports.figures import Href, kind_of, nowhere
 from workbench.tasks import suite_title
 from workbench.views.inspection import SHOULD, Overview
 from workbench.views.records import PolicyView
+from workbench.views.sentences import pairs_turned
 
 SHADES = 9
 """Classes `s0` (lowest) to `s9`."""
@@ -83,6 +85,9 @@ def _retention(view: Overview, policy: PolicyView, suite: str, about: tuple[str,
     told = [f"{policy.name} on {name}{aside}: accuracy {_said(value)}"]
     if policy.round:
         told.append(f"from parent {_said(change, signed=True)}")
+    # Known of the newest rounds; the rows of any other cell say it.
+    if found := turned_of(*(view.number(policy.digest, name, suite) for name in ("lost", "gained"))):
+        told.append(pairs_turned(found))
     text = "" if value.value is None else f"{100 * value.value:.0f}"
     fallen = _fell(change) if kind == "earlier" else ""
     return Square(text, _shade(value, 0.5, 1.0), kind + fallen, "; ".join(told), href(*key) if text else None)

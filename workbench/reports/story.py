@@ -4,11 +4,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from workbench.drift.metrics import Turned, turned
+from workbench.drift.metrics import turned_of
 from workbench.drift.uncertainty import Estimate, format_estimate
 from workbench.reports.figure import Figure
 from workbench.reports.figures import Href, figures, kind_of
 from workbench.reports.matrix import Grid, grid
+from workbench.reports.turned import Turns, turns
 from workbench.rounds.gate import FALSE_ALARMS
 from workbench.rounds.journal import RoundRecord
 from workbench.tasks import suite_title
@@ -48,6 +49,7 @@ class Story(NamedTuple):
         gate: how it decided, as `gate_heading` says it.
         said: what the newest round did, in sentences.
         steps: what to do next.
+        turned: what the newest round turned of every version's pairs.
         names: what people call versions and policies, by digest.
     """
 
@@ -59,6 +61,7 @@ class Story(NamedTuple):
     steps: tuple[str, ...]
     grid: Grid
     figures: tuple[Figure, ...]
+    turned: tuple[Turns, ...]
     names: Mapping[str, str]
 
 
@@ -85,6 +88,7 @@ def story(inspection: Inspection, view: Overview, href: Href) -> Story:
         steps=next_steps(light, verdict, elsewhere=unfinished(inspection.rounds()), whole=not view.slice),
         grid=grid(view, href),
         figures=tuple(figures(view, href)),
+        turned=turns(view, href),
         names=names,
     )
 
@@ -180,7 +184,7 @@ def changes(view: Overview, since: int = 1) -> tuple[Change, ...]:
                     kind=kind_of(view, version, policy),
                     from_parent=view.number(policy.digest, "from parent", suite),
                     from_base=view.number(policy.digest, "from base", suite),
-                    flips=_flips(lost, gained),
+                    flips=turned_of(lost, gained),
                 )
             )
     return tuple(found)
@@ -192,12 +196,6 @@ def _cell(view: Overview, policy: str, after: int, version: int) -> Cell:
     own = view.policies[after].version == digest
     rest = NOT_MEASURED
     return Cell(after, version, own, value, rest, rest, rest, chosen_change=rest, by_answer={})
-
-
-def _flips(lost: Estimate, gained: Estimate) -> Turned | None:
-    if lost.value is None or gained.value is None:
-        return None
-    return turned(round(lost.value * lost.n), round(gained.value * gained.n), lost.n)
 
 
 def _criterion(row: Mapping[str, Any], names: Mapping[str, str], losses: int) -> Criterion:

@@ -25,13 +25,15 @@ def taxes(read: Reader, policies: Sequence[PolicyView]) -> tuple[Tax, ...]:
 def divergences(
     read: Reader, policies: Sequence[PolicyView], versions: Sequence[VersionView]
 ) -> tuple[Divergence, ...]:
-    """KL of every policy to its base, parent and anchors, on prompts of every version."""
+    """KL of every policy to its base, parent and anchors, and back, on prompts of every version."""
     return tuple(
-        Divergence(policy.round, i, prompts, other, roles, value)
+        Divergence(policy.round, i, prompts, other, roles, value, back)
         for policy in policies[1:]
         for other, roles in _others(policies, policy).items()
         for i, prompts in answered(policies, policy, versions)
-        for value in [_kl(read, policy.digest, versions[i].digest, other)]
+        for value, back in [
+            [_kl(read, policy.digest, versions[i].digest, f"{way}/{other}") for way in ("kl", "kl_back")]
+        ]
         if prompts != "untrained" or value.value is not None
     )
 
@@ -87,7 +89,7 @@ def _others(policies: Sequence[PolicyView], policy: PolicyView) -> dict[str, tup
     return {digest: tuple(names) for digest, names in roles.items()}
 
 
-def _kl(read: Reader, policy: str, version: str, other: str) -> Estimate:
+def _kl(read: Reader, policy: str, version: str, metric: str) -> Estimate:
     suite = f"samples/{version}"
     tokens: Series | None = read.series(policy, suite, "tokens")
-    return compare(kl_per_token, read.series(policy, suite, f"kl/{other}"), tokens)
+    return compare(kl_per_token, read.series(policy, suite, metric), tokens)

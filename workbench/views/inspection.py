@@ -20,6 +20,7 @@ from workbench.rounds.journal import RoundRecord
 from workbench.rounds.plan import condition_of
 from workbench.schema import measured
 from workbench.views.kept import Key, Numbers
+from workbench.views.numbers import OF_QUARTER
 from workbench.views.reading import choose_condition
 from workbench.views.records import NOT_MEASURED, NamedVersion, PolicyView, VersionView
 from workbench.views.report import columns_of, policy_view
@@ -30,8 +31,8 @@ NAMES = (
     "accuracy", "from parent", "from base", "overconfident", "level", "tax", "step tax", "length", "distinct-2", "refused",
     *SHOULD, *(f"{name} from parent" for name in SHOULD),
 )  # fmt: skip
-"""Numbers that are drawn over all rounds, and KL."""
-NEW_NAMES = ("lost", "gained", *(f"margin quartile {k}" for k in (1, 2, 3, 4)))
+"""Numbers that are drawn over all rounds, and KL both ways."""
+NEW_NAMES = ("lost", "gained", *OF_QUARTER)
 """Numbers that are drawn of the newest rounds."""
 NEWEST = 2
 
@@ -196,7 +197,7 @@ class Inspection:
             return Overview(policies, versions, None, within, {}, ())
         kept, digests = Numbers(self.places.engine, condition), [p.digest for p in policies]
         kept.keep(digests, told)
-        found = kept.read(digests, NAMES, within=within, like="kl/")
+        found = kept.read(digests, NAMES, within=within, like="kl")
         found |= kept.read(digests[-NEWEST:], NEW_NAMES, within=within)
         mixed = points_between(digests[-2], digests[-1]) if len(digests) > 1 else {}
         found |= kept.read(mixed.values(), ("accuracy", "tax"), within=within)

@@ -14,7 +14,7 @@ from workbench.schema import number, numbered
 from workbench.views.numbers import Kin, numbers_of
 from workbench.views.reading import Reader
 
-MADE = 3
+MADE = 4
 """Grows when numbers are computed otherwise, so that kept ones are computed anew."""
 AT_ONCE = 500
 """Parameters of one statement; databases have a limit."""

@@ -7,8 +7,9 @@
 | `lost`, `gained` | retention | share of pairs right before and wrong now, and the other way round, against the parent |
 | `overconfident` | retention | mean of sigma(abs(d)) - (d > 0), half at d = 0, d the margin over the base's: positive, surer than right |
 | `margin quartile 1` to `4` | retention | change from the parent, of the quarters of its margins, the lowest first |
+| `lost quartile 1` to `4` | retention | `lost` of each of these quarters alone |
 | `level`, `tax`, `step tax` | capability | as in `records.Tax` |
-| `kl/<digest>` | samples | to another policy, nats per token |
+| `kl/<digest>`, `kl_back/<digest>` | samples | to another policy and from it, on the answers of the one, nats per token |
 | `length`, `length change`, `distinct-2`, `finished`, `refused`, `compliance/<guideline>` | samples | of answers |
 | `refused safe`, `refused unsafe` | refusal | share of probes |
 | `refused safe from parent`, `refused unsafe from parent` | refusal | share after minus before, on the same probes |
@@ -21,6 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 from workbench.drift.metrics import (
+    QUARTILES,
+    Series,
     accuracy,
     accuracy_change,
     accuracy_relative,
@@ -41,7 +44,9 @@ from workbench.drift.uncertainty import FEWEST_GROUPS, Estimate, mean, share
 from workbench.tasks import Item
 from workbench.views.reading import Reader, compare
 
-COMPLIANCE, KL = "compliance/", "kl/"
+COMPLIANCE, KL = "compliance/", ("kl/", "kl_back/")
+OF_QUARTER = {f"{kind} quartile {k}": k for kind in ("margin", "lost") for k in range(1, QUARTILES + 1)}
+"""Numbers of a quarter of the pairs by the margin before, and of which, the lowest the first."""
 MOST_SLICES = 20
 """A slice with more values than this, such as an id, is none that is looked at."""
 KIN = ("base", "parent", "own")
@@ -101,7 +106,7 @@ def is_comparison(name: str) -> bool:
     """Whether a number is of two policies and moves with what is compared; others are of one, or name the other."""
     if name.startswith("refused"):
         return name.endswith(" from parent")
-    return name not in ALONE and not name.startswith((KL, COMPLIANCE))
+    return name not in ALONE and not name.startswith((*KL, COMPLIANCE))
 
 
 Named = Iterator[tuple[str, Estimate]]
@@ -121,17 +126,24 @@ def _retention(read: Reader, kin: Kin, suite: str, _: Sequence[str]) -> Named:
         return
     yield "above base", compare(accuracy_relative, own, base)
     yield "chosen change", compare(change, *(read.series(p, suite, "logp_chosen") for p in (kin.own, kin.base)))
-    yield "from parent", compare(accuracy_change, own, parent)
+    yield from numbers_turned(parent, own)
     yield "from base", compare(accuracy_change, own, base)
-    if parent is not None and parent.items == own.items:
-        yield "lost", share((hits(parent).values > hits(own).values).astype(float), own.groups)
-        yield "gained", share((hits(parent).values < hits(own).values).astype(float), own.groups)
-        for k, quarter in enumerate(by_quartile(parent, own), start=1):
-            yield f"margin quartile {k}", quarter.change
     if base is not None and base.items == own.items:
         moved = own.values - base.values
         sure = 1 / (1 + np.exp(-np.abs(moved)))
         yield "overconfident", mean(sure - (np.sign(moved) + 1) / 2, own.groups)
+
+
+def numbers_turned(before: Series | None, now: Series) -> Named:
+    """What turned between two policies on the pairs of one version, from their margins."""
+    yield "from parent", compare(accuracy_change, now, before)
+    if before is None or before.items != now.items:
+        return
+    yield "lost", share((hits(before).values > hits(now).values).astype(float), now.groups)
+    yield "gained", share((hits(before).values < hits(now).values).astype(float), now.groups)
+    for k, quarter in enumerate(by_quartile(before, now), start=1):
+        yield f"margin quartile {k}", quarter.change
+        yield f"lost quartile {k}", quarter.lost
 
 
 def _choice(read: Reader, kin: Kin, suite: str, _: Sequence[str]) -> Named:

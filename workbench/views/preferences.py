@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from workbench.drift.metrics import Series, accuracy_relative, by_answer, change, hits, mean_margin
+from workbench.drift.metrics import Series, accuracy_relative, by_answer, by_quartile, change, hits, mean_margin
 from workbench.drift.retention import (
     Matrix,
     average_performance,
@@ -59,6 +59,7 @@ def changes(matrix: Matrix, policies: Sequence[PolicyView], versions: Sequence[V
             from_parent=matrix.change(t, t - 1, i + 1),
             from_base=matrix.change(t, 0, i + 1),
             flips=flipped(_hits(matrix, t - 1, i), _hits(matrix, t, i)),
+            lost_by_quartile=_lost(matrix.margins[t - 1][i], matrix.margins[t][i]),
         )
         for t in range(1, len(policies))
         for i in sorted(distinct.values())
@@ -117,6 +118,12 @@ def _replaced(policies: Sequence[PolicyView]) -> frozenset[str]:
 def _margins(read: Reader, policy: str, versions: Sequence[VersionView]) -> dict[str, Series]:
     found = {v.digest: read.series(policy, f"retention/{v.digest}", "margin") for v in versions}
     return {digest: one for digest, one in found.items() if one is not None}
+
+
+def _lost(before: Series | None, after: Series | None) -> tuple[Estimate, ...]:
+    if before is None or after is None or before.items != after.items:
+        return ()
+    return tuple(quarter.lost for quarter in by_quartile(before, after))
 
 
 def _hits(matrix: Matrix, after: int, place: int) -> Series | None:

@@ -88,6 +88,8 @@ class Change(NamedTuple):
             (`replaced`), or was not trained by then (`untrained`).
         from_parent, from_base: accuracy after minus before, on the same pairs.
         flips: pairs that changed sides between parent and child; None where not measured.
+        lost_by_quartile: share of pairs that scored less under the child, by quartile of the parent's margin, the lowest
+            first; empty where not measured.
     """
 
     round: int
@@ -96,6 +98,7 @@ class Change(NamedTuple):
     from_parent: Estimate
     from_base: Estimate
     flips: Turned | None
+    lost_by_quartile: tuple[Estimate, ...] = ()
 
 
 class Average(NamedTuple):
@@ -136,6 +139,8 @@ class Divergence(NamedTuple):
 
     Attributes:
         roles: what the other policy is to it: `base`, `parent`, `anchor 0.50`.
+        value: KL(policy || other).
+        back: KL(other || policy) at the same positions.
     """
 
     round: int
@@ -144,6 +149,7 @@ class Divergence(NamedTuple):
     other: str
     roles: tuple[str, ...]
     value: Estimate
+    back: Estimate
 
 
 class Compliance(NamedTuple):

@@ -7,8 +7,10 @@ from preference_data.errors import VersionError
 from preference_data.pair_table import read_pairs
 from preference_data.versions import PAIRS_FILE
 from workbench.drift.ledger import Ledger
+from workbench.drift.metrics import Turned, quartiles, series, turned
 from workbench.places import Places
 from workbench.tasks import Item
+from workbench.views.numbers import COMPLIANCE, KL, OF_QUARTER
 
 Turn = Literal["lost", "gained", "same", "new"]
 """What became of an item: right before and wrong now, the other way round, neither, or not measured before."""
@@ -24,7 +26,9 @@ _LABELS = {"refused safe": "label=safe", "refused unsafe": "label=unsafe"}
 """Which of its suite's items a number is of."""
 ANSWERS = "samples/"
 """How suites of answers begin."""
-_LOWER_IS_BETTER = ("bits", "kl/", "refused")
+_LOWER_IS_BETTER = ("bits", *KL, "refused")
+_RIGHT_OR_WRONG = ("margin", "correct", "refused", "finished")
+"""Metrics of which an item is on one side or the other, so that what turned can be tested."""
 _BETTER = ("worse", "better", "the same")
 _WORDS = {
     "tokens": ("shorter", "longer", "as long"),
@@ -70,12 +74,19 @@ class Wanted(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What there is of it: how many of each turn, the rows asked for, and what `lost`, `gained` and `same` are called."""
+    """What there is of it.
+
+    Attributes:
+        counts: how many of each turn; `total` are of the turn asked for, and `rows` are what was asked for of those.
+        words: what `lost`, `gained` and `same` are called.
+        pairs: the counts of two policies, tested; None where items have no sides.
+    """
 
     counts: Mapping[str, int]
     total: int
     rows: tuple[Row, ...]
     words: tuple[str, str, str] = _BETTER
+    pairs: Turned | None = None
 
 
 def find_rows(places: Places, wanted: Wanted, *, start: int = 0, count: int = 50) -> Found:
@@ -96,9 +107,11 @@ def find_rows(places: Places, wanted: Wanted, *, start: int = 0, count: int = 50
         _within(_within(ledger.items(p, wanted.suite, metric, wanted.condition, brief=brief), wanted.within), label)
         for p in (wanted.policy, wanted.against)
     )
+    if quarter := OF_QUARTER.get(wanted.name):
+        now = _of_quarter(now, before, quarter)
     earlier = {row.item: row for row in before}
-    turned = [(row, earlier.get(row.item)) for row in now]
-    told: list[tuple[Turn, tuple[Item, Item | None]]] = [(_turn(metric, *each), each) for each in turned]
+    both = [(row, earlier.get(row.item)) for row in now]
+    told: list[tuple[Turn, tuple[Item, Item | None]]] = [(_turn(metric, *each), each) for each in both]
     listed = sorted(told, key=lambda one: (ORDER[one[0]], _size(*one[1])))
     counts = {turn: sum(one[0] == turn for one in listed) for turn in ORDER}
     chosen = [one for one in listed if wanted.turn in {"", one[0]}]
@@ -109,11 +122,12 @@ def find_rows(places: Places, wanted: Wanted, *, start: int = 0, count: int = 50
     else:
         texts = _answer_texts(ledger, wanted, keys) if metric != "tokens" and wanted.suite.startswith(ANSWERS) else {}
     rows = tuple(_row(turn, own, old, texts.get(own.item)) for turn, (own, old) in part)
-    return Found(counts, len(chosen), rows, _WORDS.get(metric, _BETTER))
+    pairs = turned(counts["lost"], counts["gained"], len(listed) - counts["new"]) if metric in _RIGHT_OR_WRONG else None
+    return Found(counts, len(chosen), rows, _WORDS.get(metric, _BETTER), pairs)
 
 
 def _metric_of(ledger: Ledger, wanted: Wanted) -> str:
-    if wanted.name.startswith(("kl/", "compliance/")):
+    if wanted.name.startswith((*KL, COMPLIANCE)):
         return wanted.name
     there = {m.metric for m in ledger.suites(wanted.policy) if m.suite == wanted.suite}
     return next((one for one in _METRICS.get(wanted.name, ()) if one in there), "margin")
@@ -122,6 +136,15 @@ def _metric_of(ledger: Ledger, wanted: Wanted) -> str:
 def _within(items: Sequence[Item], within: str) -> list[Item]:
     name, _, value = within.partition("=")
     return [row for row in items if not within or row.slices.get(name) == value]
+
+
+def _of_quarter(now: Sequence[Item], before: Sequence[Item], quarter: int) -> list[Item]:
+    """Those of a quarter of the margins before; none where the items are not the same, which have no such number."""
+    if not before or {row.item for row in now} != {row.item for row in before}:
+        return []
+    was = series(before)
+    kept = {was.items[place] for place in quartiles(was)[quarter - 1]}
+    return [row for row in now if row.item in kept]
 
 
 def _turn(metric: str, own: Item, old: Item | None) -> Turn:

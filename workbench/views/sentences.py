@@ -186,10 +186,19 @@ def _told(report: DriftReport, change: Change) -> str:
 def _flips(found: Turned | None) -> str:
     if found is None:
         return ""
+    return f": {pairs_turned(found)}"
+
+
+def pairs_turned(found: Turned) -> str:
+    """How many pairs turned each way, and whether that may be chance."""
     if not found.gained and not found.lost:
-        return ": no pair changed sides"
-    p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
-    return f": {found.gained} wrong -> right, {found.lost} right -> wrong (McNemar {p})"
+        return "no pair changed sides"
+    return f"{found.gained} wrong -> right, {found.lost} right -> wrong (McNemar p {chance_of(found)})"
+
+
+def chance_of(found: Turned) -> str:
+    """The p of what turned, with its sign: `= 0.031`, `< 0.001`."""
+    return "< 0.001" if found.p < 0.001 else f"= {found.p:.3f}"
 
 
 def _first_round(report: DriftReport) -> tuple[str, ...]:
