@@ -35,6 +35,7 @@ ONLINE = {"objective": "grpo", "rewards": [{"by": "rule:short"}], "steps": 6, "p
           "max_new_tokens": 12}  # fmt: skip
 STEEP = {"training": {"method": "full", "learning_rate": 1e-2, "checkpoint_every": 2, "warmup_share": 0.0}}
 """Adapters cannot move a model this small far."""
+LITTLE = {"evaluation": {"samples": 1, "suites": []}}
 
 
 @pytest.fixture(autouse=True)
@@ -180,6 +181,44 @@ def test_a_target_steers_the_kl(ws):
     assert sum(f["kl"] for f in steered[-10:]) < sum(f["kl"] for f in free[-10:])
 
 
+def test_what_all_rounds_may_move_from_the_base_steers_the_kl_as_well(ws):
+    loose = {"beta": 0.01, "steps": 40, "kl_target": 1000.0}
+    free, steered = (watched(ws, online(online=loose | more, **LITTLE))[0] for more in ({}, {"kl_base_budget": 0.005}))
+    assert "kl_base" not in free[0]
+    # The base is the only anchor.
+    assert sum(f["kl_base"] for f in steered[-10:]) < 0.7 * sum(f["kl_per_token"] for f in free[-10:])
+
+
+def test_the_kl_to_the_base_is_told_per_token(ws):
+    facts, _ = watched(ws, online(online={"prompts": 1, "steps": 4, "kl_target": 9.0, "kl_base_budget": 9.0}, **LITTLE))
+    # Of one prompt's answers to the base, which is the only anchor, both are sums over tokens by their number.
+    assert [f["kl_base"] for f in facts] == pytest.approx([f["kl_per_token"] for f in facts], rel=1e-3, abs=1e-6)
+    assert facts[-1]["kl_base"] > 1e-4
+
+
+def test_a_round_that_would_begin_beyond_what_all_may_move_is_refused(ws):
+    first = ws.round(ws.plan(online(online={"steps": 2}, **LITTLE))).run(where="here").child.digest
+
+    def second(budget, **changes):
+        held = ONLINE | {"kl_target": 6.0, "kl_base_budget": budget}
+        return ws.plan(settings(version="short", parent=first, online=held, **(STEEP | LITTLE | changes)))
+
+    base, suite = ws.registry.resolve("base").digest, f"samples/{ws.version('polite').digest}"
+    nats, tokens = (
+        sum(i.value for i in ws.ledger.items(first, suite, metric, measuring_condition(second(1.0))))
+        for metric in (f"kl/{base}", "tokens")
+    )
+    moved = nats / tokens
+    assert moved > 0
+    with pytest.raises(
+        ConfigError, match=rf"is {moved:.3f} nats per token from the base, so that nothing is left of it"
+    ):
+        ws.round(second(0.99 * moved))
+    ws.round(second(1.01 * moved))
+    from_base = second(0.99 * moved, start="base", method="retrain", replay={"share": 0.2})
+    ws.round(from_base)  # begins where nothing is spent
+
+
 def test_stopped_and_run_again_is_the_same_child(tmp_path, model):
     whole = watched(workspace(tmp_path / "one", model), online())[1]
     other, steps = workspace(tmp_path / "two", model), []
@@ -259,7 +298,7 @@ def test_answers_that_no_prompt_fits_before_are_refused_when_planned(ws):
     )
 
 
-POSITIONS, LITTLE = 256, {"evaluation": {"samples": 1, "suites": []}}
+POSITIONS = 256
 
 
 @pytest.fixture(scope="module")
@@ -461,6 +500,7 @@ def test_a_server_that_answers_nonsense_is_told(monkeypatch, body):
         ({"objective": "distil", "rewards": [{"by": "rule:short"}]}, "has no reward"),
         ({"objective": "grpo", "rewards": [{"by": "gut"}]}, "expected rule:GUIDELINE"),
         ({"objective": "grpo", "rewards": [{"by": "rule:a"}], "guard": {"by": "rule:a"}}, "is trained on"),
+        ({"objective": "distil", "kl_base_budget": 0.5}, "kl_target is off"),
         ({"objective": "grpo", "rewards": [{"by": "rule:a"}], "samples": 1}, "greater than or equal to 2"),
         ({"objective": "grpo", "rewards": [{"by": "rule:a"}], "guard": {"by": "rule:b"}, "guard_window": 4}, "to 5"),
         ({"objective": "grpo", "rewards": [{"by": "rule:a"}], "guard": {"by": "rule:b"}, "steps": 19}, "at least 20"),

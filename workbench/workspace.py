@@ -41,6 +41,7 @@ from workbench.reward_models import pinned
 from workbench.rounds.alone import Alone, measurements
 from workbench.rounds.estimate import Estimated, estimate, shape_of, suite_sizes
 from workbench.rounds.journal import FINAL
+from workbench.rounds.measure import require_budget
 from workbench.rounds.plan import measuring_condition, plan_digest
 from workbench.rounds.planning import resolve_plan, version_ref
 from workbench.rounds.run import Outcome, run_round
@@ -247,7 +248,12 @@ class Workspace(Places):
         return resolve_plan(settings, self.registry, self.version(settings.version), models)
 
     def round(self, plan: Plan) -> PlannedRound:
-        """A round ready to run."""
+        """A round ready to run.
+
+        Raises:
+            ConfigError: its lineage has spent what all rounds together may move from the base.
+        """
+        require_budget(plan, self.ledger)
         return PlannedRound(self, plan)
 
     def rebase(

@@ -35,6 +35,7 @@ LABELS = {
     "reward": "reward {:.3f}",
     "guard": "guard {:.3f}",
     "kl_per_token": "KL to the anchors {:.3f} nats per token",
+    "kl_base": "to the base {:.3f}",
     "answer_tokens": "{:.0f} tokens an answer",
     "truncated": "{:.0%} cut off",
     "distinct_answers": "{:.0%} distinct",

@@ -46,6 +46,9 @@ class OnlineSettings(Settings):
     """The same at answers to replayed prompts, which have no reward of their own."""
     kl_target: float | None = Field(default=None, gt=0)
     """Nats per answer: both weights rise while the KL is above it, and fall while it is below."""
+    kl_base_budget: float | None = Field(default=None, gt=0)
+    """Nats per token from the base, as `gate.max_kl_base`, for all rounds of the lineage together: as it is used up the weights
+    rise, whatever `kl_target` leaves; a round that would begin beyond it is refused."""
     steps: int = Field(default=50, ge=1)
     """Optimizer steps, each on answers of the policy as it is then."""
     prompts: int = Field(default=8, ge=1)
@@ -86,6 +89,11 @@ class OnlineSettings(Settings):
             )
         if self.engine == "vllm" and not self.workers:
             raise ValueError("engine = 'vllm' is for workers, of which there are none; set workers, such as 1")
+        if self.kl_base_budget and not self.kl_target:
+            raise ValueError(
+                f"kl_base_budget = {self.kl_base_budget:g} is kept by steering, but kl_target is off; set the nats per answer that this "
+                "round may use, such as kl_target = 6.0"
+            )
         if self.guard and self.guard.by in {one.by for one in self.rewards}:
             raise ValueError(f"guard: {self.guard.by!r} is trained on, so it cannot tell; name another reward")
         if self.guard and self.steps < 2 * self.guard_window:

@@ -157,7 +157,7 @@ def _learnt_from(plan: Plan, load: Workload, backward: float) -> float:
     o = plan.online
     prompt = load.train_tokens / max(load.train_pairs, 1)  # of a prompt with its answers: at most as long as these
     tokens = o.steps * o.prompts * (prompt + o.samples * o.max_new_tokens)
-    return tokens * (FORWARD * (1 + len(plan.anchors)) + FORWARD + backward)
+    return tokens * (FORWARD * (1 + len(plan.anchors) + bool(o.kl_base_budget)) + FORWARD + backward)
 
 
 def _trained_share(training: TrainingSettings, shape: Shape) -> float:

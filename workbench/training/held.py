@@ -12,7 +12,7 @@ from preference_data.versions import load_version
 from workbench.models.forward import Rows, collate, completion_logps
 from workbench.models.tokens import encode_pair, pad_id
 from workbench.models.weights import trained_weights, weights_of
-from workbench.tasks import PolicyRef, TrainJob
+from workbench.tasks import TrainJob
 from workbench.training.carried import Carried, Steering
 from workbench.training.online.trainer import OnlineTrainer
 from workbench.training.penalties import KlToAnchors, Penalty, fisher, hold, near
@@ -41,7 +41,7 @@ def penalties_of(job: TrainJob, trainer: AnchoredDPOTrainer) -> dict[str, Penalt
         )
     if settings.kl_base:
         found["kl_base"] = KlToAnchors(
-            [weights_of(_base(job), model)],
+            [weights_of(job.parent.of_base(), model)],
             lambda batch: torch.ones_like(batch.weights)[:, None],
             weights=(settings.kl_base, settings.kl_base),
             direction=settings.kl_direction,
@@ -59,10 +59,6 @@ def carried_by(trainer: AnchoredDPOTrainer) -> list[Carried]:
     if isinstance(trainer, OnlineTrainer):
         found += trainer.fresh.carried()
     return [*found, trainer.moving] if trainer.moving else found
-
-
-def _base(job: TrainJob) -> PolicyRef:
-    return job.parent._replace(digest=job.parent.base, kind="full", path=job.parent.base_path)
 
 
 def _old_pairs(job: TrainJob, trainer: AnchoredDPOTrainer) -> list[Rows]:

@@ -205,7 +205,8 @@ def _copies(job: TrainJob | RewardJob) -> int:
         return 0
     penalties = job.penalties
     anchors = len(job.anchors) if penalties.kl_new or penalties.kl_old or job.online.on else 0
-    return anchors + bool(penalties.kl_base) + 2 * bool(penalties.ewc) + bool(job.moving.share) + 1
+    to_base = penalties.kl_base or (job.online.on and job.online.kl_base_budget)
+    return anchors + bool(to_base) + 2 * bool(penalties.ewc) + bool(job.moving.share) + 1
 
 
 def config_of(job: TrainJob | RewardJob, rows: int, batch_size: int, accumulation: int) -> DPOConfig:

@@ -113,6 +113,7 @@ def fresh_answers(job: TrainJob, model: Any, tokenizer: PreTrainedTokenizerBase)
     order, per_step = order_of(asked, settings, seed=job.training.seed)
     return Fresh(
         settings, asked, reward=all_of(settings.rewards, models) if settings.rewards else None,
-        anchors=[weights_of(a.policy, model) for a in job.anchors], order=order, per_step=per_step,
+        anchors=[weights_of(a.policy, model) for a in job.anchors],
+        base=weights_of(job.parent.of_base(), model) if settings.kl_base_budget else None, order=order, per_step=per_step,
         seed=job.training.seed, guard=guard,
     )  # fmt: skip

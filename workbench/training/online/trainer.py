@@ -52,6 +52,7 @@ class Fresh:
         asked: prompts by their place in the dataset.
         reward: of answers to new prompts; None where the objective has none.
         anchors: weights of each anchor in place of the model's.
+        base: those of the base, where all rounds together have a budget.
         order: prompts of all steps, by their place, one step after the other.
         per_step: how many each has.
         seed: another seed, other answers.
@@ -68,15 +69,17 @@ class Fresh:
         *,
         reward: Reward | None,
         anchors: Sequence[Weights],
+        base: Weights | None,
         order: Sequence[int],
         per_step: int,
         seed: int,
         guard: Guard | None,
     ) -> None:
         self.settings, self.asked, self.anchors, self.guard = settings, asked, anchors, guard
+        self.base = base
         self._reward, self._seed = reward, seed
         self.order, self.per_step = order, per_step
-        self.steering = Steering("online", settings.kl_target)
+        self.steering = Steering("online", settings.kl_target, settings.kl_base_budget)
 
     def carried(self) -> list[Carried]:
         """What changes from step to step beside the weights."""
@@ -180,6 +183,10 @@ class OnlineTrainer(AnchoredDPOTrainer):
         log = self._metrics["train"]
         away = drawn.logps.detach() - inputs["drawn"].to(drawn.logps)
         tokens = rows.example.bincount(minlength=rows.examples).view_as(away)
+        if self.fresh.base is not None:
+            from_base = one.kl_base(self.fresh.base)
+            self.fresh.steering.saw(float(from_base.sum()), from_base.numel(), of=1)
+            log["kl_base"] += from_base.tolist()
         log["kl"] += loss.kl.mean(1).tolist()
         log["kl_per_token"] += (loss.kl.sum(1) / tokens.sum(1)).tolist()
         if settings.temperature == 1:
@@ -215,11 +222,18 @@ class _Pass:
     def kl(self) -> Tensor:
         """To the anchors, weighted, with gradient."""
         example = self._rows.example
-        anchors = [states_under(self._anchors[k], self._model, self._rows) for k in self._used]
-        shares = self._shares[:, self._used][example]
-        per_token = kl_to_anchors(self._states, anchors, shares, direction="reverse")
+        per_token = self._per_token([self._anchors[k] for k in self._used], self._shares[:, self._used][example])
         found = per_token.new_zeros(self._rows.examples).index_add(0, example, per_token)
         return found.view(-1, self._samples)
+
+    @torch.no_grad()
+    def kl_base(self, base: Weights) -> Tensor:
+        """To the base at every token, without gradient, shape (tokens,)."""
+        return self._per_token([base], self._shares.new_ones(len(self._rows.example), 1))
+
+    def _per_token(self, others: Sequence[Weights], shares: Tensor) -> Tensor:
+        states = [states_under(each, self._model, self._rows) for each in others]
+        return kl_to_anchors(self._states, states, shares, direction="reverse")
 
 
 def group_tokens(answers: Sequence[Encoded], layout: Layout) -> int:
