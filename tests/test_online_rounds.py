@@ -10,17 +10,18 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from typer.testing import CliRunner
 
 from preference_data.freeze import FreezeRule
-from preference_data.records import Prompt
+from preference_data.records import Judgement, Pairwise, Prompt, Verdict, now
 from preference_data.simulate import GUIDELINES, Guideline
 from tests.rounds_kit import entries, settings
 from tests.tiny_model import build_tiny_model
 from workbench.cli import app
 from workbench.cli.bars import _facts
-from workbench.config import OnlineSettings, RewardSettings, RoundSettings
+from workbench.config import NumericsSettings, OnlineSettings, RewardSettings, RoundSettings
 from workbench.config.written import as_toml
-from workbench.errors import ConfigError, GuardError, RewardError, StopRequested
-from workbench.models.load import load_tokenizer
-from workbench.models.sampling import Answer
+from workbench.errors import ConfigError, GuardError, JudgeError, RewardError, StopRequested
+from workbench.models.load import family_of, load_tokenizer
+from workbench.models.numerics import apply_numerics
+from workbench.models.sampling import Answer, Sampling, sample
 from workbench.models.tokens import Encoded, prompt_ids
 from workbench.rewards import Said, checked, reward_named
 from workbench.rewards import server as rewards_server
@@ -29,6 +30,7 @@ from workbench.tasks import Progress
 from workbench.training.online import writers
 from workbench.training.online.guard import Guard
 from workbench.training.online.trainer import Fresh
+from workbench.training.online.watched import AgainstStart
 from workbench.workspace import Workspace
 
 ONLINE = {"objective": "grpo", "rewards": [{"by": "rule:short"}], "steps": 6, "prompts": 8, "samples": 8, "beta": 0.01,
@@ -370,8 +372,93 @@ def test_an_exploited_reward_is_caught(ws):
     assert ws.journal.rounds()[-1].state == "failed"
 
 
+JUDGE = "ai:http://127.0.0.1:9/v1#judge"
+
+
+def judged_by(monkeypatch, decide):
+    """Has an endpoint say what `decide` makes of the two answers it is shown; the questions and pairs it was shown."""
+    shown = []
+
+    def handler(request):
+        text = json.loads(request.content)["messages"][-1]["content"]
+        asked, answers = text.split("Question:\n")[1].split("\nWhich answer is better?")[0].split("\n\nAnswer A:\n")
+        first, second = (each.strip() for each in answers.split("\n\nAnswer B:\n"))
+        shown.append((asked, first, second))
+        return httpx.Response(200, json={"choices": [{"message": {"content": decide(first, second)}}]})
+
+    served(monkeypatch, handler)
+    return shown
+
+
+def test_a_judge_that_prefers_the_starts_answers_more_and_more_ends_the_round(ws, monkeypatch):
+    judged_by(monkeypatch, lambda a, b: "tie" if len(a) == len(b) else "A" if len(a) < len(b) else "B")
+    exploited = {"steps": 40, "rewards": [{"by": "rule:long"}], "guard": {"by": JUDGE}, "guard_window": 8}
+    with pytest.raises(
+        GuardError, match=rf"the share of answers that {JUDGE} prefers to the start's, which .* fell by 0\.\d"
+    ):
+        ws.round(ws.plan(online(online=exploited))).run(where="here")
+    assert ws.registry.resolve("champion").digest == ws.registry.resolve("base").digest
+
+
+def test_a_judge_is_shown_the_starts_answers_in_both_orders_and_asked_no_more_when_the_round_has_ended(ws, monkeypatch):
+    shown = judged_by(monkeypatch, lambda *_: "A")  # whatever stands first: a tie
+    guarded = online(
+        online={"steps": 10, "prompts": 2, "guard": {"by": JUDGE, "guideline": "Be brief."}, "guard_window": 5},
+        **LITTLE,
+    )
+    facts, outcome = watched(ws, guarded)
+    assert [each["guard"] for each in facts] == [0.5] * 10
+    assert [answers for _, *answers in shown[:2]] == [["4", "5"], ["5", "4"]]  # before anything was computed
+    assert shown[2::2] == [(question, b, a) for question, a, b in shown[3::2]]
+    base, numerics = ws.registry.ref(ws.registry.resolve("base")), NumericsSettings()
+    family = family_of(base, numerics)
+    with apply_numerics(numerics), family.using(base) as start:
+        prompts = [Prompt.of(question) for question, *_ in shown[2::2]]
+        answers = sample(start, family.tokenizer, prompts, Sampling(12, 1.0, 1.0, 8, 0), layout=family.layout)
+    assert [a.text for a in answers] == [second for *_, second in shown[2::2]]
+    judged_by(monkeypatch, lambda *_: "nonsense")
+    assert ws.round(ws.plan(guarded)).run(where="here").child.digest == outcome.child.digest
+
+
+def test_a_judge_that_talks_nonsense_is_refused_before_anything_is_computed(ws, monkeypatch):
+    judged_by(monkeypatch, lambda *_: "both are fine")
+    guarded = online(online={"steps": 10, "guard": {"by": JUDGE}, "guard_window": 5})
+    with pytest.raises(JudgeError, match="2 of 2 answers name neither A, B nor tie"):
+        ws.round(ws.plan(guarded)).run(where="here")
+    assert not ws.journal.rounds()
+
+
+def test_what_a_judge_says_of_a_step_by_hand():
+    asked, started = [], []
+
+    def judge(comparisons):
+        asked.extend([one.text for one in c.completions] for c in comparisons)
+        verdicts = {"won": Verdict.FIRST, "lost": Verdict.SECOND}
+        return [
+            Judgement(c.key, JUDGE, Pairwise(verdicts.get(c.completions[0].text, Verdict.TIE)), now())
+            for c in comparisons
+        ]
+
+    def start(prompts):
+        questions = [p.messages[-1].content for p in prompts]
+        started.extend(questions)
+        return ["" if question == "nothing said then" else "before" for question in questions]
+
+    def said(*answers):
+        return [Said(Prompt.of(prompt), text, {}, finished=True) for prompt, text in answers]
+
+    says = AgainstStart(judge, start)
+    # The first answer to each prompt counts: 1 + 0 + 1/2 by the judge; the same 1/2, nothing 0, and against nothing 1 without it.
+    step = said(("a", "won"), ("a", "lost"), ("b", "lost"), ("b", "won"), ("c", "alike"), ("d", "before"), ("e", " "),
+                ("nothing said then", "won"))  # fmt: skip
+    assert says(step) == pytest.approx((1 + 0 + 1 / 2 + 1 / 2 + 0 + 1) / 6)
+    assert asked == [["won", "before"], ["lost", "before"], ["alike", "before"]]
+    assert says(said(("a", "won"))) == 1
+    assert started == ["a", "b", "c", "d", "e", "nothing said then"]  # once each
+
+
 def guard(**changes):
-    return Guard("other", lambda said: [0.0], **({"window": 5, "steps": 40} | changes))
+    return Guard("other", lambda said: 0.0, **({"window": 5, "steps": 40} | changes))
 
 
 def test_the_guard_compares_windows_and_outlives_a_kill(tmp_path):
@@ -501,6 +588,16 @@ def test_a_server_that_answers_nonsense_is_told(monkeypatch, body):
         ({"objective": "grpo", "rewards": [{"by": "gut"}]}, "expected rule:GUIDELINE"),
         ({"objective": "grpo", "rewards": [{"by": "rule:a"}], "guard": {"by": "rule:a"}}, "is trained on"),
         ({"objective": "distil", "kl_base_budget": 0.5}, "kl_target is off"),
+        ({"objective": "grpo", "rewards": [{"by": JUDGE}]}, "expected rule:GUIDELINE"),
+        (
+            {"objective": "grpo", "rewards": [{"by": "rule:a"}], "guard": {"by": "ai:http://127.0.0.1:9"}},
+            "or ai:URL#MODEL",
+        ),
+        (
+            {"objective": "grpo", "rewards": [{"by": "rule:a"}], "guard": {"by": "rule:b", "guideline": "x"}},
+            "leave it out",
+        ),
+        ({"objective": "distil", "guard": {"by": "rule:a"}}, "no reward that could rise"),
         ({"objective": "grpo", "rewards": [{"by": "rule:a"}], "samples": 1}, "greater than or equal to 2"),
         ({"objective": "grpo", "rewards": [{"by": "rule:a"}], "guard": {"by": "rule:b"}, "guard_window": 4}, "to 5"),
         ({"objective": "grpo", "rewards": [{"by": "rule:a"}], "guard": {"by": "rule:b"}, "steps": 19}, "at least 20"),

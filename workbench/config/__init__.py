@@ -6,7 +6,7 @@ An unknown key is an error that lists the known ones; bounds are checked here, b
 from workbench.config.looping import JUDGES, JudgeSettings, LoopSettings, ProxySettings
 from workbench.config.losses import APPROXIMATE_LOSSES, BY_BATCH, EXACT_LOSSES, ObjectiveSettings, losses_elsewhere
 from workbench.config.methods import AfterSettings, MovingSettings, PenaltySettings, ReplaySettings, ScheduleSettings
-from workbench.config.online import MODEL, OnlineSettings, RewardSettings
+from workbench.config.online import AI, MODEL, GuardSettings, OnlineSettings, RewardSettings
 from workbench.config.presets import METHODS, Method
 from workbench.config.reward_models import RewardModelSettings
 from workbench.config.rounds import (
@@ -24,6 +24,7 @@ from workbench.config.rounds import (
 from workbench.config.settings import Settings, read_settings, read_values, settings_from, values_of
 
 __all__ = [
+    "AI",
     "APPROXIMATE_LOSSES",
     "BY_BATCH",
     "EXACT_LOSSES",
@@ -35,6 +36,7 @@ __all__ = [
     "EvaluationSettings",
     "GateSettings",
     "GenerateSettings",
+    "GuardSettings",
     "JudgeSettings",
     "Judged",
     "LoopSettings",

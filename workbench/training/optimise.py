@@ -15,7 +15,7 @@ from trl.trainer.dpo_config import DPOConfig
 
 from preference_data.records import digest
 from preference_data.versions import load_version
-from workbench.config import BY_BATCH
+from workbench.config import AI, BY_BATCH
 from workbench.errors import ConfigError, JournalError, StopRequested, WiringError
 from workbench.maths import PairLogps
 from workbench.models.forward import Layout
@@ -46,6 +46,7 @@ from workbench.training.held import carried_by, penalties_of
 from workbench.training.memory import Fit, fit, recompute
 from workbench.training.online.asking import fresh_answers, largest_group, without_room
 from workbench.training.online.trainer import OnlineTrainer
+from workbench.training.online.watched import guard_of
 from workbench.training.online.writers import Ahead, Write, own_answers
 from workbench.training.proof import (
     FEWER_PAIRS,
@@ -206,7 +207,8 @@ def _copies(job: TrainJob | RewardJob) -> int:
     penalties = job.penalties
     anchors = len(job.anchors) if penalties.kl_new or penalties.kl_old or job.online.on else 0
     to_base = penalties.kl_base or (job.online.on and job.online.kl_base_budget)
-    return anchors + bool(to_base) + 2 * bool(penalties.ewc) + bool(job.moving.share) + 1
+    judged = job.online.on and job.online.guard and job.online.guard.by.startswith(AI)
+    return anchors + bool(to_base) + bool(judged) + 2 * bool(penalties.ewc) + bool(job.moving.share) + 1
 
 
 def config_of(job: TrainJob | RewardJob, rows: int, batch_size: int, accumulation: int) -> DPOConfig:
@@ -265,7 +267,7 @@ def _of_fresh_answers(job: TrainJob, write: Write | None, **built_with: Any) -> 
     trainer.data_collator = lambda rows: {"indices": [row["index"] for row in rows]}
     write = write or own_answers(trainer, job.numerics)
     fresh.ahead = Ahead(trainer.model, write, fresh.of_step, staleness=job.online.staleness)
-    trainer.fresh = fresh
+    trainer.fresh, fresh.guard = fresh, guard_of(job, trainer)
     return trainer
 
 

@@ -15,11 +15,10 @@ from workbench.errors import ConfigError
 from workbench.models.forward import Layout
 from workbench.models.tokens import Encoded, leaves_room, prompt_ids
 from workbench.models.weights import weights_of
-from workbench.rewards import Models, all_of, reward_named
+from workbench.rewards import Models, all_of
 from workbench.rewards.trained import by_model
 from workbench.tasks import AGE, NEW, TrainJob
 from workbench.training.batches import weights_for
-from workbench.training.online.guard import Guard
 from workbench.training.online.trainer import Asked, Fresh, group_tokens
 
 
@@ -91,7 +90,7 @@ def _is_old(pair: Pair) -> bool:
     return pair.slices.get(AGE, NEW) != NEW
 
 
-def _models_of(job: TrainJob) -> Models:
+def models_of(job: TrainJob) -> Models:
     """The job's reward models, each loaded when it is asked for."""
     known = {ref.digest: ref for ref in job.reward_models}
     return lambda digest: by_model(known[digest], job.numerics)
@@ -103,17 +102,11 @@ def fresh_answers(job: TrainJob, model: Any, tokenizer: PreTrainedTokenizerBase)
     Raises:
         ConfigError: a reward of that name does not exist.
     """
-    settings, asked, models = job.online, asked_of(job, tokenizer), _models_of(job)
-    held_out = reward_named(settings.guard, models) if settings.guard else None
-    guard = (
-        Guard(settings.guard.by, held_out, window=settings.guard_window, steps=settings.steps)
-        if settings.guard and held_out
-        else None
-    )
+    settings, asked, models = job.online, asked_of(job, tokenizer), models_of(job)
     order, per_step = order_of(asked, settings, seed=job.training.seed)
     return Fresh(
         settings, asked, reward=all_of(settings.rewards, models) if settings.rewards else None,
         anchors=[weights_of(a.policy, model) for a in job.anchors],
         base=weights_of(job.parent.of_base(), model) if settings.kl_base_budget else None, order=order, per_step=per_step,
-        seed=job.training.seed, guard=guard,
+        seed=job.training.seed,
     )  # fmt: skip

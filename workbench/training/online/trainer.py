@@ -56,11 +56,12 @@ class Fresh:
         order: prompts of all steps, by their place, one step after the other.
         per_step: how many each has.
         seed: another seed, other answers.
-        guard: watches a reward that is not trained on.
     """
 
     ahead: Ahead
-    """Who writes the answers; set before the first step."""
+    """Who writes the answers; set before the first step, as is the guard."""
+    guard: Guard | None = None
+    """Watches something that is not trained on."""
 
     def __init__(
         self,
@@ -73,10 +74,8 @@ class Fresh:
         order: Sequence[int],
         per_step: int,
         seed: int,
-        guard: Guard | None,
     ) -> None:
-        self.settings, self.asked, self.anchors, self.guard = settings, asked, anchors, guard
-        self.base = base
+        self.settings, self.asked, self.anchors, self.base = settings, asked, anchors, base
         self._reward, self._seed = reward, seed
         self.order, self.per_step = order, per_step
         self.steering = Steering("online", settings.kl_target, settings.kl_base_budget)
@@ -95,7 +94,7 @@ class Fresh:
         return prompts, Sampling(s.max_new_tokens, s.temperature, 1.0, AT_ONCE, seed)
 
     def rewards(self, indices: Sequence[int], answers: Sequence[Answer]) -> tuple[Tensor, float | None]:
-        """Rewards of answers, 0 for old prompts, shape (prompts, samples); and the mean the guard's reward has."""
+        """Rewards of answers, 0 for old prompts, shape (prompts, samples); and what the guard says of the new ones."""
         s = self.settings
         said = [
             Said(self.asked[i].prompt, a.text, self.asked[i].slices, a.finished)
@@ -105,7 +104,7 @@ class Fresh:
         values = torch.zeros(len(said))
         if self._reward is not None and new:
             values[new] = torch.tensor(self._reward([said[k] for k in new]), dtype=torch.float32)
-        watched = fmean(self.guard.reward([said[k] for k in new])) if self.guard and new else None
+        watched = self.guard.says([said[k] for k in new]) if self.guard and new else None
         return values.view(len(indices), s.samples), watched
 
 
