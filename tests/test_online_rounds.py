@@ -16,7 +16,7 @@ from tests.rounds_kit import entries, settings
 from tests.tiny_model import build_tiny_model
 from workbench.cli import app
 from workbench.cli.bars import _facts
-from workbench.config import NumericsSettings, OnlineSettings, RewardSettings, RoundSettings
+from workbench.config import GenerateSettings, NumericsSettings, OnlineSettings, RewardSettings, RoundSettings
 from workbench.config.written import as_toml
 from workbench.errors import ConfigError, GuardError, JudgeError, RewardError, StopRequested
 from workbench.models.load import family_of, load_tokenizer
@@ -27,7 +27,7 @@ from workbench.rewards import Said, checked, reward_named
 from workbench.rewards import server as rewards_server
 from workbench.rounds.plan import measuring_condition, plan_digest
 from workbench.tasks import Progress
-from workbench.training.online import writers
+from workbench.training.online import asking, writers
 from workbench.training.online.guard import Guard
 from workbench.training.online.trainer import Fresh
 from workbench.training.online.watched import AgainstStart
@@ -342,6 +342,41 @@ def test_prompts_that_leave_no_room_for_an_answer_are_left_out_and_counted(tmp_p
         ws.round(ws.plan(chosen.model_copy(update={
             "online": chosen.online.model_copy(update={"max_new_tokens": POSITIONS - shortest + 1})
         }))).run(where="here")  # fmt: skip
+
+
+def test_a_round_puts_its_prompts_into_tokens_once_before_its_first_step(ws, monkeypatch):
+    asked, found_before = [], asking.prompt_ids
+    monkeypatch.setattr(asking, "prompt_ids", lambda _, prompt: asked.append(prompt.key) or found_before(_, prompt))
+    watched(ws, online(online={"steps": 1, "prompts": 2}, **LITTLE))
+    assert sorted(asked) == sorted({p.prompt.key for p in ws.version("polite").pairs("train")})
+
+
+def test_prompts_that_leave_no_room_are_not_answered_outside_a_round(tmp_path, learned_positions):
+    folder, most = learned_positions
+    ws = Workspace.init(tmp_path / "ws", base=folder)
+    tokenizer = load_tokenizer(str(folder))
+    prompts = {e.comparison.prompt.key: e.comparison.prompt for e in polite()}.values()
+    lengths = [len(prompt_ids(tokenizer, prompt)) for prompt in prompts]
+    (tmp_path / "ask.txt").write_text("".join(f"{p.messages[-1].content}\n" for p in prompts))
+
+    def generate(room):
+        how = GenerateSettings(max_new_tokens=POSITIONS - room, count=1, numerics={"threads": 1})
+        return ws.generate(
+            tmp_path / "ask.txt", tmp_path / "answers.jsonl", settings=how, where="here", watch=seen.append
+        )
+
+    seen = []
+    made = generate(most)
+    left_out = sum(length > most for length in lengths)
+    assert (made.prompts, made.left_out) == (len(lengths) - left_out, left_out)
+    assert left_out > 0
+    assert [p.facts["prompts_left_out"] for p in seen if "prompts_left_out" in p.facts] == [left_out]
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == made.prompts
+    too_few = min(lengths) - 1
+    with pytest.raises(
+        ConfigError, match=rf"no prompt leaves room for an answer of max_new_tokens = {POSITIONS - too_few}"
+    ):
+        generate(too_few)
 
 
 @pytest.mark.parametrize(("objective", "text"), [("grpo", ""), ("dpo", "tea tea tea")])

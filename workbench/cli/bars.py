@@ -28,7 +28,7 @@ LABELS = {
     "recompute": "activations computed again",
     "plain_rows": "a row for each answer, because this model takes no other (docs/speed.md)",
     "padded_rows": "a padded row for each prompt, because this model takes no other (docs/speed.md)",
-    "prompts_left_out": "{:.0f} prompts left out, which leave no room for an answer (online.max_new_tokens)",
+    "prompts_left_out": "{:.0f} prompts left out, which leave no room for an answer (max_new_tokens)",
     "keep": "{:.0%} of the start",
     "chance": "chance of the better answer {:.3f}",
     "loss": "loss {:.4f}",

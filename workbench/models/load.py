@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 
 from preference_data.records import digest
 from workbench.config import NumericsSettings, TrainingSettings
@@ -31,6 +31,11 @@ MOST_ADAPTERS = 16
 """Adapters kept beside each other over one base; the one not used for longest goes first."""
 
 PLAIN = NumericsSettings()
+
+
+def config_of(path: str) -> Any:
+    """What a model's folder says of it, without its weights."""
+    return AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
 
 
 def load_full(path: str, numerics: NumericsSettings = PLAIN) -> Any:
