@@ -46,10 +46,6 @@ class PolicyRef(NamedTuple):
     base_path: str
     tokenizer: str
 
-    def of_base(self) -> "PolicyRef":
-        """The base of its lineage."""
-        return self._replace(digest=self.base, kind="full", path=self.base_path)
-
 
 class VersionRef(NamedTuple):
     """A dataset version: its digest and its folder."""

@@ -33,6 +33,11 @@ MOST_ADAPTERS = 16
 PLAIN = NumericsSettings()
 
 
+def base_of(policy: PolicyRef) -> PolicyRef:
+    """The base of a policy's lineage."""
+    return policy._replace(digest=policy.base, kind="full", path=policy.base_path)
+
+
 def config_of(path: str) -> Any:
     """What a model's folder says of it, without its weights."""
     return AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
@@ -259,8 +264,7 @@ class Family:
 
 def family_of(policy: PolicyRef, numerics: NumericsSettings) -> Family:
     """The family of a policy's lineage; the last one stays loaded, because the steps of a round follow each other."""
-    root = policy._replace(digest=policy.base, kind="full", path=policy.base_path)
-    return _family(root, numerics.model_dump_json())
+    return _family(base_of(policy), numerics.model_dump_json())
 
 
 @lru_cache(maxsize=1)

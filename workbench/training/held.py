@@ -10,6 +10,7 @@ from torch import Tensor
 from preference_data.records import digest
 from preference_data.versions import load_version
 from workbench.models.forward import Rows, collate, completion_logps
+from workbench.models.load import base_of
 from workbench.models.tokens import encode_pair, pad_id
 from workbench.models.weights import trained_weights, weights_of
 from workbench.tasks import TrainJob
@@ -41,7 +42,7 @@ def penalties_of(job: TrainJob, trainer: AnchoredDPOTrainer) -> dict[str, Penalt
         )
     if settings.kl_base:
         found["kl_base"] = KlToAnchors(
-            [weights_of(job.parent.of_base(), model)],
+            [weights_of(base_of(job.parent), model)],
             lambda batch: torch.ones_like(batch.weights)[:, None],
             weights=(settings.kl_base, settings.kl_base),
             direction=settings.kl_direction,

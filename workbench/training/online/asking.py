@@ -13,7 +13,7 @@ from preference_data.versions import load_version
 from workbench.config import OnlineSettings
 from workbench.errors import ConfigError
 from workbench.models.forward import Layout
-from workbench.models.load import config_of
+from workbench.models.load import base_of, config_of
 from workbench.models.tokens import Encoded, longest_prompt, prompt_ids
 from workbench.models.weights import weights_of
 from workbench.rewards import Models, all_of
@@ -111,6 +111,6 @@ def fresh_answers(job: TrainJob, model: Any, asked: Sequence[Asked]) -> Fresh:
     return Fresh(
         settings, asked, reward=all_of(settings.rewards, models) if settings.rewards else None,
         anchors=[weights_of(a.policy, model) for a in job.anchors],
-        base=weights_of(job.parent.of_base(), model) if settings.kl_base_budget else None, order=order, per_step=per_step,
+        base=weights_of(base_of(job.parent), model) if settings.kl_base_budget else None, order=order, per_step=per_step,
         seed=job.training.seed,
     )  # fmt: skip
