@@ -20,6 +20,7 @@ from workbench.config.rounds import (
     Rounded,
     RoundSettings,
     TrainingSettings,
+    kl_terms,
 )
 from workbench.config.settings import Settings, read_settings, read_values, settings_from, values_of
 
@@ -56,6 +57,7 @@ __all__ = [
     "ScheduleSettings",
     "Settings",
     "TrainingSettings",
+    "kl_terms",
     "losses_elsewhere",
     "read_settings",
     "read_values",

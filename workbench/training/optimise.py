@@ -15,7 +15,7 @@ from trl.trainer.dpo_config import DPOConfig
 
 from preference_data.records import digest
 from preference_data.versions import load_version
-from workbench.config import AI, BY_BATCH
+from workbench.config import AI, BY_BATCH, kl_terms
 from workbench.errors import ConfigError, JournalError, StopRequested, WiringError
 from workbench.maths import PairLogps
 from workbench.models.forward import Layout
@@ -195,7 +195,8 @@ def fits_kept(job: TrainJob | RewardJob, model: Any, batches: Sequence[int], lay
         return found
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     free = free_memory(job.numerics.device) - COPY_BYTES * trained * _copies(job)
-    found = fit(model, batches, layout=layout, free=free)
+    others = kl_terms(job.penalties, job.online, len(job.anchors)) if isinstance(job, TrainJob) else 0
+    found = fit(model, batches, layout=layout, free=free, others=others)
     file.write_text(json.dumps(found._asdict()), encoding="utf-8")
     return found
 
