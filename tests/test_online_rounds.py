@@ -184,11 +184,11 @@ def test_a_target_steers_the_kl(ws):
 
 
 def test_what_all_rounds_may_move_from_the_base_steers_the_kl_as_well(ws):
-    loose = {"beta": 0.01, "steps": 40, "kl_target": 1000.0}
+    loose = {"beta": 0.5, "steps": 24, "kl_target": 1000.0}  # never reached: the weight falls all the time
     free, steered = (watched(ws, online(online=loose | more, **LITTLE))[0] for more in ({}, {"kl_base_budget": 0.005}))
     assert "kl_base" not in free[0]
     # The base is the only anchor.
-    assert sum(f["kl_base"] for f in steered[-10:]) < 0.7 * sum(f["kl_per_token"] for f in free[-10:])
+    assert sum(f["kl_base"] for f in steered[-8:]) < 0.7 * sum(f["kl_per_token"] for f in free[-8:])
 
 
 def test_the_kl_to_the_base_is_told_per_token(ws):
@@ -199,11 +199,12 @@ def test_the_kl_to_the_base_is_told_per_token(ws):
 
 
 def test_a_round_that_would_begin_beyond_what_all_may_move_is_refused(ws):
-    first = ws.round(ws.plan(online(online={"steps": 2}, **LITTLE))).run(where="here").child.digest
+    few = {"evaluation": {"suites": []}}
+    first = ws.round(ws.plan(online(online={"steps": 2}, **few))).run(where="here").child.digest
 
     def second(budget, **changes):
         held = ONLINE | {"kl_target": 6.0, "kl_base_budget": budget}
-        return ws.plan(settings(version="short", parent=first, online=held, **(STEEP | LITTLE | changes)))
+        return ws.plan(settings(version="short", parent=first, online=held, **(STEEP | few | changes)))
 
     base, suite = ws.registry.resolve("base").digest, f"samples/{ws.version('polite').digest}"
     nats, tokens = (
@@ -371,7 +372,7 @@ def test_prompts_that_leave_no_room_are_not_answered_outside_a_round(tmp_path, l
     assert (made.prompts, made.left_out) == (len(lengths) - left_out, left_out)
     assert left_out > 0
     assert [p.facts["prompts_left_out"] for p in seen if "prompts_left_out" in p.facts] == [left_out]
-    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == made.prompts
+    assert (tmp_path / "answers.jsonl").read_text().count("\n") == made.prompts
     too_few = min(lengths) - 1
     with pytest.raises(
         ConfigError, match=rf"no prompt leaves room for an answer of max_new_tokens = {POSITIONS - too_few}"
@@ -438,7 +439,12 @@ def test_a_judge_that_prefers_the_starts_answers_more_and_more_ends_the_round(ws
 def test_a_judge_is_shown_the_starts_answers_in_both_orders_and_asked_no_more_when_the_round_has_ended(ws, monkeypatch):
     shown = judged_by(monkeypatch, lambda *_: "A")  # whatever stands first: a tie
     guarded = online(
-        online={"steps": 10, "prompts": 2, "guard": {"by": JUDGE, "guideline": "Be brief."}, "guard_window": 5},
+        online={
+            "steps": 10,
+            "prompts": 2,
+            "guard": {"by": JUDGE, "guideline": "Be brief."},
+            "guard_window": 5,
+        },
         **LITTLE,
     )
     facts, outcome = watched(ws, guarded)

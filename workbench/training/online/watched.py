@@ -73,7 +73,9 @@ class AgainstStart:
 
     def __call__(self, said: Sequence[Said]) -> float:
         """Share of prompts whose first answer is preferred; a tie counts half."""
-        first = {one.prompt.key: one for one in reversed(said)}
+        first: dict[str, Said] = {}
+        for one in said:
+            first.setdefault(one.prompt.key, one)
         unknown = [one.prompt for key, one in first.items() if key not in self._known]
         if unknown:
             texts = self._start(unknown)
