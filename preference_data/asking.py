@@ -1,14 +1,17 @@
 """Comparisons of the store become items of a project."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple
+from contextlib import suppress
+from typing import Literal, NamedTuple
 
-from preference_data.errors import QueueError
-from preference_data.projects import Mode, Projects, ProjectSettings
+from preference_data.errors import QueueError, Refused
+from preference_data.opinions import check, is_skip
+from preference_data.projects import Mode, Project, Projects, ProjectSettings
 from preference_data.queue import Candidate, Queue
-from preference_data.records import Comparison
+from preference_data.records import Comparison, Judgement
 from preference_data.selection import choose
-from preference_data.store import Store
+from preference_data.store import Entry, Store
+from preference_data.votes import SET_ASIDE
 
 BATCH = 1_000
 """Items per transaction."""
@@ -109,6 +112,61 @@ def ask(
         added, repeated = added + queued.added, repeated + queued.known
     weighted = sum(each > 0 for each in worth.values())
     return Asked(len(found), added, repeated, len(found) - len(chosen), weighted)
+
+
+class Known(NamedTuple):
+    """What came of adding items whose answer is known, in comparisons.
+
+    Attributes:
+        added: now in the queue.
+        known: in the queue already; what they are there for stays.
+        without: no judgement of theirs is an answer that the project could be given.
+    """
+
+    added: int
+    known: int
+    without: int
+
+
+def ask_known(
+    store: Store, project: str, purpose: Literal["gold", "trial"], *, sources: tuple[str, ...], by: str
+) -> Known:
+    """Put comparisons whose answer is known into a project's queue.
+
+    Args:
+        store: where the comparisons are; the last judgement of each is the answer, its rationale what a trial explains.
+        project: its name.
+        purpose: `gold` to see who judges well, `trial` to teach people before the work begins.
+        sources: of the comparisons.
+        by: who asks.
+
+    Raises:
+        QueueError: there is no such project, or no comparison of the sources has an answer.
+    """
+    found = Projects(store.engine).get(project)
+    entries = [e for e in store.entries() if e.comparison.source in sources and fits(e.comparison, found.mode)]
+    candidates = [
+        Candidate(
+            comparison=e.comparison.key, purpose=purpose, strategy=purpose, expected=said.opinion, why=said.rationale
+        )
+        for e in entries
+        if (said := _answer(e, found))
+    ]
+    if not candidates:
+        raise QueueError(f"project {project!r}: no comparison of {', '.join(sources)} has a judgement that fits the mode {found.mode!r}; "
+                         "judge or import some first, or name another source")  # fmt: skip
+    queued = Queue(store.engine).add(project, candidates, by=by)
+    return Known(queued.added, queued.known, len(entries) - len(candidates))
+
+
+def _answer(entry: Entry, project: Project) -> Judgement | None:
+    """The last judgement that a project could be given."""
+    for said in reversed(entry.judgements):
+        with suppress(Refused):
+            check(said.opinion, project, len(entry.comparison.completions))
+            if not is_skip(said.opinion) and SET_ASIDE.isdisjoint(said.flags):
+                return said
+    return None
 
 
 def fits(comparison: Comparison, mode: Mode) -> bool:

@@ -95,6 +95,22 @@ class ProjectSettings:
         plain: dict[str, Any] = {**values, "dimensions": tuple(values.get("dimensions", ()))}
         return cls(**plain)
 
+    def changed(self, values: Mapping[str, Any]) -> Self:
+        """These with other values for some, as a person gives them.
+
+        Raises:
+            QueueError: an unknown name, or a value of another kind or out of range.
+        """
+        for name, usual in asdict(type(self)()).items():
+            kind: type = type(usual)
+            if type(values.get(name, usual)) not in _TAKEN.get(kind, (kind,)):
+                raise QueueError(f"{name}: got {values[name]!r}; expected a value such as {usual!r}")
+        return self.of({**asdict(self), **values})
+
+
+_TAKEN: Mapping[type, tuple[type, ...]] = {float: (int, float), tuple: (list, tuple)}
+"""Kinds of values that may be given where one of another is expected."""
+
 
 class Project(NamedTuple):
     """A project as it stands.

@@ -4,11 +4,24 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Column, Connection, Select, bindparam, delete, exists, func, insert, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    Select,
+    Text,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    type_coerce,
+    update,
+)
 
 from preference_data import schema
 from preference_data.database import insert_missing
-from preference_data.queue_schema import credential, session
+from preference_data.queue_schema import account_change, audit, credential, item, note, project, project_change, session
 from preference_data.records import Comparison, Judgement, Prompt, Written, now
 from preference_data.rows import (
     FIRST_HASH,
@@ -23,6 +36,10 @@ from preference_data.rows import (
     text_digests,
 )
 
+_LED = (project, project_change, item, note, audit, account_change, schema.request, schema.request_event)
+"""Tables that say who did something, as a name."""
+_NAMING = (audit.c.facts, item.c.needs)
+"""Columns that may name people among other things."""
 K = TypeVar("K", str, int)
 CHUNK = 500
 VARIABLES = 10_000
@@ -126,6 +143,19 @@ def log_out_for_good(connection: Connection, number: int) -> None:
     """Take an annotator's password and sessions away."""
     for table in (credential, session):
         connection.execute(delete(table).where(table.c.annotator == number))
+
+
+def call_otherwise(connection: Connection, handle: str, pseudonym: str) -> None:
+    """Have what somebody did as a lead, and what was done to them, name a pseudonym."""
+    for table in _LED:
+        connection.execute(update(table).where(table.c.by == handle).values(by=pseudonym))
+    for column in _NAMING:
+        known = type_coerce(column, Text).contains(schema.ascii_json(handle), autoescape=True)
+        for number, named in connection.execute(select(column.table.c.id, column).where(known)).all():
+            without = {name: pseudonym if value == handle else value for name, value in named.items()}
+            if without != named:
+                change = update(column.table).where(column.table.c.id == number)
+                connection.execute(change.values({column: without}))
 
 
 def judged_by_several(connection: Connection, upto: int, sources: Collection[str], count: int) -> list[int]:

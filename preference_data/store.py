@@ -25,6 +25,7 @@ from preference_data.queries import (
     append,
     assemble,
     bury,
+    call_otherwise,
     log_out_for_good,
     lookup,
     number_of,
@@ -289,9 +290,9 @@ class Store:
         forget_overwritten(self.engine)
 
     def erase_person(self, handle: str, *, reason: str) -> str:
-        """Forget who an annotator is. What they said stays, under a pseudonym; their words go by `erase_text`.
+        """Forget who an annotator is. What they said and did as a lead stays, under a pseudonym; their words go by `erase_text`.
 
-        Nobody can log in as them any more. The log of who led what keeps their name where they acted as a lead.
+        Nobody can log in as them any more.
 
         Args:
             handle: the annotator's handle.
@@ -311,6 +312,7 @@ class Store:
             pseudonym = f"erased:{number}"
             values = {"handle": pseudonym, "identity": None, "group": None, "erased_at": now()}
             connection.execute(update(schema.annotator).where(row.id == number).values(values))
+            call_otherwise(connection, handle, pseudonym)
             log_out_for_good(connection, number)
             bury(connection, "person", [pseudonym], reason)
         forget_overwritten(self.engine)

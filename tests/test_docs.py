@@ -132,6 +132,7 @@ def test_every_command_of_the_readme_runs_in_order(folder, base):
     elsewhere = {
         "explain",
         "loop",
+        "projects",
         "rewards",
         "rollback",
     }  # need what is not here, or more than a moment: their own tests run them

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from workbench.config import NumericsSettings, OnlineSettings, RoundSettings
+from workbench.config import NumericsSettings, OnlineSettings, PenaltySettings, RoundSettings
 from workbench.rounds.estimate import EFFICIENCY, SUITE_TOKENS, Shape, estimate
 from workbench.tasks import Anchor, Plan, PolicyRef, VersionRef, Workload
 
@@ -107,6 +107,26 @@ def test_fresh_answers_are_counted_by_their_own_settings_and_not_by_those_of_pai
     pairs = estimate(plan("parent", batch_size=1), LOAD, SHAPE, {})
     # a prompt of at most 500 tokens with three answers of 20 in place of a pair of 500
     assert small.memory_bytes - pairs.memory_bytes == 98 * 10 * 2 * 3 * 20
+
+
+def test_logits_that_a_kl_keeps_under_a_trained_head_are_counted():
+    shape, held = SHAPE._replace(words=1000), PenaltySettings(kl_new=0.1, kl_base=0.1)
+
+    def memory(of, penalties=PenaltySettings(), online=OnlineSettings()):  # noqa: B008 - frozen
+        return estimate(dataclasses.replace(of, penalties=penalties, online=online), LOAD, shape, {}).memory_bytes
+
+    full, lora = plan("parent", "base", method="full"), plan("parent", "base")
+    # to two anchors and the base: 4 bytes x 1,000 words x one pair of 500 tokens and three of 400
+    assert memory(full, held) - memory(full) == 3 * 4 * 1000 * (500 + 3 * 400)
+    assert memory(lora, held) == memory(lora)
+    exact, sampled = (
+        OnlineSettings.model_validate(
+            {"objective": name, "rewards": [{"by": "rule:short"}], "samples": 3, "max_new_tokens": 20}
+        )
+        for name in ("grpo", "rloo")
+    )
+    # of a prompt of at most 500 tokens with three answers of 20, to two anchors
+    assert memory(full, online=exact) - memory(full, online=sampled) == 2 * 4 * 1000 * (500 + 3 * 20)
 
 
 def test_what_n_can_show_is_said_for_every_number():

@@ -177,6 +177,15 @@ def test_steering_raises_the_weight_above_the_budget_and_lowers_it_below():
     term.saw(0.36, 4)  # 0.09: a tenth below
     term.after_step()
     assert term.weight == pytest.approx(1.1 * 0.95)
+    both = Steering("kl", 0.1, 2.0)
+    both.saw(0.4, 4)  # at the first budget
+    both.saw(6.6, 3, of=1)  # 2.2: a tenth above the second
+    both.after_step()
+    assert both.weight == pytest.approx(1.05)
+    both.saw(0.36, 4)  # a tenth below
+    both.saw(3.0, 3, of=1)  # half below
+    both.after_step()
+    assert both.weight == pytest.approx(1.05 * 0.95)
     free = Steering("kl", None)
     free.saw(9.0, 1)
     free.after_step()

@@ -5,14 +5,16 @@ import json
 
 import pytest
 
-from preference_data.accounts import Accounts
+from preference_data.accounts import Accounts, Wanted
 from preference_data.audit import entries
-from preference_data.errors import QueueError
+from preference_data.database import writing
+from preference_data.errors import QueueError, StoreError
 from preference_data.leading import Leading
 from preference_data.opinions import ADJUDICATED
 from preference_data.projects import ProjectSettings
-from preference_data.queue import Given
+from preference_data.queue import Candidate, Given
 from preference_data.records import Pairwise, Verdict
+from preference_data.requests import Requests
 from preference_data.told import told
 from tests.page_kit import Page, client, compare, served
 from tests.tiny_model import build_tiny_model
@@ -48,6 +50,62 @@ def test_an_item_sent_back_comes_first_with_the_reason_until_it_is_corrected(pag
     page.queue.correct(own.showing.lease, "ann", Given(opinion=SECOND))
     assert page.queue.take("p", "ann", count=1).back == []
     assert [each.action for each in entries(page.store.engine, last=5)] == ["sent back"]
+
+
+LEAD, PERSON = "lead@x.org", "person@x.org"
+
+
+@pytest.fixture
+def led(page):
+    """A project of somebody who leads, where everything was done that keeps a name."""
+    accounts = Accounts(page.store.engine)
+    accounts.create(LEAD, None, "lead", by="root")
+    accounts.create(PERSON, None, by=LEAD)
+    page.projects.create("q", "pairwise", guideline="Be fair.", by=LEAD)
+    page.queue.add("q", [Candidate(comparison=compare(1).key, needs={"person": PERSON})], by=LEAD)
+    (shown,) = page.queue.take("q", PERSON, count=1).showings
+    page.queue.submit(shown.lease, PERSON, Given(opinion=FIRST))
+    (item,) = {each.item for each in told(page.store.engine, "q")}
+    page.leading.comment("q", item, "odd", by=LEAD)
+    page.leading.send_back("q", item, PERSON, reason="look", by=LEAD)
+    page.leading.adjudicate("q", item, SECOND, why="clear", by=LEAD)
+    page.queue.change("q", guideline="Be kind.", by=LEAD)
+    accounts.change(PERSON, Wanted(state="paused"), by=LEAD)
+    Requests(page.store.engine).file("k", "round", {}, by=LEAD)
+    return page, item
+
+
+def test_whoever_is_erased_is_erased_where_they_led_too(led, tmp_path):
+    page, item = led
+    before = entries(page.store.engine, last=20)
+    lead, person = (page.store.erase_person(handle, reason="asked") for handle in (LEAD, PERSON))
+    assert b"@x.org" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    after = entries(page.store.engine, last=20)
+    assert [(each.action, each.at) for each in after] == [(each.action, each.at) for each in before]
+    assert {each.by for each in after if each.action != "account created"} == {lead}
+    assert next(each.facts for each in after if each.action == "sent back")["person"] == person
+    assert {each.facts["account"] for each in after if each.action == "account created"} == {lead, person}
+    assert [each.by for each in page.leading.comments("q", item)] == [lead]
+    assert page.projects.get("q").by == lead
+    assert [each.by for each in Requests(page.store.engine).all()] == [lead]
+    page.store.verify_chain()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "audit SET action = '\"x\"'",
+        "audit SET facts = '{}'",
+        'note SET "by" = \'"me"\'',
+        'item SET "by" = \'"erased:9"\', draw = draw + 1',
+        "item SET \"by\" = '\"erased:9\"', expected = '{}'",
+        'request SET "by" = "by"',
+    ],
+)
+def test_nothing_else_of_what_was_done_changes(led, change):
+    page, _ = led
+    with pytest.raises(StoreError, match="only grows: UPDATE refused"), writing(page.store.engine) as connection:
+        connection.exec_driver_sql(f"UPDATE {change}")
 
 
 @pytest.mark.parametrize(

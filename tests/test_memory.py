@@ -17,7 +17,7 @@ from workbench.models.packed import hold_in_half
 from workbench.models.sharing import layout_of
 from workbench.tasks import PolicyRef
 from workbench.training.batches import batch_tokens, passes
-from workbench.training.memory import STATES_BYTES, USED, fit, kept_of
+from workbench.training.memory import STATES_BYTES, USED, fit, kept_of, logits_kept
 
 
 def row(prompt, chosen, rejected):
@@ -142,6 +142,18 @@ def test_first_all_is_kept_then_recomputed_then_split(parent):
     assert split.recompute
     assert 1 <= split.tokens < 1000
     assert decided(-1.0) == (1, True), "with no memory at all it still tries, a pair at a time"
+
+
+def test_logits_that_a_kl_keeps_under_a_trained_head_take_their_room(parent):
+    frozen, trained = model_of(parent), model_of(parent, "full")
+    words = trained.get_output_embeddings().weight.shape[0]
+    assert (logits_kept(frozen), logits_kept(trained)) == (0, 4 * words)
+    states = STATES_BYTES * sum(p.numel() for p in trained.parameters())
+    kept = kept_of(trained, "packed")
+    free = states + round((kept.always + 100.5 * (kept.per_token + 2 * 4 * words)) / USED)
+    assert fit(trained, [100], layout="packed", free=free, others=2) == (100, False)
+    assert fit(trained, [100], layout="packed", free=free).tokens > 100
+    assert fit(trained, [100], layout="packed", free=free, others=3).recompute
 
 
 def test_the_limit_of_a_control_group_counts(tmp_path, monkeypatch):

@@ -83,7 +83,8 @@ def test_a_queue_keeps_its_order_when_priorities_become_ranks(tmp_path):
     engine = open_engine(f"sqlite:///{tmp_path}/p.db")
     older = tmp_path / "older"
     shutil.copytree(MIGRATIONS, older)
-    (older / "versions" / "s003_page.py").unlink()
+    for step in ("s003_page.py", "s004_erased.py"):
+        (older / "versions" / step).unlink()
     upgrade(engine, older)
     with writing(engine) as connection:
         connection.exec_driver_sql("INSERT INTO prompt (key, turns) VALUES (?, '[]')", ("1" * 64,))
@@ -107,7 +108,7 @@ def test_newer_schema_is_refused(tmp_path):
     with sqlite3.connect(tmp_path / "p.db") as raw:
         raw.execute("UPDATE alembic_version SET version_num = 's999'")
     raw.close()
-    with pytest.raises(StoreError, match=r"p\.db: schema s999 is newer than this release, which knows up to s003"):
+    with pytest.raises(StoreError, match=r"p\.db: schema s999 is newer than this release, which knows up to s004"):
         Store.open(f"sqlite:///{tmp_path}/p.db")
 
 

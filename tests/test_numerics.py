@@ -3,6 +3,8 @@
 import os
 import shutil
 import tomllib
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -10,7 +12,7 @@ from typer.testing import CliRunner
 from preference_data.records import canonical_json
 from tests.rounds_kit import settings, two_versions
 from tests.tiny_model import build_tiny_model
-from workbench import assembly, looping, reward_models, workspace
+from workbench import assembly, looping, reward_models, runner, workspace, worth
 from workbench.cli import app
 from workbench.config import (
     GenerateSettings,
@@ -149,3 +151,41 @@ def test_answers_reward_models_and_loops_compute_as_the_workspace_says(faster, t
     both = NumericsSettings(dtype="bfloat16", threads=3)
     assert [each[0].numerics for each in seen[:3]] == [both, NumericsSettings(dtype="bfloat16"), both]
     assert (seen[3][0].round.numerics, seen[3][0].reward_model.numerics) == (both, both)
+
+
+@pytest.mark.parametrize(
+    ("words", "threads"),
+    [(("here",), 3), (("ray",), 1), (("here", "--threads", "2"), 2), (("ray", "--threads", "2"), 2)],
+)
+def test_policies_are_served_as_the_workspace_says(faster, monkeypatch, words, threads):
+    seen = []
+
+    @contextmanager
+    def speaking(*_, **given):
+        seen.append(given["threads"])
+        yield None
+
+    def endpoint(_, __, numerics, **___):
+        seen.append(numerics)
+        raise SeenError
+
+    monkeypatch.setattr(assembly, "speaking", speaking)
+    monkeypatch.setattr(runner, "endpoint", endpoint)
+    assert isinstance(
+        CliRunner().invoke(app, ["serve", "-w", str(faster.root), "--workers", *words]).exception, SeenError
+    )
+    assert seen == [threads, NumericsSettings(dtype="bfloat16", threads=threads)]
+
+
+def test_what_is_worth_asking_is_scored_as_the_workspace_says(faster, monkeypatch):
+    seen = []
+
+    def score(job, _):
+        seen.append(job.numerics)
+        raise SeenError
+
+    monkeypatch.setattr(assembly, "IN_PROCESS", replace(assembly.IN_PROCESS, score=score))
+    monkeypatch.setattr(worth, "require_lineage", lambda *_: None)
+    with pytest.raises(SeenError):
+        faster.ask("unsure", by="lead", strategy="margin", where="here")
+    assert seen == [NumericsSettings(dtype="bfloat16", threads=3)]

@@ -10,31 +10,34 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from typer.testing import CliRunner
 
 from preference_data.freeze import FreezeRule
-from preference_data.records import Prompt
+from preference_data.records import Judgement, Pairwise, Prompt, Verdict, now
 from preference_data.simulate import GUIDELINES, Guideline
 from tests.rounds_kit import entries, settings
 from tests.tiny_model import build_tiny_model
 from workbench.cli import app
 from workbench.cli.bars import _facts
-from workbench.config import OnlineSettings, RewardSettings, RoundSettings
+from workbench.config import GenerateSettings, NumericsSettings, OnlineSettings, RewardSettings, RoundSettings
 from workbench.config.written import as_toml
-from workbench.errors import ConfigError, GuardError, RewardError, StopRequested
-from workbench.models.load import load_tokenizer
-from workbench.models.sampling import Answer
+from workbench.errors import ConfigError, GuardError, JudgeError, RewardError, StopRequested
+from workbench.models.load import family_of, load_tokenizer
+from workbench.models.numerics import apply_numerics
+from workbench.models.sampling import Answer, Sampling, sample
 from workbench.models.tokens import Encoded, prompt_ids
 from workbench.rewards import Said, checked, reward_named
 from workbench.rewards import server as rewards_server
 from workbench.rounds.plan import measuring_condition, plan_digest
 from workbench.tasks import Progress
-from workbench.training.online import writers
+from workbench.training.online import asking, writers
 from workbench.training.online.guard import Guard
 from workbench.training.online.trainer import Fresh
+from workbench.training.online.watched import AgainstStart
 from workbench.workspace import Workspace
 
 ONLINE = {"objective": "grpo", "rewards": [{"by": "rule:short"}], "steps": 6, "prompts": 8, "samples": 8, "beta": 0.01,
           "max_new_tokens": 12}  # fmt: skip
 STEEP = {"training": {"method": "full", "learning_rate": 1e-2, "checkpoint_every": 2, "warmup_share": 0.0}}
 """Adapters cannot move a model this small far."""
+LITTLE = {"evaluation": {"samples": 1, "suites": []}}
 
 
 @pytest.fixture(autouse=True)
@@ -180,6 +183,45 @@ def test_a_target_steers_the_kl(ws):
     assert sum(f["kl"] for f in steered[-10:]) < sum(f["kl"] for f in free[-10:])
 
 
+def test_what_all_rounds_may_move_from_the_base_steers_the_kl_as_well(ws):
+    loose = {"beta": 0.5, "steps": 24, "kl_target": 1000.0}  # never reached: the weight falls all the time
+    free, steered = (watched(ws, online(online=loose | more, **LITTLE))[0] for more in ({}, {"kl_base_budget": 0.005}))
+    assert "kl_base" not in free[0]
+    # The base is the only anchor.
+    assert sum(f["kl_base"] for f in steered[-8:]) < 0.7 * sum(f["kl_per_token"] for f in free[-8:])
+
+
+def test_the_kl_to_the_base_is_told_per_token(ws):
+    facts, _ = watched(ws, online(online={"prompts": 1, "steps": 4, "kl_target": 9.0, "kl_base_budget": 9.0}, **LITTLE))
+    # Of one prompt's answers to the base, which is the only anchor, both are sums over tokens by their number.
+    assert [f["kl_base"] for f in facts] == pytest.approx([f["kl_per_token"] for f in facts], rel=1e-3, abs=1e-6)
+    assert facts[-1]["kl_base"] > 1e-4
+
+
+def test_a_round_that_would_begin_beyond_what_all_may_move_is_refused(ws):
+    few = {"evaluation": {"suites": []}}
+    first = ws.round(ws.plan(online(online={"steps": 2}, **few))).run(where="here").child.digest
+
+    def second(budget, **changes):
+        held = ONLINE | {"kl_target": 6.0, "kl_base_budget": budget}
+        return ws.plan(settings(version="short", parent=first, online=held, **(STEEP | few | changes)))
+
+    base, suite = ws.registry.resolve("base").digest, f"samples/{ws.version('polite').digest}"
+    nats, tokens = (
+        sum(i.value for i in ws.ledger.items(first, suite, metric, measuring_condition(second(1.0))))
+        for metric in (f"kl/{base}", "tokens")
+    )
+    moved = nats / tokens
+    assert moved > 0
+    with pytest.raises(
+        ConfigError, match=rf"is {moved:.3f} nats per token from the base, so that nothing is left of it"
+    ):
+        ws.round(second(0.99 * moved))
+    ws.round(second(1.01 * moved))
+    from_base = second(0.99 * moved, start="base", method="retrain", replay={"share": 0.2})
+    ws.round(from_base)  # begins where nothing is spent
+
+
 def test_stopped_and_run_again_is_the_same_child(tmp_path, model):
     whole = watched(workspace(tmp_path / "one", model), online())[1]
     other, steps = workspace(tmp_path / "two", model), []
@@ -259,7 +301,7 @@ def test_answers_that_no_prompt_fits_before_are_refused_when_planned(ws):
     )
 
 
-POSITIONS, LITTLE = 256, {"evaluation": {"samples": 1, "suites": []}}
+POSITIONS = 256
 
 
 @pytest.fixture(scope="module")
@@ -303,6 +345,41 @@ def test_prompts_that_leave_no_room_for_an_answer_are_left_out_and_counted(tmp_p
         }))).run(where="here")  # fmt: skip
 
 
+def test_a_round_puts_its_prompts_into_tokens_once_before_its_first_step(ws, monkeypatch):
+    asked, found_before = [], asking.prompt_ids
+    monkeypatch.setattr(asking, "prompt_ids", lambda _, prompt: asked.append(prompt.key) or found_before(_, prompt))
+    watched(ws, online(online={"steps": 1, "prompts": 2}, **LITTLE))
+    assert sorted(asked) == sorted({p.prompt.key for p in ws.version("polite").pairs("train")})
+
+
+def test_prompts_that_leave_no_room_are_not_answered_outside_a_round(tmp_path, learned_positions):
+    folder, most = learned_positions
+    ws = Workspace.init(tmp_path / "ws", base=folder)
+    tokenizer = load_tokenizer(str(folder))
+    prompts = {e.comparison.prompt.key: e.comparison.prompt for e in polite()}.values()
+    lengths = [len(prompt_ids(tokenizer, prompt)) for prompt in prompts]
+    (tmp_path / "ask.txt").write_text("".join(f"{p.messages[-1].content}\n" for p in prompts))
+
+    def generate(room):
+        how = GenerateSettings(max_new_tokens=POSITIONS - room, count=1, numerics={"threads": 1})
+        return ws.generate(
+            tmp_path / "ask.txt", tmp_path / "answers.jsonl", settings=how, where="here", watch=seen.append
+        )
+
+    seen = []
+    made = generate(most)
+    left_out = sum(length > most for length in lengths)
+    assert (made.prompts, made.left_out) == (len(lengths) - left_out, left_out)
+    assert left_out > 0
+    assert [p.facts["prompts_left_out"] for p in seen if "prompts_left_out" in p.facts] == [left_out]
+    assert (tmp_path / "answers.jsonl").read_text().count("\n") == made.prompts
+    too_few = min(lengths) - 1
+    with pytest.raises(
+        ConfigError, match=rf"no prompt leaves room for an answer of max_new_tokens = {POSITIONS - too_few}"
+    ):
+        generate(too_few)
+
+
 @pytest.mark.parametrize(("objective", "text"), [("grpo", ""), ("dpo", "tea tea tea")])
 def test_a_policy_that_says_nothing_or_only_repeats_ends_its_round_and_is_told(ws, monkeypatch, objective, text):
     def the_same(_, tokenizer, prompts, *__, **___):
@@ -331,8 +408,98 @@ def test_an_exploited_reward_is_caught(ws):
     assert ws.journal.rounds()[-1].state == "failed"
 
 
+JUDGE = "ai:http://127.0.0.1:9/v1#judge"
+
+
+def judged_by(monkeypatch, decide):
+    """Has an endpoint say what `decide` makes of the two answers it is shown; the questions and pairs it was shown."""
+    shown = []
+
+    def handler(request):
+        text = json.loads(request.content)["messages"][-1]["content"]
+        asked, answers = text.split("Question:\n")[1].split("\nWhich answer is better?")[0].split("\n\nAnswer A:\n")
+        first, second = (each.strip() for each in answers.split("\n\nAnswer B:\n"))
+        shown.append((asked, first, second))
+        return httpx.Response(200, json={"choices": [{"message": {"content": decide(first, second)}}]})
+
+    served(monkeypatch, handler)
+    return shown
+
+
+def test_a_judge_that_prefers_the_starts_answers_more_and_more_ends_the_round(ws, monkeypatch):
+    judged_by(monkeypatch, lambda a, b: "tie" if len(a) == len(b) else "A" if len(a) < len(b) else "B")
+    exploited = {"steps": 40, "rewards": [{"by": "rule:long"}], "guard": {"by": JUDGE}, "guard_window": 8}
+    with pytest.raises(
+        GuardError, match=rf"the share of answers that {JUDGE} prefers to the start's, which .* fell by 0\.\d"
+    ):
+        ws.round(ws.plan(online(online=exploited))).run(where="here")
+    assert ws.registry.resolve("champion").digest == ws.registry.resolve("base").digest
+
+
+def test_a_judge_is_shown_the_starts_answers_in_both_orders_and_asked_no_more_when_the_round_has_ended(ws, monkeypatch):
+    shown = judged_by(monkeypatch, lambda *_: "A")  # whatever stands first: a tie
+    guarded = online(
+        online={
+            "steps": 10,
+            "prompts": 2,
+            "guard": {"by": JUDGE, "guideline": "Be brief."},
+            "guard_window": 5,
+        },
+        **LITTLE,
+    )
+    facts, outcome = watched(ws, guarded)
+    assert [each["guard"] for each in facts] == [0.5] * 10
+    assert [answers for _, *answers in shown[:2]] == [["4", "5"], ["5", "4"]]  # before anything was computed
+    assert shown[2::2] == [(question, b, a) for question, a, b in shown[3::2]]
+    base, numerics = ws.registry.ref(ws.registry.resolve("base")), NumericsSettings()
+    family = family_of(base, numerics)
+    with apply_numerics(numerics), family.using(base) as start:
+        prompts = [Prompt.of(question) for question, *_ in shown[2::2]]
+        answers = sample(start, family.tokenizer, prompts, Sampling(12, 1.0, 1.0, 8, 0), layout=family.layout)
+    assert [a.text for a in answers] == [second for *_, second in shown[2::2]]
+    judged_by(monkeypatch, lambda *_: "nonsense")
+    assert ws.round(ws.plan(guarded)).run(where="here").child.digest == outcome.child.digest
+
+
+def test_a_judge_that_talks_nonsense_is_refused_before_anything_is_computed(ws, monkeypatch):
+    judged_by(monkeypatch, lambda *_: "both are fine")
+    guarded = online(online={"steps": 10, "guard": {"by": JUDGE}, "guard_window": 5})
+    with pytest.raises(JudgeError, match="2 of 2 answers name neither A, B nor tie"):
+        ws.round(ws.plan(guarded)).run(where="here")
+    assert not ws.journal.rounds()
+
+
+def test_what_a_judge_says_of_a_step_by_hand():
+    asked, started = [], []
+
+    def judge(comparisons):
+        asked.extend([one.text for one in c.completions] for c in comparisons)
+        verdicts = {"won": Verdict.FIRST, "lost": Verdict.SECOND}
+        return [
+            Judgement(c.key, JUDGE, Pairwise(verdicts.get(c.completions[0].text, Verdict.TIE)), now())
+            for c in comparisons
+        ]
+
+    def start(prompts):
+        questions = [p.messages[-1].content for p in prompts]
+        started.extend(questions)
+        return ["" if question == "nothing said then" else "before" for question in questions]
+
+    def said(*answers):
+        return [Said(Prompt.of(prompt), text, {}, finished=True) for prompt, text in answers]
+
+    says = AgainstStart(judge, start)
+    # The first answer to each prompt counts: 1 + 0 + 1/2 by the judge; the same 1/2, nothing 0, and against nothing 1 without it.
+    step = said(("a", "won"), ("a", "lost"), ("b", "lost"), ("b", "won"), ("c", "alike"), ("d", "before"), ("e", " "),
+                ("nothing said then", "won"))  # fmt: skip
+    assert says(step) == pytest.approx((1 + 0 + 1 / 2 + 1 / 2 + 0 + 1) / 6)
+    assert asked == [["won", "before"], ["lost", "before"], ["alike", "before"]]
+    assert says(said(("a", "won"))) == 1
+    assert started == ["a", "b", "c", "d", "e", "nothing said then"]  # once each
+
+
 def guard(**changes):
-    return Guard("other", lambda said: [0.0], **({"window": 5, "steps": 40} | changes))
+    return Guard("other", lambda said: 0.0, **({"window": 5, "steps": 40} | changes))
 
 
 def test_the_guard_compares_windows_and_outlives_a_kill(tmp_path):
@@ -461,6 +628,17 @@ def test_a_server_that_answers_nonsense_is_told(monkeypatch, body):
         ({"objective": "distil", "rewards": [{"by": "rule:short"}]}, "has no reward"),
         ({"objective": "grpo", "rewards": [{"by": "gut"}]}, "expected rule:GUIDELINE"),
         ({"objective": "grpo", "rewards": [{"by": "rule:a"}], "guard": {"by": "rule:a"}}, "is trained on"),
+        ({"objective": "distil", "kl_base_budget": 0.5}, "kl_target is off"),
+        ({"objective": "grpo", "rewards": [{"by": JUDGE}]}, "expected rule:GUIDELINE"),
+        (
+            {"objective": "grpo", "rewards": [{"by": "rule:a"}], "guard": {"by": "ai:http://127.0.0.1:9"}},
+            "or ai:URL#MODEL",
+        ),
+        (
+            {"objective": "grpo", "rewards": [{"by": "rule:a"}], "guard": {"by": "rule:b", "guideline": "x"}},
+            "leave it out",
+        ),
+        ({"objective": "distil", "guard": {"by": "rule:a"}}, "no reward that could rise"),
         ({"objective": "grpo", "rewards": [{"by": "rule:a"}], "samples": 1}, "greater than or equal to 2"),
         ({"objective": "grpo", "rewards": [{"by": "rule:a"}], "guard": {"by": "rule:b"}, "guard_window": 4}, "to 5"),
         ({"objective": "grpo", "rewards": [{"by": "rule:a"}], "guard": {"by": "rule:b"}, "steps": 19}, "at least 20"),

@@ -22,7 +22,7 @@ from workbench.models.load import load_full, load_tokenizer, trainable
 from workbench.models.sampling import Sampling, sample
 from workbench.models.tokens import prompt_ids
 from workbench.models.weights import set_weights, trained_weights
-from workbench.training.online.asking import asked_of, largest_group
+from workbench.training.online.asking import largest_group, prompts_of
 from workbench.training.online.vllm_writer import VllmWriter
 from workbench.training.online.writers import Writer
 
@@ -105,9 +105,9 @@ def test_it_writes_what_a_worker_of_our_own_would(job, engine):
 
 def test_prompts_that_fill_the_length_are_not_answered(job):
     tokenizer = load_tokenizer(job.parent.path)
-    lengths = sorted(len(prompt_ids(tokenizer, each.prompt)) for each in asked_of(job, tokenizer))
+    lengths = sorted(len(prompt_ids(tokenizer, each.prompt)) for each in prompts_of(job, tokenizer).asked)
     shorter = SimpleNamespace(**vars(job) | {"training": job.training.model_copy(update={"max_length": lengths[-1]})})
-    kept = sorted(len(prompt_ids(tokenizer, each.prompt)) for each in asked_of(shorter, tokenizer))
+    kept = sorted(len(prompt_ids(tokenizer, each.prompt)) for each in prompts_of(shorter, tokenizer).asked)
     assert kept == [each for each in lengths if each < lengths[-1]]
 
 
@@ -117,9 +117,10 @@ def test_prompts_that_fill_the_length_are_not_answered(job):
 )
 def test_the_largest_group_is_counted_as_it_is_laid_out(job, layout, prompts):
     tokenizer = load_tokenizer(job.parent.path)
-    longest = max(len(prompt_ids(tokenizer, each.prompt)) for each in asked_of(job, tokenizer))
-    nine = SimpleNamespace(**vars(job) | {"online": job.online.model_copy(update={"samples": 9})})
-    assert largest_group(nine, tokenizer, layout) == prompts * longest + 9 * 9
+    asked = prompts_of(job, tokenizer)
+    assert asked.longest == max(len(prompt_ids(tokenizer, each.prompt)) for each in asked.asked)
+    nine = job.online.model_copy(update={"samples": 9})
+    assert largest_group(nine, asked.longest, layout) == prompts * asked.longest + 9 * 9
 
 
 def test_what_the_engine_is_asked_for(job, engine):
@@ -129,7 +130,7 @@ def test_what_the_engine_is_asked_for(job, engine):
     assert (made.given["trust_remote_code"], made.given["load_format"]) == (False, "safetensors")
     assert (made.given["max_lora_rank"], made.given["dtype"]) == (8, "float32")
     tokenizer = load_tokenizer(job.parent.path)
-    longest = max(len(prompt_ids(tokenizer, each.prompt)) for each in asked_of(job, tokenizer))
+    longest = prompts_of(job, tokenizer).longest
     assert made.given["max_model_len"] == longest + 9
     (asked,) = made.asked
     assert [(p.max_tokens, p.temperature, p.top_p, p.logprobs) for p in asked] == [(6, 1.0, 0.9, 0)] * 3

@@ -124,8 +124,8 @@ def test_margins_are_those_of_the_policies_over_the_base(tmp_path):
     (tmp_path / "staged").mkdir()
     comparisons = [entry.comparison for entry in ws.store.entries()]
     with assembly.tools("here") as tools:
-        found = worth.implicit_margins(comparisons, [base], base, score=tools.score, folder=tmp_path / "staged",
-                                       cache=ws.ledger_url, report=lambda _: False)  # fmt: skip
+        found = worth.implicit_margins(comparisons, [base], base, numerics=ws.numerics, score=tools.score,
+                                       folder=tmp_path / "staged", cache=ws.ledger_url, report=lambda _: False)  # fmt: skip
     # the base has no margin over itself, and two equal answers are no comparison
     assert sorted(found.values()) == [[0.0], [0.0]]
     assert all(math.isclose(one, 1) for one in unsure(found).values())

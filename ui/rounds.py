@@ -290,9 +290,10 @@ def _parts(inspection: Inspection, seen: Watched) -> dict[str, str]:
         "accuracy": _curve(seen, "accuracy", "Pairs of the batch it gets right", "share"),
         "kl": _curve(seen, "kl_parent", "Estimated KL to the parent, on training answers", "nats"),
         "reward": _curve(seen, "reward", "Reward of its own answers", "reward, a step's mean"),
-        "guard": _curve(seen, "guard", "What the guard's reward says of them", "reward, a step's mean"),
+        "guard": _curve(seen, "guard", "What the guard says of them", "a step's mean"),
         "anchors": _curve(seen, "kl_per_token", "KL to the anchors, on its own answers", "nats per token")
         or _curve(seen, "kl", "KL to the anchors, on its own answers", "nats per answer"),
+        "base": _curve(seen, "kl_base", "KL to the base, on its own answers", "nats per token"),
         "length": _curve(seen, "answer_tokens", "Length of its own answers", "tokens, a step's mean"),
         "distinct": _curve(seen, "distinct_answers", "Its own answers to a prompt that differ", "share"),
         "cut": _curve(seen, "truncated", "Its own answers cut at the limit", "share"),

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from preference_data.records import Comparison, Judgement, Pairwise, Prompt, Verdict, now
+from preference_data.records import Comparison, Completion, Imported, Judgement, Pairwise, Prompt, Verdict, now
+from workbench.config import AI, GuardSettings
 from workbench.errors import JudgeError
 from workbench.posting import UnansweredError, asked
 from workbench.rewards import Reward, gaps
@@ -40,7 +41,9 @@ class Receipt(NamedTuple):
     confidence: float
 
 
-def ai_judge(name: str, ask: Ask, *, guideline: str, receipts: Reward | None = None) -> Callable[..., list[Judgement]]:
+def ai_judge(
+    name: str, ask: Ask, *, guideline: str, receipts: Reward | None = None
+) -> Callable[[Sequence[Comparison]], list[Judgement]]:
     """A judge of two answers.
 
     Args:
@@ -127,6 +130,26 @@ def _receipts(reward: Reward, comparisons: Sequence[Comparison]) -> list[Receipt
         Receipt(int(gap < 0), 1 / (1 + math.exp(-min(abs(gap), 700.0)))) if gap else None
         for gap in gaps(reward, comparisons)
     ]
+
+
+def judge_behind(
+    name: str, *, guideline: str, receipts: Reward | None = None, timeout_s: float = 60.0
+) -> Callable[[Sequence[Comparison]], list[Judgement]]:
+    """The judge that settings call `ai:URL#MODEL`."""
+    address, _, model = name.removeprefix(AI).partition("#")
+    return ai_judge(name, endpoint(address, model, timeout_s=timeout_s), guideline=guideline, receipts=receipts)
+
+
+def require_judge(guard: GuardSettings | None) -> None:
+    """Ask an AI judge once, so that a round it guards is not begun without it.
+
+    Raises:
+        JudgeError: nobody answers, or what comes back is no verdict.
+    """
+    if guard and guard.by.startswith(AI):
+        right, wrong = (Completion(text, Imported("test")) for text in ("4", "5"))
+        judge = judge_behind(guard.by, guideline=guard.guideline, timeout_s=guard.timeout_s)
+        judge([Comparison(Prompt.of("What is 2 + 2?"), (right, wrong), "test")])
 
 
 def endpoint(address: str, model: str, *, timeout_s: float = 60.0, sleep: Callable[[float], None] = time.sleep) -> Ask:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 from preference_data.prompt_file import read_prompts
 from preference_data.reading import plain_name
 from preference_data.store import Entry, Store
-from workbench.completions import FILE, SlicedPrompt, comparisons, write_prompts
+from workbench.completions import FILE, SlicedPrompt, comparisons, read_answered, write_prompts
 from workbench.config import GenerateSettings
+from workbench.errors import ConfigError
 from workbench.rounds.run import Services
 from workbench.tasks import GenerateJob, PolicyRef, Tools, reporting
 
@@ -32,12 +33,14 @@ class Generated(NamedTuple):
 
     Attributes:
         prompts: prompts answered.
+        left_out: prompts that leave no room for an answer in what the policy can read.
         comparisons: prompts whose answers were all different and not empty.
         stored: comparisons new to the store.
         output: where the answers were written.
     """
 
     prompts: int
+    left_out: int
     comparisons: int
     stored: int
     output: Path | None
@@ -48,6 +51,7 @@ def answer(request: Request, tools: Tools, services: Services, *, store: Store |
 
     Raises:
         InputRefused: the file of prompts cannot be read.
+        ConfigError: no prompt leaves room for an answer.
         ModelError: the policy cannot be loaded.
     """
     prompts = read_prompts(request.prompts)
@@ -61,6 +65,12 @@ def answer(request: Request, tools: Tools, services: Services, *, store: Store |
             **dict(request.settings),
         )
         tools.generate(job, reporting(services.watch))
+        answered = sum(1 for _ in read_answered(staged / "answers"))
+        if prompts and not answered:
+            raise ConfigError(
+                f"{request.prompts}: no prompt leaves room for an answer of max_new_tokens = {request.settings.max_new_tokens} in what the "
+                "policy can read; lower it, or shorten the prompts"
+            )
         if request.output:
             shutil.copyfile(staged / "answers" / FILE, request.output)
         source = f"generated:{plain_name(request.prompts)}"
@@ -68,7 +78,7 @@ def answer(request: Request, tools: Tools, services: Services, *, store: Store |
     finally:
         services.objects.discard(staged)
     added = store.add(Entry(one, ()) for one in compared).stored if store else 0
-    return Generated(len(prompts), len(compared), added, request.output)
+    return Generated(answered, len(prompts) - answered, len(compared), added, request.output)
 
 
 def _made(folder: Path) -> Path:

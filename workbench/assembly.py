@@ -214,7 +214,7 @@ def tools(where: Where) -> Iterator[Tools]:
     Args:
         where: `auto` uses Ray if RAY_ADDRESS names a cluster, and this process otherwise.
     """
-    if _is_here(where):
+    if is_here(where):
         yield IN_PROCESS
         return
     _quiet_ray()
@@ -228,7 +228,7 @@ def tools(where: Where) -> Iterator[Tools]:
 @contextmanager
 def reward_tools(where: Where) -> Iterator[RewardTools]:
     """The verbs about reward models, as `tools` gives those of rounds."""
-    if _is_here(where):
+    if is_here(where):
         yield REWARDS_IN_PROCESS
         return
     _quiet_ray()
@@ -239,7 +239,8 @@ def reward_tools(where: Where) -> Iterator[RewardTools]:
         yield ray_reward_tools(REWARDS_IN_PROCESS, options)
 
 
-def _is_here(where: Where) -> bool:
+def is_here(where: Where) -> bool:
+    """Whether that is this process, and not Ray."""
     return where == "here" or (where == "auto" and not os.environ.get("RAY_ADDRESS"))
 
 
@@ -265,7 +266,7 @@ def speaking(where: Where, *, count: int, threads: int) -> Iterator[Speak]:
         count: workers on Ray.
         threads: CPUs of each.
     """
-    if _is_here(where):
+    if is_here(where):
         yield one_at_a_time(speak)
         return
     _quiet_ray()

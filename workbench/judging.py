@@ -9,7 +9,7 @@ from preference_data.machines import is_machine
 from preference_data.records import Comparison, Judgement, Pairwise, Verdict, digest, now
 from preference_data.simulate import GUIDELINES, judge
 from preference_data.store import Entry, Store
-from workbench.ai_judge import ai_judge, endpoint
+from workbench.ai_judge import judge_behind
 from workbench.config import JUDGES, MODEL, JudgeSettings, LoopSettings, RewardSettings, settings_from
 from workbench.drift.uncertainty import Estimate, format_estimate, not_enough, proportion
 from workbench.errors import ConfigError, JudgeError
@@ -183,14 +183,13 @@ def judge_named(settings: JudgeSettings, models: Models = no_models) -> Judge:
                 settings.by, reward_named(settings_from({"by": rest}, RewardSettings, where="judge"), models)
             )
         case "ai":
-            address, _, model = rest.partition("#")
             receipt: dict[str, object] = {"by": settings.receipt}
             receipts = (
                 reward_named(settings_from(receipt, RewardSettings, where="receipt"), models)
                 if settings.receipt
                 else None
             )
-            return ai_judge(settings.by, endpoint(address, model), guideline=settings.guideline, receipts=receipts)
+            return judge_behind(settings.by, guideline=settings.guideline, receipts=receipts)
         case _:
             raise ConfigError(f"judge {settings.by!r}: unknown; expected {JUDGES}")
 

@@ -18,6 +18,7 @@ from preference_data.version_list import VersionList
 from workbench.config import (
     GenerateSettings,
     MachineSettings,
+    NumericsSettings,
     RewardModelSettings,
     RoundSettings,
     Settings,
@@ -167,6 +168,11 @@ class Places:
             watch=watch,
             report_to=self.settings.report_to,
         )
+
+    @property
+    def numerics(self) -> NumericsSettings:
+        """Precision and threads of what computes without settings of its own."""
+        return NumericsSettings(**self.settings.numerics.model_dump())
 
     def on_this_machine(self, settings: Computing) -> Computing:
         """Settings that say how to compute: what they leave out is the workspace's."""

@@ -24,6 +24,7 @@ from preference_data.simulated import Simulated, judge_open
 from preference_data.version_list import VersionEntry
 from preference_data.versions import Version
 from workbench import assembly
+from workbench.ai_judge import require_judge
 from workbench.alerts import require_trackers, telling
 from workbench.answering import Generated, Request, answer
 from workbench.assembly import Where
@@ -41,6 +42,7 @@ from workbench.reward_models import pinned
 from workbench.rounds.alone import Alone, measurements
 from workbench.rounds.estimate import Estimated, estimate, shape_of, suite_sizes
 from workbench.rounds.journal import FINAL
+from workbench.rounds.measure import require_budget
 from workbench.rounds.plan import measuring_condition, plan_digest
 from workbench.rounds.planning import resolve_plan, version_ref
 from workbench.rounds.run import Outcome, run_round
@@ -80,6 +82,8 @@ class PlannedRound:
         """Run the round to its end, or go on with it; see `workbench.rounds.run.run_round` for what it raises."""
         ws = self.workspace
         require_trackers(ws.settings.report_to)
+        if self.plan.online.on and self.digest not in {r.digest for r in ws.journal.rounds() if r.state in FINAL}:
+            require_judge(self.plan.online.guard)
         with ws.held(f"running round {self.plan.number}"), telling(ws, self.digest), assembly.tools(where) as tools:
             outcome = run_round(self.plan, tools, ws.services(watch), promote=promote)
             ws.keep_numbers(outcome.child.digest, measuring_condition(self.plan))
@@ -125,14 +129,9 @@ class Workspace(Places):
         progress: Callable[[int, int], None] | None = None,
     ) -> ImportReport:
         """Add a file of preferences; importing it twice adds nothing. See `preference_data.importers.import_file`."""
+        place = rejects or self.rejects_of(path)
         return import_file(
-            path,
-            self.store,
-            format=format,
-            mapping=mapping,
-            strict=strict,
-            rejects=rejects or self.rejects_of(path),
-            progress=progress,
+            path, self.store, format=format, mapping=mapping, strict=strict, rejects=place, progress=progress
         )
 
     def preview_import(
@@ -247,7 +246,8 @@ class Workspace(Places):
         return resolve_plan(settings, self.registry, self.version(settings.version), models)
 
     def round(self, plan: Plan) -> PlannedRound:
-        """A round ready to run."""
+        """A round ready to run; see `workbench.rounds.measure.require_budget` for what is refused."""
+        require_budget(plan, self.ledger)
         return PlannedRound(self, plan)
 
     def rebase(

@@ -51,8 +51,8 @@ def differing(margins: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def implicit_margins(
-    comparisons: Iterable[Comparison], policies: Sequence[PolicyRef], base: PolicyRef, *, score: Callable[..., None],
-    folder: Path, cache: str, report: Report,
+    comparisons: Iterable[Comparison], policies: Sequence[PolicyRef], base: PolicyRef, *, numerics: NumericsSettings,
+    score: Callable[..., None], folder: Path, cache: str, report: Report,
 ) -> dict[str, list[float]]:  # fmt: skip
     """By comparison, the margin of the first answer over the second under each policy, relative to the base, in nats.
 
@@ -65,7 +65,7 @@ def implicit_margins(
     for policy in (*policies, base):
         output = folder / policy.digest
         output.mkdir(exist_ok=True)
-        job = ScoreJob(policy, VersionRef(written.digest, str(written.path)), ("train",), NumericsSettings(), MAX_LENGTH,
+        job = ScoreJob(policy, VersionRef(written.digest, str(written.path)), ("train",), numerics, MAX_LENGTH,
                        BATCH, cache, str(output))  # fmt: skip
         score(job, report)
         found[policy.digest] = {key: each.chosen - each.rejected for key, each in assembly.scores_of(output).items()}
@@ -186,8 +186,8 @@ def worth_by(
         try:
             with assembly.tools(where) as tools:
                 margins = implicit_margins(
-                    comparisons, others, base, score=tools.score, folder=staged, cache=places.ledger_url, report=report
-                )
+                    comparisons, others, base, numerics=places.numerics, score=tools.score, folder=staged, cache=places.ledger_url, report=report,
+                )  # fmt: skip
         finally:
             places.objects.discard(staged)
         return unsure(margins) if strategy == "margin" else differing(margins)

@@ -36,6 +36,7 @@ VERBS = {
     "runner": Verb("serving", "Do what people ask for on the page, until it is stopped."),
     "up": Verb("serving", "Start the page and the runner together."),
     "people": Verb("people", "List, add, change and pause the accounts of annotators."),
+    "projects": Verb("projects", "List annotation projects, change their settings, add gold and trial items."),
     "simulate": Verb("data", "Judge open comparisons as a simulated annotator."),
     "plan": Verb("rounds", "Show what a round would do and cost, or write settings to edit."),
     "round": Verb("rounds", "Run a round: score, optimise, evaluate, gate, promote."),

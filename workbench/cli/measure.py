@@ -103,5 +103,11 @@ def generate(
     ws = Workspace(workspace)
     with step_bars() as watch:
         made = ws.generate(prompts, output, policy=policy, settings=chosen, add=add, watch=watch)
-    rows = [("prompts answered", made.prompts), ("with different answers", made.comparisons), ("stored", made.stored)]
+    left_out = [("left out, which leave no room for an answer", made.left_out)] if made.left_out else []
+    rows = [
+        ("prompts answered", made.prompts),
+        *left_out,
+        ("with different answers", made.comparisons),
+        ("stored", made.stored),
+    ]
     show.result(made, as_json=as_json, render=lambda out: out.print(show.table("generated", ("", "#count"), rows)))

@@ -15,7 +15,6 @@ import typer
 from workbench import assembly
 from workbench.cli import app
 from workbench.cli.options import Workers, WorkspaceDir, where_of
-from workbench.config import NumericsSettings
 from workbench.workspace import Workspace
 
 KEY = "WORKBENCH_ENDPOINT_KEY"
@@ -33,7 +32,9 @@ def serve(
     policy: Policies = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine.")] = 8000,
     count: Annotated[int, typer.Option(min=1, help="Workers that answer.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of each; where left out the workspace's, on Ray one.")
+    ] = None,
     workers: Workers = "auto",
     workspace: WorkspaceDir = Path(),
 ) -> None:
@@ -46,8 +47,13 @@ def serve(
     named = {name: ws.registry.ref(ws.registry.resolve(name)) for name in policy or ["base", "champion"]}
     # One policy under two names, such as a champion that is still the base, is served once.
     served = {name: ref for ref, name in {ref: name for name, ref in reversed(named.items())}.items()}
-    with assembly.speaking(where_of(workers), count=count, threads=threads) as speak:
-        made = endpoint(speak, served, NumericsSettings(threads=threads), key=os.environ.get(KEY, ""))
+    where = where_of(workers)
+    # A worker on Ray keeps its CPUs while it waits, and rounds need theirs.
+    numerics = ws.numerics.model_copy(
+        update={"threads": threads or (ws.numerics.threads if assembly.is_here(where) else 1)}
+    )
+    with assembly.speaking(where, count=count, threads=numerics.threads) as speak:
+        made = endpoint(speak, served, numerics, key=os.environ.get(KEY, ""))
         typer.echo(f"policies {', '.join(served)}: http://127.0.0.1:{port}/v1 (Ctrl+C ends it)")
         uvicorn.run(made, host="127.0.0.1", port=port, log_level="warning", access_log=False)
 

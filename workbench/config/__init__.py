@@ -13,7 +13,7 @@ from workbench.config.methods import (
     ReplaySettings,
     ScheduleSettings,
 )
-from workbench.config.online import MODEL, OnlineSettings, RewardSettings
+from workbench.config.online import AI, MODEL, GuardSettings, OnlineSettings, RewardSettings
 from workbench.config.presets import METHODS, Method
 from workbench.config.reward_models import RewardModelSettings
 from workbench.config.rounds import (
@@ -27,10 +27,12 @@ from workbench.config.rounds import (
     Rounded,
     RoundSettings,
     TrainingSettings,
+    kl_terms,
 )
 from workbench.config.settings import Settings, read_settings, read_values, settings_from, values_of
 
 __all__ = [
+    "AI",
     "APPROXIMATE_LOSSES",
     "BY_BATCH",
     "EXACT_LOSSES",
@@ -42,6 +44,7 @@ __all__ = [
     "EvaluationSettings",
     "GateSettings",
     "GenerateSettings",
+    "GuardSettings",
     "JudgeSettings",
     "Judged",
     "LoopSettings",
@@ -62,6 +65,7 @@ __all__ = [
     "ScheduleSettings",
     "Settings",
     "TrainingSettings",
+    "kl_terms",
     "losses_elsewhere",
     "read_settings",
     "read_values",

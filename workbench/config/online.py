@@ -10,7 +10,10 @@ from workbench.config.settings import Settings
 REWARDS = "rule:GUIDELINE, code:NAME, model:NAME, or the address of a server (http://… or https://…)"
 MODEL = "model:"
 """How settings name a reward model: by this and its name or digest."""
+AI = "ai:"
+"""How settings name an AI judge: by this, the address of an endpoint and, behind `#`, a model."""
 _REWARD = re.compile(r"(rule|code|model):\S+|https?://\S+")
+_JUDGE = re.compile(AI + r"https?://[^\s#]+#\S+")
 
 
 class RewardSettings(Settings):
@@ -32,6 +35,26 @@ class RewardSettings(Settings):
         return by
 
 
+class GuardSettings(RewardSettings):
+    """What a round is watched by: a reward that is not trained on, or an AI judge."""
+
+    guideline: str = ""
+    """ai: what it judges by."""
+
+    @field_validator("by")
+    @classmethod
+    def _known(cls, by: str) -> str:
+        if not (_REWARD.fullmatch(by) or _JUDGE.fullmatch(by)):
+            raise ValueError(f"by = {by!r}: expected {REWARDS}, or {AI}URL#MODEL")
+        return by
+
+    @model_validator(mode="after")
+    def _a_judge_has_a_guideline(self) -> Self:
+        if self.guideline and not self.by.startswith(AI):
+            raise ValueError(f"guideline is what an AI judge judges by, but by = {self.by!r}; leave it out")
+        return self
+
+
 class OnlineSettings(Settings):
     """Learning from fresh answers. The prompts are those of the version's training pairs and of replayed ones."""
 
@@ -46,6 +69,9 @@ class OnlineSettings(Settings):
     """The same at answers to replayed prompts, which have no reward of their own."""
     kl_target: float | None = Field(default=None, gt=0)
     """Nats per answer: both weights rise while the KL is above it, and fall while it is below."""
+    kl_base_budget: float | None = Field(default=None, gt=0)
+    """Nats per token from the base, as `gate.max_kl_base`, for all rounds of the lineage together: as it is used up the weights
+    rise, whatever `kl_target` leaves; a round that would begin beyond it is refused."""
     steps: int = Field(default=50, ge=1)
     """Optimizer steps, each on answers of the policy as it is then."""
     prompts: int = Field(default=8, ge=1)
@@ -65,8 +91,9 @@ class OnlineSettings(Settings):
     does not depend on who wrote)."""
     scaled: bool = False
     """grpo: divide by the group's standard deviation, as published; it moves the optimum."""
-    guard: RewardSettings | None = None
-    """A reward that is not trained on. Where it falls for certain while the trained one rises, the round stops."""
+    guard: GuardSettings | None = None
+    """A reward that is not trained on, or an AI judge, `ai:URL#MODEL`, that compares an answer to each new prompt with one of the
+    policy the round started from. Where it falls for certain while the trained one rises, the round stops."""
     guard_window: int = Field(default=10, ge=5)
     """Steps compared, the newest so many with the first so many, whenever so many more were taken."""
 
@@ -86,6 +113,23 @@ class OnlineSettings(Settings):
             )
         if self.engine == "vllm" and not self.workers:
             raise ValueError("engine = 'vllm' is for workers, of which there are none; set workers, such as 1")
+        return self
+
+    @model_validator(mode="after")
+    def _a_budget_is_steered_to(self) -> Self:
+        if self.kl_base_budget and not self.kl_target:
+            raise ValueError(
+                f"kl_base_budget = {self.kl_base_budget:g} is kept by steering, but kl_target is off; set the nats per answer that this "
+                "round may use, such as kl_target = 6.0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_guard_can_tell(self) -> Self:
+        if self.guard and self.objective == "distil":
+            raise ValueError(
+                "guard: objective = 'distil' has no reward that could rise while it falls; leave guard out"
+            )
         if self.guard and self.guard.by in {one.by for one in self.rewards}:
             raise ValueError(f"guard: {self.guard.by!r} is trained on, so it cannot tell; name another reward")
         if self.guard and self.steps < 2 * self.guard_window:

@@ -117,6 +117,13 @@ class EvaluationSettings(Settings):
     seed: int = 0
 
 
+def kl_terms(penalties: PenaltySettings, online: OnlineSettings, anchors: int) -> int:
+    """To how many policies the KL over the vocabulary is part of a round's loss, of so many anchors."""
+    if online.on:
+        return anchors if online.objective in {"grpo", "best", "distil"} else 0
+    return anchors * bool(penalties.kl_new or penalties.kl_old) + bool(penalties.kl_base)
+
+
 class GateSettings(Settings):
     """What a child must reach to be promoted. A number that is missing fails."""
 

@@ -4,11 +4,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from preference_data.records import Split
 from preference_data.versions import load_version
-from workbench.models.load import load_tokenizer
+from workbench.models.load import config_of, load_tokenizer
 from workbench.models.rate import flops_per_s
 from workbench.models.sharing import needs_plain_rows
 from workbench.models.tokens import encode_pair, leaves_room
@@ -18,7 +18,7 @@ from workbench.tasks import Plan, VersionRef, Workload
 def workload(plan: Plan) -> Workload:
     """Count the tokens of a plan's version and of its history, and time matrix products."""
     tokenizer = load_tokenizer(plan.base.base_path)
-    config = AutoConfig.from_pretrained(plan.base.base_path, trust_remote_code=False, local_files_only=True)
+    config = config_of(plan.base.base_path)
     count = partial(
         _Count, tokenizer=tokenizer, limit=plan.training.max_length, prompts=2 if needs_plain_rows(config) else 1
     )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 
 from preference_data.records import digest
 from workbench.config import NumericsSettings, TrainingSettings
@@ -31,6 +31,16 @@ MOST_ADAPTERS = 16
 """Adapters kept beside each other over one base; the one not used for longest goes first."""
 
 PLAIN = NumericsSettings()
+
+
+def base_of(policy: PolicyRef) -> PolicyRef:
+    """The base of a policy's lineage."""
+    return policy._replace(digest=policy.base, kind="full", path=policy.base_path)
+
+
+def config_of(path: str) -> Any:
+    """What a model's folder says of it, without its weights."""
+    return AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
 
 
 def load_full(path: str, numerics: NumericsSettings = PLAIN) -> Any:
@@ -254,12 +264,7 @@ class Family:
 
 def family_of(policy: PolicyRef, numerics: NumericsSettings) -> Family:
     """The family of a policy's lineage; the last one stays loaded, because the steps of a round follow each other."""
-    return _family(root_of(policy), numerics.model_dump_json())
-
-
-def root_of(policy: PolicyRef) -> PolicyRef:
-    """The base a policy sits on."""
-    return policy._replace(digest=policy.base, kind="full", path=policy.base_path)
+    return _family(base_of(policy), numerics.model_dump_json())
 
 
 @lru_cache(maxsize=1)

@@ -86,8 +86,14 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
 
 def leaves_room(tokenizer: PreTrainedTokenizerBase, config: Any, max_new_tokens: int) -> Callable[[Prompt], bool]:
     """Whether a model of some configuration has positions for a prompt and an answer to it."""
+    most = longest_prompt(config, max_new_tokens)
+    return lambda prompt: len(prompt_ids(tokenizer, prompt)) <= most
+
+
+def longest_prompt(config: Any, max_new_tokens: int) -> float:
+    """Tokens a prompt may have so that a model of some configuration has positions for an answer to it."""
     positions = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None) or math.inf
-    return lambda prompt: len(prompt_ids(tokenizer, prompt)) <= positions - max_new_tokens
+    return positions - max_new_tokens
 
 
 def example_key(tokenizer_digest: str, encoded: Encoded) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from preference_data.samples import choice_items
-from workbench.config import TrainingSettings
+from workbench.config import TrainingSettings, kl_terms
 from workbench.drift.power import smallest_share_change
 from workbench.errors import ModelError
 from workbench.policies.checkpoints import read_shapes
@@ -39,6 +39,10 @@ ACTIVATION_BYTES = {"float32": 98, "bfloat16": 62}
 saves them for SmolLM2-135M. Where they do not fit, a round computes them again."""
 
 
+LOGIT_BYTES = {"float32": 4, "bfloat16": 2}
+"""Of a word's logit at a position."""
+
+
 class Shape(NamedTuple):
     """What memory and time depend on.
 
@@ -46,12 +50,14 @@ class Shape(NamedTuple):
         parameters: of the base.
         adapted: sum of (inputs + outputs) over the linear layers; times the rank, the parameters of a LoRA adapter.
         width, layers: of the base.
+        words: of its vocabulary.
     """
 
     parameters: int
     adapted: int
     width: int
     layers: int
+    words: int = 0
 
 
 def shape_of(base: PolicyRecord) -> Shape:
@@ -64,6 +70,7 @@ def shape_of(base: PolicyRecord) -> Shape:
         adapted=sum(rows + columns for rows, columns in linear),
         width=base.facts["hidden_size"],
         layers=base.facts["num_hidden_layers"],
+        words=base.facts.get("vocab_size", 0),
     )
 
 
@@ -157,7 +164,7 @@ def _learnt_from(plan: Plan, load: Workload, backward: float) -> float:
     o = plan.online
     prompt = load.train_tokens / max(load.train_pairs, 1)  # of a prompt with its answers: at most as long as these
     tokens = o.steps * o.prompts * (prompt + o.samples * o.max_new_tokens)
-    return tokens * (FORWARD * (1 + len(plan.anchors)) + FORWARD + backward)
+    return tokens * (FORWARD * (1 + len(plan.anchors) + bool(o.kl_base_budget)) + FORWARD + backward)
 
 
 def _trained_share(training: TrainingSettings, shape: Shape) -> float:
@@ -175,5 +182,9 @@ def _memory(plan: Plan, load: Workload, shape: Shape, trainable: int) -> int:
     if plan.online.on:
         others = plan.online.samples * plan.online.max_new_tokens
     through = shape.layers * _trained_share(plan.training, shape)
-    activations = ACTIVATION_BYTES[plan.numerics.dtype] * shape.width * through * (load.longest + others)
-    return PROCESS_BYTES + weights + round(activations)
+    activations = ACTIVATION_BYTES[plan.numerics.dtype] * shape.width * through
+    if plan.training.method == "full":  # under a head in training a KL keeps the other policy's logits, not its states
+        activations += (
+            LOGIT_BYTES[plan.numerics.dtype] * shape.words * kl_terms(plan.penalties, plan.online, len(plan.anchors))
+        )
+    return PROCESS_BYTES + weights + round(activations * (load.longest + others))

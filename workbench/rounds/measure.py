@@ -3,6 +3,7 @@
 from workbench.drift.ledger import Ledger
 from workbench.drift.metrics import Series, accuracy_change, bits_tax, kl_per_token, series, tax
 from workbench.drift.uncertainty import Estimate
+from workbench.errors import ConfigError
 from workbench.rounds.gate import Measured
 from workbench.rounds.plan import measuring_condition, replaced
 from workbench.tasks import Plan, suite_label
@@ -28,6 +29,25 @@ def measured(plan: Plan, child: str, ledger: Ledger) -> Measured:
         kl_base=found.kl(plan.version.digest, child, plan.base.digest),
         superseded=replaced(plan).intersection(earlier),
     )
+
+
+def require_budget(plan: Plan, ledger: Ledger) -> None:
+    """Refuse a round on fresh answers that would begin beyond what all rounds of its lineage may move from the base.
+
+    How far its parent has moved is what the parent's own round measured; where nobody measured it, nothing is refused.
+
+    Raises:
+        ConfigError: nothing is left of the budget.
+    """
+    budget, taught = plan.online.kl_base_budget, next((p.version for p in plan.lineage[-1:]), None)
+    if not budget or not plan.online.on or plan.start == plan.base or taught is None:
+        return
+    moved = _Reader(ledger, measuring_condition(plan)).kl(taught.digest, plan.parent.digest, plan.base.digest)
+    if moved and moved.value is not None and moved.value >= budget:
+        raise ConfigError(
+            f"online.kl_base_budget = {budget:g}: policy {plan.parent.digest[:12]} is {moved.value:.3f} nats per token from the base, so that "
+            "nothing is left of it; start from an earlier policy (parent) or from the base (start = 'base'), or raise it"
+        )
 
 
 class _Reader:

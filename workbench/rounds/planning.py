@@ -7,6 +7,7 @@ from typing import Any
 from preference_data.simulate import GUIDELINES
 from preference_data.versions import Version
 from workbench.config import (
+    AI,
     MODEL,
     AfterSettings,
     MergingSettings,
@@ -51,7 +52,7 @@ def resolve_plan(
             f"evaluation.guidelines: unknown guideline '{unknown[0]}'; known guidelines: {', '.join(GUIDELINES)}"
         )
     for reward in (*settings.online.rewards, *([settings.online.guard] if settings.online.guard else [])):
-        if not reward.by.startswith(MODEL):  # these were found, or there would be no digest
+        if not reward.by.startswith((MODEL, AI)):  # models were found, or there would be no digest
             reward_named(reward)
     parent = registry.resolve(settings.parent)
     lineage = registry.lineage(parent.digest)

@@ -13,7 +13,7 @@ from workbench.config import AfterSettings
 from workbench.errors import WiringError
 from workbench.maths import short_to_long
 from workbench.models.forward import Layout, batches_by_length, collate, completion_logps
-from workbench.models.load import root_of
+from workbench.models.load import base_of
 from workbench.models.tokens import EncodedPair, encode_pair, pad_id
 from workbench.models.weights import Weights, set_weights, trained_weights, weights_of
 from workbench.tasks import PolicyRef, Progress, Report, TrainJob
@@ -82,7 +82,7 @@ class Refinement:
         self._settings, wanted = job.after, job.after != AfterSettings()
         self._start = trained_weights(self._model) if wanted else {}
         updates = _updates(job.lineage, self._model) if job.after.by_rounds else []
-        origin = weights_of(root_of(job.parent), self._model) if job.after.merge == "slerp" else {}
+        origin = weights_of(base_of(job.parent), self._model) if job.after.merge == "slerp" else {}
         self._given = Given(origin, updates, job.training.seed)
         self._chooser = Chooser(trainer, job) if job.after.keep else None
 

@@ -30,29 +30,33 @@ class Carried(Protocol):
 
 
 class Steering:
-    """Weight of a KL term, steered towards a budget (Ziegler et al., arXiv 1909.08593).
+    """Weight of a KL term, steered towards a budget (Ziegler et al., arXiv 1909.08593); of several, towards what is spent most.
 
     Args:
         name: of its file.
-        budget: nats per token; None leaves the weight at 1.
+        budgets: nats per token, or per whatever is counted with what was seen; None where there is none, and with none
+            the weight stays at 1.
     """
 
-    def __init__(self, name: str, budget: float | None) -> None:
+    def __init__(self, name: str, *budgets: float | None) -> None:
         self.weight = 1.0
-        self._file, self._budget = f"steer-{name}.json", budget
-        self._seen: list[tuple[float, int]] = []
+        self._file, self._budgets = f"steer-{name}.json", budgets
+        self._seen: list[tuple[int, float, int]] = []
 
-    def saw(self, nats: float, pairs: int) -> None:
-        """The KL of pairs that the term holds, summed over them."""
-        self._seen.append((nats, pairs))
+    def saw(self, nats: float, count: int, *, of: int = 0) -> None:
+        """The KL that a budget is about, by its place, summed over so many."""
+        self._seen.append((of, nats, count))
 
     def after_step(self) -> None:
         """Up to a tenth more or less weight."""
         seen, self._seen = self._seen, []
-        pairs = sum(count for _, count in seen)
-        if self._budget and pairs:
-            measured = sum(nats for nats, _ in seen) / pairs
-            error = max(-MOST_ERROR, min(MOST_ERROR, measured / self._budget - 1))
+        errors: list[float] = []
+        for k, budget in enumerate(self._budgets):
+            count = sum(each for of, _, each in seen if of == k)
+            if budget and count:
+                errors.append(sum(nats for of, nats, _ in seen if of == k) / count / budget - 1)
+        if errors:
+            error = max(-MOST_ERROR, min(MOST_ERROR, max(errors)))
             self.weight = max(1 / MOST_WEIGHT, min(MOST_WEIGHT, self.weight * (1 + error * GAIN)))
 
     def save(self, folder: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from preference_data.records import digest
 from preference_data.versions import load_version
 from workbench.models.forward import Rows, collate, completion_logps
-from workbench.models.load import root_of
+from workbench.models.load import base_of
 from workbench.models.tokens import encode_pair, pad_id
 from workbench.models.weights import trained_weights, weights_of
 from workbench.tasks import TrainJob
@@ -44,7 +44,7 @@ def penalties_of(job: TrainJob, trainer: AnchoredDPOTrainer) -> dict[str, Penalt
         )
     if settings.kl_base:
         found["kl_base"] = KlToAnchors(
-            [weights_of(root_of(job.parent), model)],
+            [weights_of(base_of(job.parent), model)],
             lambda batch: torch.ones_like(batch.weights)[:, None],
             weights=(settings.kl_base, settings.kl_base),
             direction=settings.kl_direction,
@@ -64,7 +64,7 @@ def carried_by(trainer: AnchoredDPOTrainer, job: TrainJob) -> list[Carried]:
     found: list[Carried] = []
     if job.merging.kind != "none":
         model: Any = trainer.model
-        found.append(MergedSteps(model, weights_of(root_of(job.parent), model), job.merging, job.training.seed))
+        found.append(MergedSteps(model, weights_of(base_of(job.parent), model), job.merging, job.training.seed))
     found += [p.steering for p in trainer.penalties.values() if isinstance(p, KlToAnchors)]
     if isinstance(trainer, OnlineTrainer):
         found += trainer.fresh.carried()

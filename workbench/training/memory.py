@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 
 from workbench.models.forward import Layout, collate, completion_logps
+from workbench.models.head import DirectHead
+from workbench.models.numerics import product_dtype
 from workbench.models.tokens import Encoded
 
 USED = 0.7
@@ -41,7 +43,7 @@ class Fit(NamedTuple):
     recompute: bool
 
 
-def fit(model: Any, batches: Sequence[int], *, layout: Layout, free: int) -> Fit:
+def fit(model: Any, batches: Sequence[int], *, layout: Layout, free: int, others: int = 0) -> Fit:
     """Keep activations if the largest batch fits, else compute them again, else split batches, too.
 
     Leaves the model set to what was decided.
@@ -51,18 +53,28 @@ def fit(model: Any, batches: Sequence[int], *, layout: Layout, free: int) -> Fit
         batches: tokens of each batch, padding included.
         layout: of its rows.
         free: bytes that the process may still take.
+        others: policies whose KL over the vocabulary is part of the loss.
     """
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     room = USED * (free - STATES_BYTES * trained)
-    kept = kept_of(model, layout)
-    fits = _tokens(room, kept)
+    kept, logits = kept_of(model, layout), others * logits_kept(model)
+    fits = _tokens(room, kept.always, kept.per_token + logits)
     if max(batches) <= fits or not model.supports_gradient_checkpointing:
         return Fit(fits, recompute=False)
     recompute(model)
     # One layer at a time is computed again.
     layers = model.config.get_text_config(decoder=True).num_hidden_layers
     less = kept_of(model, layout)
-    return Fit(_tokens(room, Kept(less.per_token + kept.per_token / layers, less.always)), recompute=True)
+    return Fit(_tokens(room, less.always, less.per_token + kept.per_token / layers + logits), recompute=True)
+
+
+def logits_kept(model: Any) -> int:
+    """Bytes that a KL to another policy keeps for a token: its logits, where they cannot be made of states on the way back."""
+    head = model.get_output_embeddings()
+    if not isinstance(head, DirectHead):
+        return head.weight.shape[0] * torch.float32.itemsize
+    trained = any(p.requires_grad for p in head.parameters())
+    return head.weight.shape[0] * product_dtype(head.weight).itemsize if trained else 0
 
 
 def recompute(model: Any) -> None:
@@ -70,8 +82,8 @@ def recompute(model: Any) -> None:
     model.activation_checkpointing_enable({"use_reentrant": False})
 
 
-def _tokens(room: float, kept: Kept) -> int:
-    return max(1, int((room - kept.always) / kept.per_token))
+def _tokens(room: float, always: float, per_token: float) -> int:
+    return max(1, int((room - always) / per_token))
 
 
 def kept_of(model: Any, layout: Layout) -> Kept:

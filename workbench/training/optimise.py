@@ -15,7 +15,7 @@ from trl.trainer.dpo_config import DPOConfig
 
 from preference_data.records import digest
 from preference_data.versions import load_version
-from workbench.config import BY_BATCH
+from workbench.config import AI, BY_BATCH, kl_terms
 from workbench.errors import ConfigError, JournalError, StopRequested, WiringError
 from workbench.maths import PairLogps
 from workbench.models.forward import Layout
@@ -44,8 +44,9 @@ from workbench.training.carried import Carried, MovingReference
 from workbench.training.checkpoints import newest_verified
 from workbench.training.held import carried_by, penalties_of
 from workbench.training.memory import Fit, fit, recompute
-from workbench.training.online.asking import fresh_answers, largest_group, without_room
+from workbench.training.online.asking import Prompts, fresh_answers, largest_group, prompts_of
 from workbench.training.online.trainer import OnlineTrainer
+from workbench.training.online.watched import guard_of
 from workbench.training.online.writers import Ahead, Write, own_answers
 from workbench.training.proof import (
     FEWER_PAIRS,
@@ -164,18 +165,18 @@ def _trainer(
         hold_in_half(model, training=True)
     columns = as_columns(rows)
     batches = [batch_tokens(columns[i : i + t.batch_size], layout) for i in range(0, len(columns), t.batch_size)]
-    left_out = 0
-    if job.online.on:
-        batches, left_out = [largest_group(job, tokenizer, layout)], without_room(job, tokenizer)
+    prompts = prompts_of(job, tokenizer) if job.online.on else None
+    if prompts:
+        batches = [largest_group(job.online, prompts.longest, layout)]
     fits = fits_kept(job, model.train(), batches, layout)
     given_up = {"recompute": fits.recompute, "plain_rows": layout == "plain", "padded_rows": layout == "shared"}
     facts = {"tokens_per_pass": fits.tokens} | {name: 1.0 for name, is_so in given_up.items() if is_so}
-    facts |= {"prompts_left_out": left_out} if left_out else {}
+    facts |= {"prompts_left_out": prompts.left_out} if prompts and prompts.left_out else {}
     report(Progress("fit", 1, 1, facts))
     whole = _in_one_pass(job, most=max(batches), fits=fits.tokens)
     pairs = PairCollator(pad_id(tokenizer), layout=layout, tokens=fits.tokens, whole=whole)
     built_with: dict[str, Any] = {"model": model, "processing_class": tokenizer, "data_collator": pairs}
-    trainer = _of_fresh_answers(job, write, **built_with) if job.online.on else _of_pairs(job, columns, **built_with)
+    trainer = _of_fresh_answers(job, prompts, write, **built_with) if prompts else _of_pairs(job, columns, **built_with)
     trainer.remove_callback(PrinterCallback)
     trainer.objective_settings, trainer.pairs = job.objective, pairs
     trainer.token_metrics = t.token_metrics
@@ -194,7 +195,8 @@ def fits_kept(job: TrainJob | RewardJob, model: Any, batches: Sequence[int], lay
         return found
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     free = free_memory(job.numerics.device) - COPY_BYTES * trained * _copies(job)
-    found = fit(model, batches, layout=layout, free=free)
+    others = kl_terms(job.penalties, job.online, len(job.anchors)) if isinstance(job, TrainJob) else 0
+    found = fit(model, batches, layout=layout, free=free, others=others)
     file.write_text(json.dumps(found._asdict()), encoding="utf-8")
     return found
 
@@ -207,7 +209,9 @@ def _copies(job: TrainJob | RewardJob) -> int:
     anchors = len(job.anchors) if penalties.kl_new or penalties.kl_old or job.online.on else 0
     anchors += (job.after.merge == "slerp") + len(job.lineage) * bool(penalties.orthogonal)
     anchors += 2 * (job.merging.kind != "none")
-    return anchors + bool(penalties.kl_base) + 2 * bool(penalties.ewc) + bool(job.moving.share) + 1
+    to_base = penalties.kl_base or (job.online.on and job.online.kl_base_budget)
+    judged = job.online.on and job.online.guard and job.online.guard.by.startswith(AI)
+    return anchors + bool(to_base) + bool(judged) + 2 * bool(penalties.ewc) + bool(job.moving.share) + 1
 
 
 def config_of(job: TrainJob | RewardJob, rows: int, batch_size: int, accumulation: int) -> DPOConfig:
@@ -257,16 +261,16 @@ def _of_pairs(job: TrainJob, columns: list[dict[str, Any]], **built_with: Any) -
     return AnchoredDPOTrainer(args=args, train_dataset=Dataset.from_list(columns), **built_with)
 
 
-def _of_fresh_answers(job: TrainJob, write: Write | None, **built_with: Any) -> OnlineTrainer:
+def _of_fresh_answers(job: TrainJob, prompts: Prompts, write: Write | None, **built_with: Any) -> OnlineTrainer:
     """The trainer of fresh answers to the pairs' prompts."""
-    fresh = fresh_answers(job, built_with["model"], built_with["processing_class"])
+    fresh = fresh_answers(job, built_with["model"], prompts.asked)
     rows = Dataset.from_list([{"index": i} for i in fresh.order])
     args = config_of(job, len(fresh.order), fresh.per_step, 1)
     trainer = OnlineTrainer(args=args, train_dataset=rows, **built_with)
     trainer.data_collator = lambda rows: {"indices": [row["index"] for row in rows]}
     write = write or own_answers(trainer, job.numerics)
     fresh.ahead = Ahead(trainer.model, write, fresh.of_step, staleness=job.online.staleness)
-    trainer.fresh = fresh
+    trainer.fresh, fresh.guard = fresh, guard_of(job, trainer)
     return trainer
 
 

@@ -47,8 +47,9 @@ class KlProbe:
         return logits
 
 
-FRESH = ("reward", "guard", "kl", "kl_per_token", "apart", "answer_tokens", "truncated", "distinct_answers")
-"""What is logged of fresh answers: means over a step's answers; the KL to the anchors in nats per answer and per token; how far
+FRESH = ("reward", "guard", "kl", "kl_per_token", "kl_base", "apart", "answer_tokens", "truncated", "distinct_answers")
+"""What is logged of fresh answers: means over a step's answers; the KL to the anchors in nats per answer and per token, and to
+the base per token where it has a budget; how far
 apart an answer's log-prob is where it was written and where it is learned from, nats per token; the share cut at the limit. Their
 loss is no measure of anything: it has the gradient that is wanted, and starts over with every step's answers."""
 OF_TOKENS = ("entropy_chosen", "entropy_rejected", "top1_chosen", "top1_rejected")

@@ -1,69 +1,72 @@
 """Which prompts are answered in which step."""
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, compress, islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from preference_data.records import Pair
 from preference_data.versions import load_version
 from workbench.config import OnlineSettings
 from workbench.errors import ConfigError
 from workbench.models.forward import Layout
-from workbench.models.tokens import Encoded, leaves_room, prompt_ids
+from workbench.models.load import base_of, config_of
+from workbench.models.tokens import Encoded, longest_prompt, prompt_ids
 from workbench.models.weights import weights_of
-from workbench.rewards import Models, all_of, reward_named
+from workbench.rewards import Models, all_of
 from workbench.rewards.trained import by_model
 from workbench.tasks import AGE, NEW, TrainJob
 from workbench.training.batches import weights_for
-from workbench.training.online.guard import Guard
 from workbench.training.online.trainer import Asked, Fresh, group_tokens
 
 
-def asked_of(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> list[Asked]:
-    """The prompts of a job's training pairs, each once, in the order of their keys; one that is new anywhere is new.
+class Prompts(NamedTuple):
+    """What a job asks.
+
+    Attributes:
+        asked: each prompt once, in the order of their keys.
+        longest: tokens of the longest.
+        left_out: prompts that the base has no positions for an answer to.
+    """
+
+    asked: list[Asked]
+    longest: int
+    left_out: int
+
+
+def prompts_of(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Prompts:
+    """The prompts of a job's training pairs; one that is new anywhere is new.
 
     Those that fill `max_length` are left out, as they are in rounds on pairs, and those that leave no room for an answer.
 
     Raises:
         ConfigError: none is left.
     """
-    anchors, fitting = list(job.anchors), list(compress(*_fitting(job, tokenizer)))
+    found: dict[str, Pair] = {}
+    for pair in sorted(load_version(Path(job.version.path)).pairs("train"), key=lambda p: (_is_old(p), p.key)):
+        found.setdefault(pair.prompt.key, pair)
+    lengths = [(pair, len(prompt_ids(tokenizer, pair.prompt))) for _, pair in sorted(found.items())]
+    short = [(pair, tokens) for pair, tokens in lengths if tokens < job.training.max_length]
+    most = longest_prompt(config_of(job.parent.base_path), job.online.max_new_tokens)
+    fitting = [(pair, tokens) for pair, tokens in short if tokens <= most]
     if not fitting:
         raise ConfigError(
             f"version {job.version.digest[:12]} has no training prompt shorter than training.max_length = {job.training.max_length} tokens "
             f"that leaves room for an answer of online.max_new_tokens = {job.online.max_new_tokens}; lower the latter, or freeze a version "
             "with shorter prompts"
         )
-    return [
-        Asked(pair.prompt, pair.slices, weights_for(pair, anchors, job.by_slice), _is_old(pair)) for pair in fitting
-    ]
+    anchors = list(job.anchors)
+    asked = [Asked(p.prompt, p.slices, weights_for(p, anchors, job.by_slice), _is_old(p)) for p, _ in fitting]
+    return Prompts(asked, max(tokens for _, tokens in fitting), len(short) - len(fitting))
 
 
-def without_room(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> int:
-    """How many prompts are left out because the base has no positions for an answer to them."""
-    return _fitting(job, tokenizer)[1].count(False)
-
-
-def _fitting(job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Pair], list[bool]]:
-    """A pair of each prompt shorter than `max_length`, by the prompts' keys, and whether an answer has room after it."""
-    found: dict[str, Pair] = {}
-    for pair in sorted(load_version(Path(job.version.path)).pairs("train"), key=lambda p: (_is_old(p), p.key)):
-        found.setdefault(pair.prompt.key, pair)
-    pairs = [p for _, p in sorted(found.items()) if len(prompt_ids(tokenizer, p.prompt)) < job.training.max_length]
-    config = AutoConfig.from_pretrained(job.parent.base_path, trust_remote_code=False, local_files_only=True)
-    has_room = leaves_room(tokenizer, config, job.online.max_new_tokens)
-    return pairs, [has_room(pair.prompt) for pair in pairs]
-
-
-def largest_group(job: TrainJob, tokenizer: PreTrainedTokenizerBase, layout: Layout) -> int:
+def largest_group(settings: OnlineSettings, longest: int, layout: Layout) -> int:
     """Most tokens a prompt has with all its answers, which are computed in one pass, as they are laid out."""
-    longest = max((prompt_ids(tokenizer, each.prompt) for each in asked_of(job, tokenizer)), key=len)
-    answer = Encoded(tuple(longest), (0,) * job.online.max_new_tokens)
-    return group_tokens([answer] * job.online.samples, layout)
+    answer = Encoded((0,) * longest, (0,) * settings.max_new_tokens)
+    return group_tokens([answer] * settings.samples, layout)
 
 
 def order_of(asked: Sequence[Asked], settings: OnlineSettings, *, seed: int) -> tuple[list[int], int]:
@@ -91,28 +94,23 @@ def _is_old(pair: Pair) -> bool:
     return pair.slices.get(AGE, NEW) != NEW
 
 
-def _models_of(job: TrainJob) -> Models:
+def models_of(job: TrainJob) -> Models:
     """The job's reward models, each loaded when it is asked for."""
     known = {ref.digest: ref for ref in job.reward_models}
     return lambda digest: by_model(known[digest], job.numerics)
 
 
-def fresh_answers(job: TrainJob, model: Any, tokenizer: PreTrainedTokenizerBase) -> Fresh:
+def fresh_answers(job: TrainJob, model: Any, asked: Sequence[Asked]) -> Fresh:
     """Where a job's answers come from.
 
     Raises:
         ConfigError: a reward of that name does not exist.
     """
-    settings, asked, models = job.online, asked_of(job, tokenizer), _models_of(job)
-    held_out = reward_named(settings.guard, models) if settings.guard else None
-    guard = (
-        Guard(settings.guard.by, held_out, window=settings.guard_window, steps=settings.steps)
-        if settings.guard and held_out
-        else None
-    )
+    settings, models = job.online, models_of(job)
     order, per_step = order_of(asked, settings, seed=job.training.seed)
     return Fresh(
         settings, asked, reward=all_of(settings.rewards, models) if settings.rewards else None,
-        anchors=[weights_of(a.policy, model) for a in job.anchors], order=order, per_step=per_step,
-        seed=job.training.seed, guard=guard,
+        anchors=[weights_of(a.policy, model) for a in job.anchors],
+        base=weights_of(base_of(job.parent), model) if settings.kl_base_budget else None, order=order, per_step=per_step,
+        seed=job.training.seed,
     )  # fmt: skip

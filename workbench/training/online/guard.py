@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean, variance
 
@@ -10,32 +10,32 @@ from scipy import stats
 
 from workbench.drift.uncertainty import LEVEL
 from workbench.errors import GuardError
-from workbench.rewards import Reward
+from workbench.rewards import Said
 
 
 class Guard:
-    """Stops a round whose trained reward rises while one it is not trained on falls (Gao et al., arXiv 2210.10760).
+    """Stops a round whose trained reward rises while something it is not trained on falls (Gao et al., arXiv 2210.10760).
 
     Whenever another window of steps is full, and at the last step, the newest steps are compared with the first ones. Both
     changes must be certain: their level is shared out over all looks of a round (Bonferroni), so that no more than 2.5 % of
     rounds are stopped whose held-out reward stays where it is.
 
     Args:
-        name: of the reward that is not trained on.
-        reward: it.
+        name: of what is not trained on.
+        says: its number for a step's answers, such as their mean reward.
         window: steps of each window.
         steps: of the round.
     """
 
     FILE = "guard.json"
 
-    def __init__(self, name: str, reward: Reward, *, window: int, steps: int) -> None:
-        self.name, self.reward, self._window, self._steps = name, reward, window, steps
+    def __init__(self, name: str, says: Callable[[Sequence[Said]], float], *, window: int, steps: int) -> None:
+        self.name, self.says, self._window, self._steps = name, says, window, steps
         self._level = (1 - LEVEL) / 2 / (math.ceil(steps / window) - 1)
         self._seen: list[tuple[float, float]] = []
 
     def saw(self, trained: float, held_out: float) -> None:
-        """Means of both rewards over a step's answers.
+        """What is trained on and what is not say of a step's answers.
 
         Raises:
             GuardError: one rose while the other fell.

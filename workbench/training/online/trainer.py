@@ -52,14 +52,16 @@ class Fresh:
         asked: prompts by their place in the dataset.
         reward: of answers to new prompts; None where the objective has none.
         anchors: weights of each anchor in place of the model's.
+        base: those of the base, where all rounds together have a budget.
         order: prompts of all steps, by their place, one step after the other.
         per_step: how many each has.
         seed: another seed, other answers.
-        guard: watches a reward that is not trained on.
     """
 
     ahead: Ahead
-    """Who writes the answers; set before the first step."""
+    """Who writes the answers; set before the first step, as is the guard."""
+    guard: Guard | None = None
+    """Watches something that is not trained on."""
 
     def __init__(
         self,
@@ -68,15 +70,15 @@ class Fresh:
         *,
         reward: Reward | None,
         anchors: Sequence[Weights],
+        base: Weights | None,
         order: Sequence[int],
         per_step: int,
         seed: int,
-        guard: Guard | None,
     ) -> None:
-        self.settings, self.asked, self.anchors, self.guard = settings, asked, anchors, guard
+        self.settings, self.asked, self.anchors, self.base = settings, asked, anchors, base
         self._reward, self._seed = reward, seed
         self.order, self.per_step = order, per_step
-        self.steering = Steering("online", settings.kl_target)
+        self.steering = Steering("online", settings.kl_target, settings.kl_base_budget)
 
     def carried(self) -> list[Carried]:
         """What changes from step to step beside the weights."""
@@ -92,7 +94,7 @@ class Fresh:
         return prompts, Sampling(s.max_new_tokens, s.temperature, 1.0, AT_ONCE, seed)
 
     def rewards(self, indices: Sequence[int], answers: Sequence[Answer]) -> tuple[Tensor, float | None]:
-        """Rewards of answers, 0 for old prompts, shape (prompts, samples); and the mean the guard's reward has."""
+        """Rewards of answers, 0 for old prompts, shape (prompts, samples); and what the guard says of the new ones."""
         s = self.settings
         said = [
             Said(self.asked[i].prompt, a.text, self.asked[i].slices, a.finished)
@@ -102,7 +104,7 @@ class Fresh:
         values = torch.zeros(len(said))
         if self._reward is not None and new:
             values[new] = torch.tensor(self._reward([said[k] for k in new]), dtype=torch.float32)
-        watched = fmean(self.guard.reward([said[k] for k in new])) if self.guard and new else None
+        watched = self.guard.says([said[k] for k in new]) if self.guard and new else None
         return values.view(len(indices), s.samples), watched
 
 
@@ -180,6 +182,10 @@ class OnlineTrainer(AnchoredDPOTrainer):
         log = self._metrics["train"]
         away = drawn.logps.detach() - inputs["drawn"].to(drawn.logps)
         tokens = rows.example.bincount(minlength=rows.examples).view_as(away)
+        if self.fresh.base is not None:
+            from_base = one.kl_base(self.fresh.base)
+            self.fresh.steering.saw(float(from_base.sum()), from_base.numel(), of=1)
+            log["kl_base"] += from_base.tolist()
         log["kl"] += loss.kl.mean(1).tolist()
         log["kl_per_token"] += (loss.kl.sum(1) / tokens.sum(1)).tolist()
         if settings.temperature == 1:
@@ -215,11 +221,18 @@ class _Pass:
     def kl(self) -> Tensor:
         """To the anchors, weighted, with gradient."""
         example = self._rows.example
-        anchors = [states_under(self._anchors[k], self._model, self._rows) for k in self._used]
-        shares = self._shares[:, self._used][example]
-        per_token = kl_to_anchors(self._states, anchors, shares, direction="reverse")
+        per_token = self._per_token([self._anchors[k] for k in self._used], self._shares[:, self._used][example])
         found = per_token.new_zeros(self._rows.examples).index_add(0, example, per_token)
         return found.view(-1, self._samples)
+
+    @torch.no_grad()
+    def kl_base(self, base: Weights) -> Tensor:
+        """To the base at every token, without gradient, shape (tokens,)."""
+        return self._per_token([base], self._shares.new_ones(len(self._rows.example), 1))
+
+    def _per_token(self, others: Sequence[Weights], shares: Tensor) -> Tensor:
+        states = [states_under(each, self._model, self._rows) for each in others]
+        return kl_to_anchors(self._states, states, shares, direction="reverse")
 
 
 def group_tokens(answers: Sequence[Encoded], layout: Layout) -> int:

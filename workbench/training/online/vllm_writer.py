@@ -20,7 +20,7 @@ from workbench.models.sampling import Answer, Sampling, answer_seeds
 from workbench.models.tokens import Encoded, prompt_ids
 from workbench.models.weights import set_weights
 from workbench.tasks import TrainJob
-from workbench.training.online.asking import asked_of
+from workbench.training.online.asking import prompts_of
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Of adapters that vLLM makes room for."""
@@ -62,8 +62,7 @@ class VllmWriter:
 
     def _longest(self, job: TrainJob) -> int:
         """Tokens of the longest prompt with its answer: vLLM would make room for the longest the model can read."""
-        prompts = (prompt_ids(self._tokenizer, each.prompt) for each in asked_of(job, self._tokenizer))
-        return max(map(len, prompts)) + job.online.max_new_tokens
+        return prompts_of(job, self._tokenizer).longest + job.online.max_new_tokens
 
     def write(self, weights: Mapping[str, Any], prompts: Sequence[Prompt], sampling: Sampling) -> list[Answer]:
         """Answers of the policy with these weights, given as arrays by their names."""
