@@ -168,6 +168,8 @@ def _render_freeze(out: Console, title: str, report: FreezeReport) -> None:
     rows += [("  contested, decided by majority", report.pairs_contested)]
     rows += [(f"  left out: {reason}", n) for reason, n in report.pairs_left_out.items()]
     rows += [(f"pairs to {split}", n) for split, n in report.counts.items()]
+    rows += [(f"single answers to {split}", n) for split, n in report.singles.items() if any(report.singles.values())]
+    rows += [(f"  left out: {reason}", n) for reason, n in report.singles_left_out.items()]
     rows += [("prompt clusters", report.clusters), ("pairs in the largest", report.largest_cluster)]
     out.print(show.table(title, ("", "#count"), rows))
 
