@@ -42,7 +42,7 @@ from workbench.rounds.alone import Alone, measurements
 from workbench.rounds.estimate import Estimated, estimate, shape_of, suite_sizes
 from workbench.rounds.journal import FINAL
 from workbench.rounds.plan import measuring_condition, plan_digest
-from workbench.rounds.planning import resolve_plan, version_ref
+from workbench.rounds.planning import require_something_to_learn, resolve_plan, version_ref
 from workbench.rounds.run import Outcome, run_round
 from workbench.rounds.sweeping import Freed, sweep
 from workbench.scoring.cache import ScoreCache
@@ -247,7 +247,8 @@ class Workspace(Places):
         return resolve_plan(settings, self.registry, self.version(settings.version), models)
 
     def round(self, plan: Plan) -> PlannedRound:
-        """A round ready to run."""
+        """A round ready to run; one whose version has nothing of what it learns from is refused."""
+        require_something_to_learn(plan)
         return PlannedRound(self, plan)
 
     def rebase(

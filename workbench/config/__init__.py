@@ -4,7 +4,14 @@ An unknown key is an error that lists the known ones; bounds are checked here, b
 """
 
 from workbench.config.looping import JUDGES, JudgeSettings, LoopSettings, ProxySettings
-from workbench.config.losses import APPROXIMATE_LOSSES, BY_BATCH, EXACT_LOSSES, ObjectiveSettings, losses_elsewhere
+from workbench.config.losses import (
+    APPROXIMATE_LOSSES,
+    BY_BATCH,
+    EXACT_LOSSES,
+    OF_ANSWERS,
+    ObjectiveSettings,
+    losses_elsewhere,
+)
 from workbench.config.methods import AfterSettings, MovingSettings, PenaltySettings, ReplaySettings, ScheduleSettings
 from workbench.config.online import MODEL, OnlineSettings, RewardSettings
 from workbench.config.presets import METHODS, Method
@@ -30,6 +37,7 @@ __all__ = [
     "JUDGES",
     "METHODS",
     "MODEL",
+    "OF_ANSWERS",
     "AfterSettings",
     "AnchorSettings",
     "EvaluationSettings",

@@ -7,6 +7,8 @@
 | `lost`, `gained` | retention | share of pairs right before and wrong now, and the other way round, against the parent |
 | `overconfident` | retention | mean of sigma(abs(d)) - (d > 0), half at d = 0, d the margin over the base's: positive, surer than right |
 | `margin quartile 1` to `4` | retention | change from the parent, of the quarters of its margins, the lowest first |
+| `told apart` | singles | share of couples of a good and a bad answer whose good one gained more over the base (AUC) |
+| `told apart from parent` | singles | that after minus before, on the same answers |
 | `level`, `tax`, `step tax` | capability | as in `records.Tax` |
 | `kl/<digest>` | samples | to another policy, nats per token |
 | `length`, `length change`, `distinct-2`, `finished`, `refused`, `compliance/<guideline>` | samples | of answers |
@@ -37,11 +39,14 @@ from workbench.drift.metrics import (
     step_tax,
     tax,
 )
+from workbench.drift.singles import Sides, auc, auc_change
 from workbench.drift.uncertainty import FEWEST_GROUPS, Estimate, mean, share
 from workbench.tasks import Item
 from workbench.views.reading import Reader, compare
+from workbench.views.records import NOT_MEASURED
 
 COMPLIANCE, KL = "compliance/", "kl/"
+TOLD_APART, CHANGE = "told apart", "told apart from parent"
 MOST_SLICES = 20
 """A slice with more values than this, such as an id, is none that is looked at."""
 KIN = ("base", "parent", "own")
@@ -134,6 +139,19 @@ def _retention(read: Reader, kin: Kin, suite: str, _: Sequence[str]) -> Named:
         yield "overconfident", mean(sure - (np.sign(moved) + 1) / 2, own.groups)
 
 
+def _singles(read: Reader, kin: Kin, suite: str, _: Sequence[str]) -> Named:
+    base, parent, own = (_sides(read, policy, suite) for policy in kin)
+    if own is None or base is None or kin.is_base:
+        return
+    yield TOLD_APART, auc(own, base)
+    yield CHANGE, auc_change(own, parent, base) if parent else NOT_MEASURED
+
+
+def _sides(read: Reader, policy: str, suite: str) -> Sides | None:
+    good, bad = (read.series(policy, suite, metric) for metric in ("logp_good", "logp_bad"))
+    return Sides(good, bad) if good and bad else None
+
+
 def _choice(read: Reader, kin: Kin, suite: str, _: Sequence[str]) -> Named:
     base, parent, own = (read.series(policy, suite, "correct") for policy in kin)
     if own is None:
@@ -182,7 +200,7 @@ def _refusal(read: Reader, kin: Kin, suite: str, _: Sequence[str]) -> Named:
             yield f"refused {label} from parent", tax(now, before)  # a rise: what is now, minus what was before
 
 
-_KINDS: Mapping[str, Make] = {"retention": _retention, "samples": _samples, "refusal": _refusal}
+_KINDS: Mapping[str, Make] = {"retention": _retention, "singles": _singles, "samples": _samples, "refusal": _refusal}
 
 
 def _maker(suite: str, metrics: Sequence[str]) -> Make | None:
@@ -193,6 +211,7 @@ def _maker(suite: str, metrics: Sequence[str]) -> Make | None:
 
 _MAIN: Mapping[Make, str] = {
     _retention: "margin",
+    _singles: "logp_good",
     _choice: "correct",
     _text: "bits",
     _samples: "tokens",
