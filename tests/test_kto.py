@@ -49,7 +49,7 @@ def made(root):
     ws.store.add(entries(40, source="pairs", better="yes please", worse="no", seed=3))
     ws.store.add(thumbs(20, source="praise", seed=4, up=(True,)))
     for name, sources in (("thumbs", ("thumbs",)), ("both", ("more", "pairs")), ("praise", ("praise",))):
-        ws.freeze(name=name, rule=FreezeRule(sources=sources))
+        ws.freeze(name=name, rule=FreezeRule(sources=sources, min_pairs=0))
     return ws
 
 
