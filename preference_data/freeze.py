@@ -20,7 +20,7 @@ from preference_data.ballots import Reader, capped, weighed
 from preference_data.duplicates import clustered_text
 from preference_data.errors import VersionError
 from preference_data.garbage import only_new_garbage
-from preference_data.pairs import Contest, Placed, Resolved, gather, resolve, without_twins
+from preference_data.pairs import Contest, Placed, Resolved, gather, resolve, single_of, without_twins
 from preference_data.records import Comparison, Split
 from preference_data.reliability import Reliability
 from preference_data.splits import Home, Placing
@@ -46,9 +46,9 @@ class FreezeRule:
         machines: what a machine's judgement weighs against a person's, in [0, 1]; 0 leaves them out.
         annotator_cap: largest share of the judgements one annotator may give, in (0, 1]; 1 means no limit.
         min_weight: pairs of less weight are dropped, in [0, 1].
-        min_pairs: fewest pairs each split must have.
+        min_pairs: fewest pairs and single answers together each split must have.
         max_pairs: most pairs the version may have, 0 for no limit; those with the smallest keys stay, an arbitrary
-            but fixed draw.
+            but fixed draw. Single answers are beside them.
     """
 
     sources: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ class FreezeReport:
     Attributes:
         comparisons: comparisons read, each with a judgement.
         judgements: effective judgements read.
-        judgements_left_out: judgements that became no pair, by reason. A tie with an edit is counted, its edit used.
+        judgements_left_out: judgements that became neither, by reason. A tie with an edit is counted, its edit used.
         pairs_formed: prompts with two texts that at least one judgement told apart.
         pairs_left_out: formed pairs that are not in the version, by reason.
         pairs_merged: formed pairs with votes from several comparisons.
@@ -105,6 +105,8 @@ class FreezeReport:
         clusters: prompt clusters in the version.
         largest_cluster: pairs in the largest of them.
         counts: pairs per split in the version.
+        singles: single answers per split in the version.
+        singles_left_out: answers judged by a thumb that stands alone that are not in the version, by reason.
     """
 
     comparisons: int
@@ -118,6 +120,8 @@ class FreezeReport:
     clusters: int
     largest_cluster: int
     counts: Mapping[Split, int]
+    singles: Mapping[Split, int]
+    singles_left_out: Mapping[str, int]
 
 
 class Frozen(NamedTuple):
@@ -160,7 +164,7 @@ def freeze(
     count = len(choice.spool)
     choice.tell("write", 0, count)
     version = write_spooled(
-        choice.spool, directory, rule=asdict(rule), watermark=mark.seq, head=mark.head, parent=parent
+        choice.spool, directory, singles=choice.singles, rule=asdict(rule), watermark=mark.seq, head=mark.head, parent=parent
     )  # fmt: skip
     choice.tell("write", count, count)
     return Frozen(version, report)
@@ -219,15 +223,16 @@ def _clusters(judged: _Judged, homes: Sequence[Home | None]) -> Iterator[list[in
 
 
 class _Choice:
-    """The pairs of a version, on disk, and the report of how they came about."""
+    """The pairs and single answers of a version, on disk, and the report of how they came about."""
 
     def __init__(self, store: Store, upto: int, rule: FreezeRule, tell: Progress) -> None:
         self._store, self._upto, self._rule, self.tell = store, upto, rule, tell
         self._placing = Placing()
         self._new: list[Home | None] = []
         self._dropped: Counter[str] = Counter()
+        self._singles_dropped: Counter[str] = Counter()
         self._formed = self._contested = self._merged = self._bridges = self._clusters = 0
-        self.spool = Spool()
+        self.spool, self.singles = Spool(), Spool()
 
     def make(self) -> FreezeReport:
         """Choose all pairs.
@@ -255,15 +260,13 @@ class _Choice:
             ballots = reader.ballots(self._store.entries_of(numbers, self._upto))
             if counted is not None:
                 ballots = (b._replace(weight=counted[b.judgement.key]) for b in ballots if b.judgement.key in counted)
-            contests = gather(ballots, reader.unused)
+            contests, alone = gather(ballots, reader.unused)
             done += len(numbers)
-            resolved = resolve(
-                contests,
-                {judged.prompts[p]: home for p in prompts if (home := homes[p])},
-                min_weight=self._rule.min_weight,
-            )
+            living = {judged.prompts[p]: home for p in prompts if (home := homes[p])}
+            resolved, singles = (resolve(each, living, min_weight=self._rule.min_weight) for each in (contests, alone))
             self.tell("read", done, judged.count)
             kept = without_twins(resolved.placed)
+            self._add_singles(singles)
             self.tell("duplicates", done, judged.count)
             self._add(contests, resolved, kept)
         if beyond := self.spool.keep(self._rule.max_pairs):
@@ -323,6 +326,13 @@ class _Choice:
         self._dropped.update(resolved.dropped)
         self._dropped["near-duplicate pair"] += len(resolved.placed) - len(kept)
 
+    def _add_singles(self, resolved: Resolved) -> None:
+        kept = without_twins(resolved.placed)
+        for each in kept:
+            self.singles.add(single_of(each.pair))
+        self._singles_dropped.update(resolved.dropped)
+        self._singles_dropped["near-duplicate answer"] += len(resolved.placed) - len(kept)
+
     def _report(self, reader: Reader) -> FreezeReport:
         sizes = self.spool.cluster_sizes()
         return FreezeReport(
@@ -337,13 +347,16 @@ class _Choice:
             clusters=len(sizes),
             largest_cluster=int(sizes.max(initial=0)),
             counts=self.spool.splits(),
+            singles=self.singles.splits(),
+            singles_left_out={reason: count for reason, count in sorted(self._singles_dropped.items()) if count},
         )
 
 
 def _require_enough(report: FreezeReport, rule: FreezeRule) -> None:
-    short = [f"{split} has {count}" for split, count in report.counts.items() if count < rule.min_pairs]
+    counts = {split: count + report.singles[split] for split, count in report.counts.items()}
+    short = [f"{split} has {count}" for split, count in counts.items() if count < rule.min_pairs]
     if short:
-        left_out = {**report.judgements_left_out, **report.pairs_left_out}
+        left_out = Counter({**report.judgements_left_out, **report.pairs_left_out}) + Counter(report.singles_left_out)
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count) or "nothing"
         raise VersionError(
             f"too few pairs: {', '.join(short)}; expected at least {rule.min_pairs} in each split; read "

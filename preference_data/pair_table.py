@@ -1,4 +1,4 @@
-"""Pairs as canonical rows, and the rows as a parquet table."""
+"""Pairs and single answers as canonical rows, and the rows as parquet tables."""
 
 # pyarrow has no types:
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from preference_data.errors import VersionError
-from preference_data.records import Message, Pair, Prompt, Split
+from preference_data.records import Message, Pair, Prompt, Single, Split
 
 _TEXT = pa.string()
 _SCHEMA = pa.schema(
@@ -29,50 +29,61 @@ _SCHEMA = pa.schema(
         ("split", _TEXT),
     ]
 )
+_OF_PAIRS = ("chosen", "rejected", "strength")
+_SINGLES = pa.schema(
+    [("completion", _TEXT), ("good", pa.bool_()), *(field for field in _SCHEMA if field.name not in _OF_PAIRS)]
+)
 
 
-def row_of(pair: Pair) -> dict[str, Any]:
-    """A pair as plain values: what is hashed and what is stored."""
+def row_of(record: Pair | Single) -> dict[str, Any]:
+    """A pair or a single answer as plain values: what is hashed and what is stored."""
+    match record:
+        case Pair():
+            strength = None if record.strength is None else float(record.strength)
+            own = {"chosen": record.chosen, "rejected": record.rejected, "strength": strength}
+        case Single():
+            own = {"completion": record.completion, "good": record.good}
     return {
-        "key": pair.key,
-        "prompt": [{"role": m.role, "content": m.content} for m in pair.prompt.messages],
-        "chosen": pair.chosen,
-        "rejected": pair.rejected,
-        "weight": float(pair.weight),
-        "strength": None if pair.strength is None else float(pair.strength),
-        "judgements": list(pair.judgements),
-        "slices": sorted(pair.slices.items()),
-        "split": pair.split,
+        "key": record.key,
+        "prompt": [{"role": m.role, "content": m.content} for m in record.prompt.messages],
+        **own,
+        "weight": float(record.weight),
+        "judgements": list(record.judgements),
+        "slices": sorted(record.slices.items()),
+        "split": record.split,
     }
 
 
 def pair_of(row: Mapping[str, Any]) -> Pair:
     """The inverse of `row_of`."""
-    return Pair(
-        prompt=Prompt(tuple(Message(m["role"], m["content"]) for m in row["prompt"])),
-        chosen=row["chosen"],
-        rejected=row["rejected"],
-        weight=row["weight"],
-        strength=row["strength"],
-        judgements=tuple(row["judgements"]),
-        slices=dict(row["slices"]),
-        split=row["split"],
-    )
+    return Pair(chosen=row["chosen"], rejected=row["rejected"], strength=row["strength"], **_shared(row))
+
+
+def _shared(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What pairs and single answers have in common."""
+    return {
+        "prompt": Prompt(tuple(Message(m["role"], m["content"]) for m in row["prompt"])),
+        "weight": row["weight"],
+        "judgements": tuple(row["judgements"]),
+        "slices": dict(row["slices"]),
+        "split": row["split"],
+    }
 
 
 ROWS_AT_ONCE = 10_000
 
 
-def write_rows(rows: Iterable[Mapping[str, Any]], target: Path) -> None:
+def write_rows(rows: Iterable[Mapping[str, Any]], target: Path, *, singles: bool = False) -> None:
     """Write rows as parquet, some at a time.
 
     Raises:
         OSError: the file cannot be written.
     """
-    with pq.ParquetWriter(target, _SCHEMA) as writer:
+    schema = _SINGLES if singles else _SCHEMA
+    with pq.ParquetWriter(target, schema) as writer:
         left = iter(rows)
         while part := list(islice(left, ROWS_AT_ONCE)):
-            writer.write_table(pa.Table.from_pylist(part, schema=_SCHEMA))
+            writer.write_table(pa.Table.from_pylist(part, schema=schema))
 
 
 def read_pairs(source: Path, split: Split | None = None, *, keys: Sequence[str] = ()) -> list[Pair]:
@@ -84,8 +95,22 @@ def read_pairs(source: Path, split: Split | None = None, *, keys: Sequence[str] 
     wanted: list[tuple[str, str, Any]] = [] if split is None else [("split", "==", split)]
     if keys:
         wanted.append(("key", "in", list(keys)))
+    return [pair_of(row) for row in _read(source, _SCHEMA, wanted)]
+
+
+def read_singles(source: Path, split: Split | None = None) -> list[Single]:
+    """The single answers of one split, or all, in the order of the file.
+
+    Raises:
+        VersionError: the file is gone or is no such table.
+    """
+    rows = _read(source, _SINGLES, [] if split is None else [("split", "==", split)])
+    return [Single(completion=row["completion"], good=row["good"], **_shared(row)) for row in rows]
+
+
+def _read(source: Path, schema: Any, wanted: list[tuple[str, str, Any]]) -> list[dict[str, Any]]:
     try:
-        return [pair_of(row) for row in pq.read_table(source, schema=_SCHEMA, filters=wanted or None).to_pylist()]
+        return pq.read_table(source, schema=schema, filters=wanted or None).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise VersionError(f"{source}: cannot be read ({error}); restore it from a copy or freeze again") from error
 

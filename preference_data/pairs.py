@@ -1,13 +1,13 @@
-"""Votes become pairs: gathered by prompt and texts, decided, sliced, and freed of near twins."""
+"""Votes become pairs and single answers: gathered by prompt and texts, decided, sliced, and freed of near twins."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from preference_data.duplicates import signature, similar
-from preference_data.records import Comparison, Judgement, Pair, Prompt, Split
+from preference_data.records import Comparison, Judgement, Pair, Prompt, Single, Split
 from preference_data.splits import Home
-from preference_data.votes import Outcome, Unused, Vote, tally, votes_of, votes_of_thumbs
+from preference_data.votes import NOTHING, Outcome, Unused, Vote, tally, vote_of_thumb, votes_of, votes_of_thumbs
 
 # Characters of the chosen answer: up to 199 short, up to 799 medium, long from there.
 LENGTH_BANDS = {"short": 200, "medium": 800}
@@ -36,6 +36,13 @@ class Contest(NamedTuple):
     ballots: list[Ballot]
 
 
+class Gathered(NamedTuple):
+    """Contests of two answers each, and those of one answer with `NOTHING`, from thumbs that stand alone."""
+
+    pairs: list[Contest]
+    singles: list[Contest]
+
+
 class Placed(NamedTuple):
     """A pair and the cluster its prompt lives in."""
 
@@ -56,12 +63,14 @@ class Resolved(NamedTuple):
     contested: int
 
 
-def gather(ballots: Iterable[Ballot], unused: Counter[str]) -> list[Contest]:
+def gather(ballots: Iterable[Ballot], unused: Counter[str]) -> Gathered:
     """All votes by prompt and texts, sorted by them. Adds the judgements without a vote to `unused`, by reason.
 
-    Thumbs of one person on several answers to a prompt are a ranking of two ranks: what is good before what is bad.
+    Thumbs of one person on several answers to a prompt are a ranking of two ranks: what is good before what is bad. One
+    without a thumb the other way stands alone.
     """
     contests: dict[tuple[str, str, str], Contest] = {}
+    singles: dict[tuple[str, str, str], Contest] = {}
     thumbs: dict[tuple[str, str], list[Ballot]] = defaultdict(list)
     for ballot in ballots:
         votes, reason = votes_of(ballot.comparison, ballot.judgement)
@@ -72,11 +81,10 @@ def gather(ballots: Iterable[Ballot], unused: Counter[str]) -> list[Contest]:
         _add(contests, votes, ballot)
     for given in thumbs.values():
         votes = votes_of_thumbs([(each.comparison, each.judgement) for each in given])
-        if not votes:
-            unused[Unused.THUMB.value] += len(given)
         for each in given:
             _add(contests, [vote for vote in votes if vote.judgement == each.judgement.key], each)
-    return [contests[key] for key in sorted(contests)]
+            _add(singles, [] if votes else [vote_of_thumb(each.comparison, each.judgement)], each)
+    return Gathered([contests[key] for key in sorted(contests)], [singles[key] for key in sorted(singles)])
 
 
 def _add(contests: dict[tuple[str, str, str], Contest], votes: Iterable[Vote], ballot: Ballot) -> None:
@@ -119,6 +127,13 @@ def resolve(contests: Iterable[Contest], homes: Mapping[str, Home], *, min_weigh
     return Resolved(placed, dropped, contested)
 
 
+def single_of(pair: Pair) -> Single:
+    """The answer of a pair with `NOTHING`."""
+    good = pair.rejected == NOTHING
+    text = pair.chosen if good else pair.rejected
+    return Single(pair.prompt, text, good, pair.weight, pair.judgements, pair.slices, pair.split)
+
+
 def without_twins(placed: Iterable[Placed]) -> list[Placed]:
     """Of pairs in one cluster with similar chosen and similar rejected answers, only the one with the smallest key.
 
@@ -155,7 +170,7 @@ def _pair(contest: Contest, outcome: Outcome, split: Split) -> Pair:
         weight=outcome.weight,
         strength=outcome.strength,
         judgements=tuple(sorted({key for vote in contest.votes for key in (vote.judgement, vote.also) if key})),
-        slices=_slices(contest.ballots, outcome.chosen),
+        slices=_slices(contest.ballots, outcome.chosen or outcome.rejected),
         split=split,
     )
 
@@ -170,13 +185,13 @@ def _is_unicode(pair: Pair) -> bool:
     return True
 
 
-def _slices(ballots: Iterable[Ballot], chosen: str) -> dict[str, str]:
-    """The slices of all that a pair comes from; values that differ are joined by `+`."""
+def _slices(ballots: Iterable[Ballot], answer: str) -> dict[str, str]:
+    """The slices of all that a pair or a single answer comes from; values that differ are joined by `+`."""
     values: dict[str, set[str]] = defaultdict(set)
     for comparison, _, group, _ in ballots:
         own = {**comparison.slices, "source": comparison.source} | ({"annotator_group": group} if group else {})
         for name, value in own.items():
             values[name].add(value)
-    band = next((name for name, bound in LENGTH_BANDS.items() if len(chosen) < bound), "long")
+    band = next((name for name, bound in LENGTH_BANDS.items() if len(answer) < bound), "long")
     known = {name: "+".join(sorted(found)) for name, found in values.items()}
     return {"domain": UNKNOWN, "language": UNKNOWN, "annotator_group": UNKNOWN} | known | {"length_band": band}

@@ -350,6 +350,36 @@ class Pair:
         return digest([self.prompt.key, self.chosen, self.rejected])
 
 
+@dataclass(frozen=True)
+class Single:
+    """One answer that is good or bad by itself: nobody who said so weighed it against another.
+
+    Attributes:
+        good: or bad.
+        weight: multiplies the loss; 1 where all who spoke of it agree.
+        judgements, slices, split: as of a `Pair`; who said it is known by the judgements alone, so that a person can be erased.
+    """
+
+    prompt: Prompt
+    completion: str
+    good: bool
+    weight: float
+    judgements: tuple[str, ...]
+    slices: Mapping[str, str]
+    split: Split
+
+    @cached_property
+    def key(self) -> str:
+        """Content id of prompt and answer."""
+        return digest([self.prompt.key, self.completion])
+
+    @property
+    def twice(self) -> Pair:
+        """The answer on both sides of a pair: for what reads pairs and looks at either side."""
+        text = self.completion
+        return Pair(self.prompt, text, text, self.weight, None, self.judgements, self.slices, self.split)
+
+
 def now() -> datetime:
     """The time, in UTC."""
     return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Pairs on their way into a version: on disk as they come, read back in the order of their keys."""
+"""Pairs, or single answers, on their way into a version: on disk as they come, read back in the order of their keys."""
 
 import json
 from array import array
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preference_data.pair_table import row_of
-from preference_data.records import SPLITS, Pair, Split, canonical_json
+from preference_data.records import SPLITS, Pair, Single, Split, canonical_json
 from preference_data.scratch import scratch
 
 KEY = "S64"
@@ -17,7 +17,7 @@ KEY = "S64"
 
 
 class Spool:
-    """Canonical rows of pairs; in memory are only their keys and places."""
+    """Canonical rows of pairs, or of single answers; in memory are only their keys and places."""
 
     def __init__(self) -> None:
         self._file = scratch(self)
@@ -30,32 +30,32 @@ class Spool:
         count = len(self._clusters)
         return min(count, self._most) if self._most else count
 
-    def add(self, pair: Pair, cluster: int = 0) -> None:
-        """Add a pair; no two have the same key.
+    def add(self, record: Pair | Single, cluster: int = 0) -> None:
+        """Add one; no two have the same key.
 
         Raises:
             OSError: the disk is full.
         """
-        row = row_of(pair)
+        row = row_of(record)
         line = canonical_json(row).encode()
         self._file.write(line)
         self._keys += row["key"].encode()
         self._ends.append(self._ends[-1] + len(line))
         self._clusters.append(cluster)
-        self._splits.append(SPLITS.index(pair.split))
+        self._splits.append(SPLITS.index(record.split))
 
     def keep(self, most: int) -> int:
-        """Let go of all but so many pairs, those with the smallest keys; 0 keeps all. Returns how many go."""
+        """Let go of all but so many, those with the smallest keys; 0 keeps all. Returns how many go."""
         self._most = most
         return len(self._clusters) - len(self)
 
     def cluster_sizes(self) -> NDArray[np.int64]:
-        """Pairs of each cluster that has any."""
+        """How many there are of each cluster that has any."""
         clusters = np.array(self._clusters, dtype=np.int64)
         return np.unique(clusters[self._order()], return_counts=True)[1]
 
     def splits(self) -> dict[Split, int]:
-        """Pairs per split; every split is named."""
+        """How many there are per split; every split is named."""
         splits = np.frombuffer(bytes(self._splits), dtype=np.uint8)[self._order()]
         return {split: int(np.count_nonzero(splits == number)) for number, split in enumerate(SPLITS)}
 

@@ -1,7 +1,7 @@
 """Immutable dataset versions: a folder with the pairs as parquet and a manifest that proves them whole.
 
 A version is named by the SHA-256 of its canonical rows: one line of canonical JSON per pair, in the order of the pair
-keys. File bytes differ with the parquet writer; the rows do not. A folder appears under its name complete or not at
+keys, and behind a line of their own those of its single answers, where it has any; these lie in a file beside the pairs. File bytes differ with the parquet writer; the rows do not. A folder appears under its name complete or not at
 all (write, fsync, rename: Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014).
 """
 
@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from preference_data.errors import VersionError
-from preference_data.pair_table import read_pairs, row_of, write_rows
-from preference_data.records import SPLITS, Pair, Split, canonical_json, digest
+from preference_data.pair_table import read_pairs, read_singles, row_of, write_rows
+from preference_data.records import SPLITS, Pair, Single, Split, canonical_json, digest
 from preference_data.spool import Spool
 
 SCHEMA_VERSION = 1
-PAIRS_FILE, MANIFEST_FILE = "pairs.parquet", "MANIFEST.json"
+PAIRS_FILE, SINGLES_FILE, MANIFEST_FILE = "pairs.parquet", "singles.parquet", "MANIFEST.json"
 _NEXT = "restore the folder from a copy, or delete it and freeze again"
 
 
@@ -40,6 +40,8 @@ class Manifest:
         head: hash of that event.
         parent: digest of the version this one follows, empty where there is none.
         size, sha256: of the parquet file, in bytes and in hex.
+        singles: single answers per split; of a version without any, the manifest has neither this nor what follows.
+        singles_size, singles_sha256: of their file.
     """
 
     digest: str
@@ -52,6 +54,12 @@ class Manifest:
     size: int = 0
     sha256: str = ""
     schema_version: int = SCHEMA_VERSION
+    singles: Mapping[str, int] = field(default_factory=dict[str, int])
+    singles_size: int = 0
+    singles_sha256: str = ""
+
+
+_OF_SINGLES = ("singles", "singles_size", "singles_sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,39 +83,59 @@ class Version:
         """
         return read_pairs(self.path / PAIRS_FILE, split)
 
+    def singles(self, split: Split | None = None) -> list[Single]:
+        """The single answers of one split, or all, in the order of their keys; none where the version has none.
+
+        Raises:
+            VersionError: the parquet file is gone or cannot be read.
+        """
+        return read_singles(self.path / SINGLES_FILE, split) if self.manifest.singles else []
+
     def verify(self) -> None:
         """Read everything again and hold it to the manifest: file bytes, row digest, counts.
 
         Raises:
             VersionError: something differs; names the file, what was found, what was expected and the next action.
         """
-        _verify_file(self.path, self.manifest)
-        pairs = self.pairs()
-        found = rows_digest(pairs)
+        _verify_files(self.path, self.manifest)
+        pairs, singles = self.pairs(), self.singles()
+        found = rows_digest(pairs, singles)
         if found != self.digest:
             raise VersionError(
                 f"{self.path / PAIRS_FILE}: rows hash to {found}; expected {self.digest} as in {MANIFEST_FILE}; {_NEXT}"
             )
-        counted = _Counted(row_of(pair) for pair in pairs)
-        deque(counted, maxlen=0)
-        if (counted.splits, counted.slices) != (self.manifest.counts, self.manifest.slices):
+        counted, alone = (_Counted(map(row_of, records)) for records in (pairs, singles))
+        for rows in (counted, alone):
+            deque(rows, maxlen=0)
+        known = (self.manifest.counts, self.manifest.slices, self.manifest.singles)
+        if (counted.splits, counted.slices, alone.splits if singles else {}) != known:
             raise VersionError(f"{self.path / MANIFEST_FILE}: counts differ from the rows of {PAIRS_FILE}; {_NEXT}")
 
 
-def rows_digest(pairs: Iterable[Pair]) -> str:
-    """SHA-256 (hex) over the canonical rows of pairs, whatever their order."""
-    rows = sorted((row_of(pair) for pair in pairs), key=lambda row: row["key"])
-    return _digest_of(canonical_json(row).encode() for row in rows)
+def rows_digest(pairs: Iterable[Pair], singles: Iterable[Single] = ()) -> str:
+    """SHA-256 (hex) over the canonical rows of pairs and single answers, whatever their order."""
+    return _digest_of(*(
+        (canonical_json(row).encode() for row in sorted(map(row_of, records), key=lambda row: row["key"]))
+        for records in (pairs, singles)
+    ))  # fmt: skip
 
 
 def write_version(
-    pairs: Iterable[Pair], directory: Path, *, rule: Mapping[str, Any], watermark: int, head: str, parent: str = ""
+    pairs: Iterable[Pair],
+    directory: Path,
+    *,
+    singles: Iterable[Single] = (),
+    rule: Mapping[str, Any],
+    watermark: int,
+    head: str,
+    parent: str = "",
 ) -> Version:
     """Write pairs as a version under `directory / digest`, or return the version already there.
 
     Args:
         pairs: pairs of distinct keys, in any order.
         directory: folder of all versions; made if needed.
+        singles: single answers of distinct keys, in any order.
         rule: the freeze rule as plain values.
         watermark: sequence number of the last event read.
         head: hash of that event.
@@ -118,29 +146,40 @@ def write_version(
             digest is in the way.
     """
     with _explained(directory):
-        spool = Spool()
+        spool, alone = Spool(), Spool()
         for pair in pairs:
             spool.add(pair)
-    return write_spooled(spool, directory, rule=rule, watermark=watermark, head=head, parent=parent)
+        for single in singles:
+            alone.add(single)
+    return write_spooled(spool, directory, singles=alone, rule=rule, watermark=watermark, head=head, parent=parent)
 
 
 def write_spooled(
-    spool: Spool, directory: Path, *, rule: Mapping[str, Any], watermark: int, head: str, parent: str = ""
+    spool: Spool,
+    directory: Path,
+    *,
+    singles: Spool,
+    rule: Mapping[str, Any],
+    watermark: int,
+    head: str,
+    parent: str = "",
 ) -> Version:
-    """The same of pairs that may be more than fit into memory.
+    """The same of pairs and single answers that may be more than fit into memory.
 
     Raises:
         VersionError: as `write_version`.
     """
     staging = directory / f".staging-{uuid.uuid4().hex}"
     with _explained(directory):
-        name = _digest_of(spool.lines())
+        name = _digest_of(spool.lines(), singles.lines())
         if (directory / name).exists():
             return load_version(directory / name)
         counted = _Counted(spool.rows())
         try:
             staging.mkdir(parents=True)
             write_rows(counted, staging / PAIRS_FILE)
+            if len(singles):
+                write_rows(singles.rows(), staging / SINGLES_FILE, singles=True)
             manifest = Manifest(
                 digest=name,
                 counts=counted.splits,
@@ -149,6 +188,7 @@ def write_spooled(
                 watermark=watermark,
                 head=head,
                 parent=parent,
+                singles={str(split): count for split, count in singles.splits().items()} if len(singles) else {},
             )
             _write_manifest(staging, manifest)
             _publish(staging, directory / name)
@@ -193,20 +233,25 @@ def load_version(path: Path) -> Version:
             "install the release that wrote it, or freeze again"
         )
     manifest = Manifest(**fields)
-    _verify_file(path, manifest)
+    _verify_files(path, manifest)
     return Version(manifest.digest, path, manifest)
 
 
-def _verify_file(path: Path, manifest: Manifest) -> None:
-    source = path / PAIRS_FILE
+def _verify_files(path: Path, manifest: Manifest) -> None:
+    _verify_file(path / PAIRS_FILE, manifest.size, manifest.sha256)
+    if manifest.singles:
+        _verify_file(path / SINGLES_FILE, manifest.singles_size, manifest.singles_sha256)
+
+
+def _verify_file(source: Path, expected: int, sha256: str) -> None:
     try:
         size, found = source.stat().st_size, _sha256(source)
     except OSError as error:
-        raise VersionError(f"{source}: {error.strerror}; expected {manifest.size} bytes; {_NEXT}") from error
-    if size != manifest.size:
-        raise VersionError(f"{source}: {size} bytes; expected {manifest.size}; {_NEXT}")
-    if found != manifest.sha256:
-        raise VersionError(f"{source}: damaged, SHA-256 is {found}; expected {manifest.sha256}; {_NEXT}")
+        raise VersionError(f"{source}: {error.strerror}; expected {expected} bytes; {_NEXT}") from error
+    if size != expected:
+        raise VersionError(f"{source}: {size} bytes; expected {expected}; {_NEXT}")
+    if found != sha256:
+        raise VersionError(f"{source}: damaged, SHA-256 is {found}; expected {sha256}; {_NEXT}")
 
 
 class _Counted:
@@ -236,13 +281,20 @@ class _Counted:
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
-    target = folder / PAIRS_FILE
-    _sync(target)
-    fields = asdict(manifest) | {"size": target.stat().st_size, "sha256": _sha256(target)}
+    fields = asdict(manifest) | _facts(folder / PAIRS_FILE)
+    if manifest.singles:
+        fields |= {f"singles_{name}": fact for name, fact in _facts(folder / SINGLES_FILE).items()}
+    else:
+        fields = {name: value for name, value in fields.items() if name not in _OF_SINGLES}
     text = json.dumps(fields | {"check": digest(fields)}, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
     _sync(folder / MANIFEST_FILE)
     _sync(folder)
+
+
+def _facts(written: Path) -> dict[str, Any]:
+    _sync(written)
+    return {"size": written.stat().st_size, "sha256": _sha256(written)}
 
 
 def _publish(staging: Path, target: Path) -> None:
@@ -268,8 +320,11 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _digest_of(lines: Iterable[bytes]) -> str:
+def _digest_of(lines: Iterable[bytes], singles: Iterable[bytes]) -> str:
     whole = hashlib.sha256(f"pairs/{SCHEMA_VERSION}\n".encode())
     for line in lines:
+        whole.update(line + b"\n")
+    for place, line in enumerate(singles):
+        whole.update(b"singles/1\n" if place == 0 else b"")
         whole.update(line + b"\n")
     return whole.hexdigest()

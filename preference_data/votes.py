@@ -16,6 +16,8 @@ from preference_data.records import Comparison, Judgement, Pairwise, Ranking, Ra
 Ranks = tuple[tuple[int, ...], ...]
 # Weights are sums of fractions; those that cancel leave less than this.
 _EQUAL = 1e-9
+NOTHING = ""
+"""No answer: what a thumb that stands alone weighs its answer against."""
 SET_ASIDE = frozenset(["late", "repeat", "trial"])
 """Flags of judgements that never become pairs: given when the item's places were taken, to see whether a person agrees
 with themselves, or to be taught."""
@@ -109,6 +111,13 @@ def votes_of_thumbs(given: Sequence[tuple[Comparison, Judgement]]) -> list[Vote]
         for worse, disliked in bad
         if better.strip() != worse.strip()
     ]
+
+
+def vote_of_thumb(comparison: Comparison, judgement: Judgement) -> Vote:
+    """What a thumb says that stands alone: its answer is better than nothing, or worse."""
+    text = comparison.completions[0].text
+    better, worse = (text, NOTHING) if judgement.opinion == Thumb(up=True) else (NOTHING, text)
+    return Vote(better, worse, 1.0, None, judgement.key)
 
 
 def tally(votes: Sequence[Vote]) -> Outcome | None:

@@ -22,7 +22,7 @@ from tests.rounds_kit import WORDS
 from tests.tiny_model import build_tiny_model
 from workbench import assembly
 from workbench.cli import VERBS, app
-from workbench.config import APPROXIMATE_LOSSES, EXACT_LOSSES, GateSettings, NumericsSettings
+from workbench.config import APPROXIMATE_LOSSES, EXACT_LOSSES, OF_ANSWERS, GateSettings, NumericsSettings
 from workbench.drift.power import smallest_share_change
 from workbench.drift.retention import Matrix
 from workbench.views.preferences import AVERAGES
@@ -219,7 +219,7 @@ def test_the_page_of_rounds_has_every_loss_and_what_it_is_for_several_anchors():
     rows = re.findall(r"^\| `(\w+)` \|.*\| (exact|approximate) \|", text_of(page), re.MULTILINE)
     assert rows == [
         *((name, "exact") for name in EXACT_LOSSES),
-        *((name, "approximate") for name in APPROXIMATE_LOSSES),
+        *((name, "approximate") for name in (*APPROXIMATE_LOSSES, *OF_ANSWERS)),
     ]
 
 

@@ -90,7 +90,8 @@ def test_thumbs_on_answers_to_one_prompt_become_pairs(store_of, tmp_path):
         ("good one", "bad too", 0.5),
     ]
     assert all(len(p.judgements) == 2 for p in found)
-    assert report.judgements_left_out == {Unused.THUMB: 1}
+    (alone,) = version.singles()
+    assert (alone.completion, alone.good, report.judgements_left_out) == ("good one", True, {})
 
 
 def test_a_freeze_worked_out_by_hand(store_of, tmp_path):
@@ -115,7 +116,8 @@ def test_a_freeze_worked_out_by_hand(store_of, tmp_path):
     assert (third.weight, third.slices["length_band"], third.slices["annotator_group"]) == (1.0, "long", "nurses")
     assert third.judgements == tuple(sorted(judgement.key for judgement in entries[2].judgements))
     assert (report.comparisons, report.judgements) == (5, 8)
-    assert report.judgements_left_out == {Unused.TIE: 1, Unused.THUMB: 1}
+    assert report.judgements_left_out == {Unused.TIE: 1}
+    assert report.singles == version.manifest.singles == {"train": 1, "select": 0, "test": 0}
     assert (report.pairs_formed, report.pairs_left_out) == (4, {"contradiction": 1})
     assert (report.pairs_merged, report.pairs_contested, report.bridges) == (0, 0, 0)
     assert (report.clusters, report.largest_cluster) == (3, 1)

@@ -136,7 +136,7 @@ def batch(margins, *, start, old):
     ones = torch.ones(len(margins))
     whole = PairBatch(
         rows=None, reference=policy, lengths=PairLogps(ones, ones), weights=ones, start_margin=torch.tensor(start),
-        anchors=ones[:, None], old=torch.tensor(old),
+        anchors=ones[:, None], old=torch.tensor(old), good=ones > 0,
     )  # fmt: skip
     return Pass(None, whole, policy, None, 0.5)
 

@@ -31,6 +31,7 @@ from workbench.rounds.journal import RoundRecord
 from workbench.views.asked import runner_alive, thresholds
 from workbench.views.fresh import fresh_of, objective_of, said_of
 from workbench.views.inspection import Inspection
+from workbench.views.singles import of_answers, said_of_singles, singles_of
 from workbench.views.taught import SHORTEST, uses_of
 from workbench.views.watched import Watched, state_of, watched
 
@@ -196,7 +197,7 @@ def add_rounds(app: FastAPI, inspection: Inspection, store: Store, chores: Chore
     def pairs(digest: str, _: Lead, start: int = 0) -> HTMLResponse:
         record = rounds.one(digest)
         version = inspection.places.versions.find(json.loads(record.plan)["version"])
-        taught = version.pairs("train")
+        taught = [*version.pairs("train"), *(version.singles("train") if of_answers(record) else ())]
         return page(
             "pairs.html",
             record=record,
@@ -286,8 +287,11 @@ def _parts(inspection: Inspection, seen: Watched) -> dict[str, str]:
     return {
         "bars": part("round_parts.html", "bars")(seen),
         "fresh": _earned(inspection, seen.record),
+        "singles": _told_apart(inspection, seen.record),
         "loss": "" if objective_of(seen.record) else _curve(seen, "loss", "Loss", "nats"),
-        "accuracy": _curve(seen, "accuracy", "Pairs of the batch it gets right", "share"),
+        "accuracy": _curve(
+            seen, "accuracy", f"{'Answers' if of_answers(seen.record) else 'Pairs'} of the batch it gets right", "share"
+        ),
         "kl": _curve(seen, "kl_parent", "Estimated KL to the parent, on training answers", "nats"),
         "reward": _curve(seen, "reward", "Reward of its own answers", "reward, a step's mean"),
         "guard": _curve(seen, "guard", "What the guard says of them", "a step's mean"),
@@ -321,6 +325,12 @@ def _earned(inspection: Inspection, record: RoundRecord) -> str:
     cell = {"policy": child, "cell": f"{child} length samples/{json.loads(record.plan)['version']}"}
     samples = f"/drift?{urlencode(cell)}#rows" if child else ""
     return part("round_parts.html", "fresh")(said_of(fresh, inspection.names()), samples)
+
+
+def _told_apart(inspection: Inspection, record: RoundRecord) -> str:
+    """How well its policy tells good single answers from bad ones; nothing where no version has any."""
+    found = singles_of(inspection.places, record)
+    return part("round_parts.html", "singles")(said_of_singles(found, inspection.names())) if found else ""
 
 
 def _curve(seen: Watched, name: str, title: str, unit: str) -> str:

@@ -71,7 +71,9 @@ def _measure(
     plan = ws.plan(settings.model_copy(update={"parent": child.digest, "version": "latest", "anchors": SELF}))
     versions = dict.fromkeys(p.version for p in lineage if p.version)
     there = {m.suite for m in ws.ledger.suites(name) if m.numerics == measuring_condition(plan)}
-    if {f"retention/{v}" for v in versions} <= there and all(has(there, suite) for suite in plan.evaluation.suites):
+    if all(there & {f"retention/{v}", f"singles/{v}"} for v in versions) and all(
+        has(there, suite) for suite in plan.evaluation.suites
+    ):
         return
     own, start = ws.registry.ref(child), ws.registry.ref(lineage[-2])
     staged = ws.objects.stage()

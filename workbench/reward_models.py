@@ -32,11 +32,14 @@ def train_reward_model(
     """Train a reward model and measure it on all versions. One trained before, under any name, is not trained again.
 
     Raises:
-        ConfigError: the name is taken, or pairs may be longer than the base can read.
+        ConfigError: the name is taken, the version has no pairs, or they may be longer than the base can read.
         VersionError, PolicyError: there is no such version or policy.
     """
     settings = places.on_this_machine(settings)
     models, version = RewardModels(places), places.versions.find(settings.version)
+    if version.manifest.singles and not version.counts["train"]:
+        raise ConfigError(f"version {settings.version} has single answers to train on and no pairs, which reward models learn from; name a "
+                          "version with pairs")  # fmt: skip
     base = places.registry.get(places.registry.resolve(settings.policy).base)
     require_positions(base, settings.training.max_length)
     plan = _plan(settings, version.digest, base)
@@ -99,7 +102,8 @@ def measure(
     What it knows of versions that came before and after its own is its drift.
     """
     known = {m.suite for m in places.ledger.suites(record.digest) if m.numerics == condition_of(record)}
-    missing = [e.digest for e in places.versions.entries() if f"reward/{e.digest}" not in known]
+    missing = [e.digest for e in places.versions.entries()
+               if f"reward/{e.digest}" not in known and places.versions.find(e.digest).counts["test"]]  # fmt: skip
     if not missing:
         return
     refs = tuple(version_ref(each, places.versions.directory) for each in dict.fromkeys(missing))

@@ -241,7 +241,7 @@ class EvaluateJob:
 
     Attributes:
         versions: dataset versions; their test pairs are retention, their test prompts are answered.
-        tables: per version digest, the folder with this policy's `scores.parquet` of the test pairs.
+        tables: per version digest, the folder with this policy's `scores.parquet` of test pairs and single answers.
         suites: names of further suites.
         against: policies to measure KL to on the policy's own samples, by digest.
         output: folder to write `items.jsonl` into.

@@ -44,7 +44,7 @@ from workbench.rounds.estimate import Estimated, estimate, shape_of, suite_sizes
 from workbench.rounds.journal import FINAL
 from workbench.rounds.measure import require_budget
 from workbench.rounds.plan import measuring_condition, plan_digest
-from workbench.rounds.planning import resolve_plan, version_ref
+from workbench.rounds.planning import require_something_to_learn, resolve_plan, version_ref
 from workbench.rounds.run import Outcome, run_round
 from workbench.rounds.sweeping import Freed, sweep
 from workbench.scoring.cache import ScoreCache
@@ -246,7 +246,8 @@ class Workspace(Places):
         return resolve_plan(settings, self.registry, self.version(settings.version), models)
 
     def round(self, plan: Plan) -> PlannedRound:
-        """A round ready to run; see `workbench.rounds.measure.require_budget` for what is refused."""
+        """A round ready to run; refused where its version has nothing to learn from, or the lineage's KL budget is used up."""
+        require_something_to_learn(plan)
         require_budget(plan, self.ledger)
         return PlannedRound(self, plan)
 

@@ -114,7 +114,7 @@ def freeze(
     annotator_cap: Annotated[float, typer.Option(help="Largest share of judgements from one annotator.")] = 1.0,
     machines: Annotated[float, typer.Option(help="What a machine's judgement weighs against a person's.")] = 1.0,
     min_weight: Annotated[float, typer.Option(help="Leave out pairs of less weight.")] = 0.0,
-    min_pairs: Annotated[int, typer.Option(help="Fewest pairs each split must have.")] = 1,
+    min_pairs: Annotated[int, typer.Option(help="Fewest pairs and single answers each split must have.")] = 1,
     max_pairs: Annotated[int, typer.Option(help="Most pairs the version may have; 0 for no limit.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would be in it; write nothing.")] = False,
     workspace: WorkspaceDir = Path(),
@@ -168,6 +168,8 @@ def _render_freeze(out: Console, title: str, report: FreezeReport) -> None:
     rows += [("  contested, decided by majority", report.pairs_contested)]
     rows += [(f"  left out: {reason}", n) for reason, n in report.pairs_left_out.items()]
     rows += [(f"pairs to {split}", n) for split, n in report.counts.items()]
+    rows += [(f"single answers to {split}", n) for split, n in report.singles.items() if any(report.singles.values())]
+    rows += [(f"  left out: {reason}", n) for reason, n in report.singles_left_out.items()]
     rows += [("prompt clusters", report.clusters), ("pairs in the largest", report.largest_cluster)]
     out.print(show.table(title, ("", "#count"), rows))
 

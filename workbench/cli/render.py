@@ -142,6 +142,15 @@ def _gains(console: Console, report: DriftReport) -> None:
     _heading(console, "Gained and lost, against the parent")
     for line in change_lines(report, since=_since(report)):
         _item(console, "-", line, style="green" if " gained " in line else "red" if " lost " in line else "")
+    names = {version.digest: version.name for version in report.versions}
+    for one in report.singles:
+        said = f"AUC {_value(one.value)}, from its parent {format_estimate(one.change, signed=True)}"
+        if _is_shown(report, one.round):
+            _item(
+                console,
+                "-",
+                f"{_label(one.round)} on single answers of '{names.get(one.version, '')}', good over bad: {said}",
+            )
     if report.rounds > 1:
         for one in report.averages:
             value = format_estimate(one.value, signed=one.name not in LEVELS)

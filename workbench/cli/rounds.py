@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 from rich.console import Console
@@ -40,6 +40,8 @@ from workbench.rounds.run import Outcome
 from workbench.tasks import Plan
 from workbench.views.asked import runner_alive
 from workbench.views.fresh import Fresh, fresh_of, said_of
+from workbench.views.records import Singles
+from workbench.views.singles import said_of_singles, singles_of
 from workbench.workspace import PlannedRound, Workspace
 
 STOPPED = 130
@@ -115,10 +117,18 @@ def round_(
     except StopRequested as stop:
         typer.echo(f"stopped: {stop}", err=True)
         raise typer.Exit(STOPPED) from stop
-    fresh = fresh_of(planned.workspace, planned.workspace.journal.status(planned.digest).round)
+    record = planned.workspace.journal.status(planned.digest).round
+    told = _Told(fresh_of(planned.workspace, record), singles_of(planned.workspace, record))
     show.result(
-        _as_json(outcome, fresh), as_json=as_json, render=lambda out: _render_outcome(out, outcome, planned, fresh)
+        _as_json(outcome, told), as_json=as_json, render=lambda out: _render_outcome(out, outcome, planned, told)
     )
+
+
+class _Told(NamedTuple):
+    """What a round says beside its gate."""
+
+    fresh: Fresh | None
+    singles: tuple[Singles, ...]
 
 
 def _planned(workspace: Path, chosen: RoundSettings) -> PlannedRound:
@@ -163,15 +173,16 @@ def _dry_run(planned: PlannedRound, *, as_json: bool) -> None:
 def _render_dry_run(out: Console, planned: PlannedRound, cost: Estimated) -> None:
     out.print(show.table(f"round {planned.plan.number} ({show.short(planned.digest)})", ("", ""), _policies(planned)))
     load, training, online = cost.workload, planned.plan.training, planned.plan.online
+    by_themselves = planned.plan.objective.of_answers
     rows = [
-        ("pairs to take prompts from" if online.on else "pairs to train on",
+        ("pairs to take prompts from" if online.on else "answers to train on" if by_themselves else "pairs to train on",
          f"{load.train_pairs}, {load.train_tokens:,} tokens, the longest {load.longest}"),
         ("pairs to test on", f"{sum(load.test_pairs.values())}, {sum(load.test_tokens.values()):,} tokens"),
         ("left out", f"{load.left_out}, whose prompt alone has {training.max_length} tokens or more"),
         *([("left out", f"{load.no_room} prompts, which leave no room for an answer of {online.max_new_tokens} tokens")]
           if load.no_room else []),
         ("optimizer steps", f"{cost.steps} ({online.prompts} new prompts x {online.samples} fresh answers per step)" if online.on else
-         f"{cost.steps} ({training.epochs} x {load.train_pairs} pairs, {training.batch_size * training.accumulation} per step)"),
+         f"{cost.steps} ({training.epochs} x {load.train_pairs} {'answers' if by_themselves else 'pairs'}, {training.batch_size * training.accumulation} per step)"),
         ("trained parameters", f"{cost.trainable:,} ({training.method})"),
         *((f"time to {name}", _time(seconds)) for name, seconds in cost.seconds.items()),
         ("time in all", f"{_time(cost.total_s)} at {load.flops_per_s / 1e9:.0f} GFLOP/s ({planned.plan.numerics.dtype}"
@@ -217,22 +228,26 @@ def _time(seconds: float) -> str:
         f"{seconds / 3600:.1f} h")  # fmt: skip
 
 
-def _as_json(outcome: Outcome, fresh: Fresh | None) -> dict[str, object]:
+def _as_json(outcome: Outcome, told: _Told) -> dict[str, object]:
     return {
         "round": outcome.round,
         "state": outcome.state,
         "child": outcome.child.digest,
         "name": outcome.child.name,
         "verdict": outcome.verdict.as_json(),
-        "fresh": show.plain(fresh),
+        "fresh": show.plain(told.fresh),
+        "singles": show.plain(told.singles),
     }
 
 
-def _render_outcome(out: Console, outcome: Outcome, planned: PlannedRound, fresh: Fresh | None) -> None:
+def _render_outcome(out: Console, outcome: Outcome, planned: PlannedRound, told: _Told) -> None:
     names = {e.digest: e.name for e in planned.workspace.version_entries()}
-    if fresh:
+    if told.fresh:
         policies = {record.digest: record.name for record in planned.workspace.registry.policies()}
-        out.print(show.table("what its own answers earned", ("", ""), said_of(fresh, policies)))
+        out.print(show.table("what its own answers earned", ("", ""), said_of(told.fresh, policies)))
+    if told.singles:
+        rows = said_of_singles(told.singles, names)
+        out.print(show.table("good single answers over bad ones, held out", ("version", "AUC", "from parent"), rows))
     out.print(_gate(outcome.verdict, names, planned.plan.judged))
     out.print(f"{outcome.state}: {outcome.child.name} ({show.short(outcome.child.digest)})", markup=False)
     advice = {

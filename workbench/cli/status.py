@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
+from preference_data.version_list import VersionEntry
 from workbench.cli import app, show
 from workbench.cli.options import AsJson, WorkspaceDir
 from workbench.workspace import Workspace
@@ -19,7 +20,7 @@ def status(*, workspace: WorkspaceDir = Path(), as_json: AsJson = False) -> None
     found: dict[str, Any] = {
         "workspace": ws.root,
         "preferences": ws.store.counts(),
-        "versions": [{**e._asdict(), "counts": dict(ws.version(e.digest).counts)} for e in ws.version_entries()],
+        "versions": [_version(ws, each) for each in ws.version_entries()],
         "champion": {"name": champion.name, "digest": champion.digest},
         "rounds": [
             {
@@ -37,6 +38,11 @@ def status(*, workspace: WorkspaceDir = Path(), as_json: AsJson = False) -> None
     show.result(found, as_json=as_json, render=lambda out: _render(out, found))
 
 
+def _version(ws: Workspace, entry: VersionEntry) -> dict[str, Any]:
+    manifest = ws.version(entry.digest).manifest
+    return {**entry._asdict(), "counts": dict(manifest.counts), "singles": sum(manifest.singles.values())}
+
+
 def _state(state: str, *, alive: bool) -> str:
     """A round is `planned` in the journal until it ends; what people want to know is whether somebody runs it."""
     if state != "planned":
@@ -49,8 +55,17 @@ def _render(out: Console, found: dict[str, Any]) -> None:
     out.print(f"champion  {found['champion']['name']} ({show.short(found['champion']['digest'])})", markup=False)
     counted = found["preferences"]
     out.print(show.table("preferences", ("", "#count"), list(counted.items())))
-    versions = [(v["name"], show.short(v["digest"]), *v["counts"].values(), v["at"][:16]) for v in found["versions"]]
-    out.print(show.table("versions", ("name", "=digest", "#train", "#select", "#test", "=frozen at (UTC)"), versions))
+    versions = [
+        (v["name"], show.short(v["digest"]), *v["counts"].values(), v["singles"], v["at"][:16])
+        for v in found["versions"]
+    ]
+    out.print(
+        show.table(
+            "versions",
+            ("name", "=digest", "#train", "#select", "#test", "#single answers", "=frozen at (UTC)"),
+            versions,
+        )
+    )
     rounds = [
         (r["number"], show.short(r["digest"]), r["state"], show.short(r["child"]), _where(r["steps"]), r["message"])
         for r in found["rounds"]

@@ -4,7 +4,14 @@ An unknown key is an error that lists the known ones; bounds are checked here, b
 """
 
 from workbench.config.looping import JUDGES, JudgeSettings, LoopSettings, ProxySettings
-from workbench.config.losses import APPROXIMATE_LOSSES, BY_BATCH, EXACT_LOSSES, ObjectiveSettings, losses_elsewhere
+from workbench.config.losses import (
+    APPROXIMATE_LOSSES,
+    BY_BATCH,
+    EXACT_LOSSES,
+    OF_ANSWERS,
+    ObjectiveSettings,
+    losses_elsewhere,
+)
 from workbench.config.methods import (
     AfterSettings,
     MergingSettings,
@@ -39,6 +46,7 @@ __all__ = [
     "JUDGES",
     "METHODS",
     "MODEL",
+    "OF_ANSWERS",
     "AfterSettings",
     "AnchorSettings",
     "EvaluationSettings",

@@ -218,7 +218,8 @@ class RoundSettings(Settings):
         several = len(names) > 1 or self.schedule.kind not in ONE_EACH or 0 < self.moving.share < 1
         if several and not self.objective.allow_approximate and not self.objective.exact:
             loss = self.objective.loss
-            why = "needs each side apart" if loss in APPROXIMATE_LOSSES else "does not say `exact = True`"
+            known = loss in APPROXIMATE_LOSSES or self.objective.of_answers
+            why = "needs each side apart" if known else "does not say `exact = True`"
             count = len(names) if len(names) > 1 else "several"
             raise ValueError(
                 f"objective.loss = '{loss}' {why}, so {count} anchors are only approximately one reference; "
@@ -274,6 +275,32 @@ class RoundSettings(Settings):
         if self.online.on and self.training.token_metrics:
             raise ValueError(f"training.token_metrics tells chosen and rejected answers apart, but online.objective = "
                              f"'{self.online.objective}' learns from fresh ones; leave it out")  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _answers_by_themselves(self) -> Self:
+        """What is reckoned on pairs has no place in a round on answers by themselves."""
+        if self.online.on or not self.objective.of_answers:
+            return self
+        needed = {
+            "replay.answers = 'fresh'": self.replay.answers == "fresh",
+            "replay.choice = 'margin'": self.replay.choice == "margin",
+            f"schedule.kind = '{self.schedule.kind}'": self.schedule.kind in {"drift", "slice"},
+            **{
+                f"penalties.{name}": getattr(self.penalties, name) > 0
+                for name in ("kl_new", "kl_old", "kl_base", "ewc")
+            },
+            "after.keep": bool(self.after.keep),
+            "training.token_metrics": self.training.token_metrics,
+        }
+        loss = f"objective.loss = '{self.objective.loss}'"
+        if names := [name for name, given in needed.items() if given]:
+            raise ValueError(f"{names[0]} concerns pairs, but {loss} learns from answers by themselves; leave it out, or use a loss of "
+                             "pairs, such as sigmoid")  # fmt: skip
+        if self.training.batch_size == 1:
+            raise ValueError(
+                f"training.batch_size = 1: {loss} holds each answer against a mean over its batch; set 2 or more, such as 8"
+            )
         return self
 
     @model_validator(mode="after")

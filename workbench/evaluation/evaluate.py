@@ -10,7 +10,7 @@ from preference_data.versions import load_version
 from workbench.errors import ConfigError, StopRequested
 from workbench.evaluation.choice import choice, choice_of
 from workbench.evaluation.context import Context, Suite
-from workbench.evaluation.retention import retention
+from workbench.evaluation.retention import retention, singles
 from workbench.evaluation.samples import refusal, samples
 from workbench.evaluation.text import text
 from workbench.items import write_items
@@ -61,7 +61,9 @@ def _items(job: EvaluateJob, suites: list[Suite], report: Report) -> Iterator[It
     context = Context(family=family_of(job.policy, job.numerics), policy=job.policy, settings=job.settings, tell=tell)
     for reference in job.versions:
         version = load_version(Path(reference.path))
-        yield from retention(version, read_table(Path(job.tables[reference.digest])))
+        scores = read_table(Path(job.tables[reference.digest]))
+        yield from retention(version, scores)
+        yield from singles(version, scores)
         yield from samples(context, version, job.against)
     for suite in suites:
         yield from suite(context)

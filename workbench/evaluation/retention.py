@@ -1,4 +1,4 @@
-"""Held-out preferences of every version, from cached scores."""
+"""Held-out preferences and single answers of every version, from cached scores."""
 
 from collections.abc import Iterator
 
@@ -30,6 +30,17 @@ def retention(version: Version, scores: dict[str, PairScore]) -> Iterator[Item]:
                 slices={**pair.slices, "answer": answer_slice(pair.chosen)},
                 detail={},
             )
+
+
+def singles(version: Version, scores: dict[str, PairScore]) -> Iterator[Item]:
+    """Log-prob of every single test answer under one policy, nats: `logp_good` of a good one, `logp_bad` of a bad one.
+
+    What tells the two apart is its difference from the base's (`drift.singles`).
+    """
+    for one in version.singles("test"):
+        if score := scores.get(one.key):
+            metric = "logp_good" if one.good else "logp_bad"
+            yield Item(f"singles/{version.digest}", one.key, metric, score.chosen, one.prompt.key, dict(one.slices), {})
 
 
 SHORT_ANSWER = 12

@@ -5,7 +5,7 @@ from itertools import islice
 
 import torch
 
-from preference_data.records import Pair, Prompt
+from preference_data.records import Pair, Prompt, Single
 from preference_data.samples import refusal_prompts
 from preference_data.simulate import GUIDELINES, asked_in
 from preference_data.versions import Version
@@ -58,9 +58,9 @@ def refusal(context: Context) -> Iterator[Item]:
         yield Item("refusal", probe.key, "refused", value, probe.key, {"label": probe.label}, detail)
 
 
-def _prompts(version: Version, count: int, leaves_room: Callable[[Prompt], bool]) -> list[Pair]:
-    """The first test pairs of distinct prompts, in the order of the prompts' ids: the same for every policy."""
-    by_prompt = {pair.prompt.key: pair for pair in version.pairs("test")}
+def _prompts(version: Version, count: int, leaves_room: Callable[[Prompt], bool]) -> list[Pair | Single]:
+    """The first test pairs or single answers of distinct prompts, in the order of the prompts' ids: the same for every policy."""
+    by_prompt = {one.prompt.key: one for one in (*version.singles("test"), *version.pairs("test"))}
     in_order = (by_prompt[key] for key in sorted(by_prompt))
     return list(islice((pair for pair in in_order if leaves_room(pair.prompt)), count))
 

@@ -1,6 +1,7 @@
 """Pure tensor functions: log-probabilities, preference losses, divergences, anchors. Tensors in, tensors out."""
 
 from workbench.maths.anchors import Weighted, geometric_reference
+from workbench.maths.answer_losses import kto, kto_logit
 from workbench.maths.divergences import kl_per_position, kl_to_each
 from workbench.maths.pairs import PairLogps, require_same_shape
 from workbench.maths.policy_losses import importance, left_out, scaled, soft_preference
@@ -18,6 +19,8 @@ __all__ = [
     "importance",
     "kl_per_position",
     "kl_to_each",
+    "kto",
+    "kto_logit",
     "left_out",
     "loss_named",
     "require_same_shape",

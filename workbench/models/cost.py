@@ -1,13 +1,15 @@
 """What a round would read and how long that takes here, without loading any weights."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from preference_data.records import Split
+from preference_data.records import Pair, Split
 from preference_data.versions import load_version
+from workbench.answers import answers_of, mismatched
 from workbench.models.load import config_of, load_tokenizer
 from workbench.models.rate import flops_per_s
 from workbench.models.sharing import needs_plain_rows
@@ -23,9 +25,9 @@ def workload(plan: Plan) -> Workload:
         _Count, tokenizer=tokenizer, limit=plan.training.max_length, prompts=2 if needs_plain_rows(config) else 1
     )
     versions = {v.digest: v for v in (*plan.history, plan.version)}
-    train = count(plan.version, "train")
-    tests = {digest: count(v, "test") for digest, v in versions.items()}
-    old = [count(v, "train") for v in plan.history] if plan.replay.on else []
+    train = count(_trained_on(plan, plan.version))
+    tests = {digest: count(_pairs(v, "test")) for digest, v in versions.items()}
+    old = [count(_trained_on(plan, v)) for v in plan.history] if plan.replay.on else []
     known = sum(each.pairs for each in old)
     of = known if plan.replay.of == "each" else train.pairs
     replayed = known if plan.replay.share == "all" else min(known, round(plan.replay.share * of))
@@ -41,21 +43,30 @@ def workload(plan: Plan) -> Workload:
     )
 
 
+def _pairs(version: VersionRef, split: Split) -> list[Pair]:
+    return load_version(Path(version.path)).pairs(split)
+
+
+def _trained_on(plan: Plan, version: VersionRef) -> list[Pair]:
+    """What a round would train on of a version: pairs, or answers by themselves with those beside them."""
+    if not plan.objective.of_answers:
+        return _pairs(version, "train")
+    return mismatched(answers_of(load_version(Path(version.path))), plan.training.seed)
+
+
 def _without_room(plan: Plan, tokenizer: PreTrainedTokenizerBase, config: Any) -> int:
     """Training prompts of a plan's version after which the base has no positions for a fresh answer."""
-    pairs = load_version(Path(plan.version.path)).pairs("train")
+    pairs = _pairs(plan.version, "train")
     has_room = leaves_room(tokenizer, config, plan.online.max_new_tokens)
     return sum(not has_room(prompt) for prompt in {pair.prompt.key: pair.prompt for pair in pairs}.values())
 
 
 class _Count:
-    """Pairs and tokens of one split; `prompts` tells how often a pair's prompt is read."""
+    """Tokens of some pairs; `prompts` tells how often a pair's prompt is read."""
 
-    def __init__(
-        self, version: VersionRef, split: Split, *, tokenizer: PreTrainedTokenizerBase, limit: int, prompts: int
-    ) -> None:
+    def __init__(self, pairs: Sequence[Pair], *, tokenizer: PreTrainedTokenizerBase, limit: int, prompts: int) -> None:
         self.pairs = self.left_out = self.tokens = self.longest = 0
-        for pair in load_version(Path(version.path)).pairs(split):
+        for pair in pairs:
             encoded = encode_pair(tokenizer, pair, max_length=limit)
             if encoded is None:
                 self.left_out += 1

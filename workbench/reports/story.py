@@ -15,7 +15,8 @@ from workbench.rounds.journal import RoundRecord
 from workbench.tasks import suite_title
 from workbench.views.fresh import Fresh, fresh_of, said_of
 from workbench.views.inspection import Inspection, Overview
-from workbench.views.records import NOT_MEASURED, Cell, Change, DriftReport
+from workbench.views.numbers import CHANGE, TOLD_APART
+from workbench.views.records import NOT_MEASURED, Cell, Change, DriftReport, Singles
 from workbench.views.sentences import cost_lines, headlines, next_steps, unfinished
 
 
@@ -164,7 +165,28 @@ def as_report(view: Overview, since: int = 1) -> DriftReport:
         own = {digest: _cell(view, policy.digest, policy.round, i) for digest, i in first.items()}
         cells.append(tuple(own[v.digest] for v in view.versions))
     return DriftReport(
-        view.policies, view.versions, view.condition, tuple(cells), changes(view, since), (), (), (), (), (), ()
+        view.policies,
+        view.versions,
+        view.condition,
+        tuple(cells),
+        changes(view, since),
+        (),
+        (),
+        (),
+        (),
+        (),
+        (),
+        _singles(view),
+    )
+
+
+def _singles(view: Overview) -> tuple[Singles, ...]:
+    return tuple(
+        Singles(
+            p.round, suite.partition("/")[2], *(view.number(p.digest, name, suite) for name in (TOLD_APART, CHANGE))
+        )
+        for p in view.policies[1:]
+        for suite in view.suites(TOLD_APART)
     )
 
 

@@ -10,7 +10,7 @@ from workbench.drift.metrics import Series, accuracy, bits_per_byte, kl_per_toke
 from workbench.drift.uncertainty import Estimate, mean, share
 from workbench.items import read_items
 from workbench.rounds.plan import measuring_condition
-from workbench.rounds.run import Services, has
+from workbench.rounds.run import Services, has, knows
 from workbench.tasks import EvaluateJob, Plan, PolicyRef, ScoreJob, Tools, VersionRef, reporting
 
 ONLY_PARTS = frozenset({"bytes"})
@@ -41,7 +41,7 @@ class Alone:
         plan, services = self._plan, self._services
         policy, condition = self._policy, measuring_condition(plan)
         known = {m.suite for m in services.ledger.suites(policy.digest) if m.numerics == condition}
-        missing = tuple(v for v in versions if f"retention/{v.digest}" not in known)
+        missing = tuple(v for v in versions if not knows(known, v))
         suites = tuple(s for s in plan.evaluation.suites if not has(known, s))
         if not missing and not suites:
             return

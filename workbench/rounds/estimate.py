@@ -129,9 +129,9 @@ def estimate(plan: Plan, load: Workload, shape: Shape, suites: Mapping[str, int]
     s = plan.training
     batches = -(-load.train_pairs * s.epochs // s.batch_size)
     trainable = shape.parameters if s.method == "full" else round(s.rank * shape.adapted * _trained_share(s, shape))
-    sights = [Sight(f"accuracy/{digest}", n, smallest_share_change(n)) for digest, n in load.test_pairs.items()] + [
-        Sight(f"tax/{name}", n, smallest_share_change(n)) for name, n in suites.items()
-    ]
+    sights = [
+        Sight(f"accuracy/{digest}", n, smallest_share_change(n)) for digest, n in load.test_pairs.items() if n
+    ] + [Sight(f"tax/{name}", n, smallest_share_change(n)) for name, n in suites.items()]
     return Estimated(
         workload=load,
         steps=plan.online.steps if plan.online.on else -(-batches // s.accumulation),

@@ -36,7 +36,8 @@ class Measured:
 
     Attributes:
         finite_weights: every weight of the child is finite; None where nobody looked.
-        gain: accuracy of child minus parent on the new version's test pairs (`metrics.accuracy_change`).
+        gain: accuracy of child minus parent on the new version's test pairs (`metrics.accuracy_change`); of a version without
+            any, how much better its single answers are told apart (`singles.auc_change`).
         retention_change: the same on each earlier version, by version; negative means forgotten.
         tax: base minus child per capability suite, as a share (`metrics.tax`, `bits_tax`); positive means lost.
         kl_parent: child to parent on the child's samples, nats per token (`metrics.kl_per_token`).

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from preference_data.records import Pair, Split
 from preference_data.versions import load_version
+from workbench.answers import answers_of, mismatched
 from workbench.completions import SlicedPrompt, read_answered
 from workbench.models.score_table import PairScore, read_table
 from workbench.rounds.plan import replaced
@@ -72,8 +73,10 @@ class Steps(Protocol):
 
 
 def training_pairs(plan: Plan, steps: Steps) -> VersionRef:
-    """What a round trains on: the pairs of its version, and what is replayed of earlier rounds."""
+    """What a round trains on: the pairs of its version, and what is replayed of earlier rounds; or their answers by themselves."""
     old = earlier_versions(plan)
+    if plan.objective.of_answers:
+        return steps.write("answers", lambda: _training_answers(plan, old if plan.replay.on else {}))
     if not plan.replay.on or not old:
         return plan.version
     margins: dict[str, float] = {}
@@ -90,6 +93,12 @@ def training_pairs(plan: Plan, steps: Steps) -> VersionRef:
     again = answered_again(plan, steps, replayed(new, earlier, plan.replay, margins))
     (left,) = without_contradictions(new, {1: again}).values()
     return steps.write("mix", lambda: [*mixed(new, {}, plan.replay, margins), *left])
+
+
+def _training_answers(plan: Plan, old: Mapping[int, VersionRef]) -> list[Pair]:
+    new = answers_of(load_version(Path(plan.version.path)))
+    earlier = {age: answers_of(load_version(Path(version.path))) for age, version in old.items()}
+    return mismatched(mixed(new, earlier, plan.replay, {}, epochs=plan.training.epochs), plan.training.seed)
 
 
 def answered_again(plan: Plan, steps: Steps, pairs: Sequence[Pair]) -> list[Pair]:

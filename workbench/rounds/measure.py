@@ -2,6 +2,7 @@
 
 from workbench.drift.ledger import Ledger
 from workbench.drift.metrics import Series, accuracy_change, bits_tax, kl_per_token, series, tax
+from workbench.drift.singles import Sides, auc_change
 from workbench.drift.uncertainty import Estimate
 from workbench.errors import ConfigError
 from workbench.rounds.gate import Measured
@@ -22,8 +23,8 @@ def measured(plan: Plan, child: str, ledger: Ledger) -> Measured:
     taxes = {name: found.tax(suite, plan.base.digest, child) for name, suite in asked.items() if name != "refusal"}
     return Measured(
         finite_weights=True,  # `optimise` refuses to save any other
-        gain=found.accuracy_change(plan.version.digest, plan.parent.digest, child),
-        retention_change={v: found.accuracy_change(v, plan.parent.digest, child) for v in earlier},
+        gain=found.change(plan, plan.version.digest, child),
+        retention_change={v: found.change(plan, v, child) for v in earlier},
         tax=taxes,
         kl_parent=found.kl(plan.version.digest, child, plan.parent.digest),
         kl_base=found.kl(plan.version.digest, child, plan.base.digest),
@@ -54,9 +55,17 @@ class _Reader:
     def __init__(self, ledger: Ledger, condition: str) -> None:
         self._ledger, self._condition = ledger, condition
 
-    def accuracy_change(self, version: str, parent: str, child: str) -> Estimate | None:
-        before, after = (self._series(p, f"retention/{version}", "margin") for p in (parent, child))
-        return accuracy_change(after, before) if before.items and after.items else None
+    def change(self, plan: Plan, version: str, child: str) -> Estimate | None:
+        """Of accuracy on a version's test pairs; of one without any, of how well its single answers are told apart."""
+        before, after = (self._series(p, f"retention/{version}", "margin") for p in (plan.parent.digest, child))
+        if before.items and after.items:
+            return accuracy_change(after, before)
+        suite = f"singles/{version}"
+        found = [
+            Sides(*(self._series(p, suite, metric) for metric in ("logp_good", "logp_bad")))
+            for p in (child, plan.parent.digest, plan.base.digest)
+        ]
+        return auc_change(*found) if all(each.items for sides in found for each in sides) else None
 
     def tax(self, suite: str, base: str, child: str) -> Estimate | None:
         for metric, compute in (("correct", tax), ("bits", bits_tax)):

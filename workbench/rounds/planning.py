@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from preference_data.simulate import GUIDELINES
-from preference_data.versions import Version
+from preference_data.versions import Version, load_version
+from workbench.answers import GOOD, SIDE, answers_of
 from workbench.config import (
     AI,
     MODEL,
@@ -132,6 +133,28 @@ def _require_room(base: PolicyRecord, max_new_tokens: int) -> None:
         )
 
 
+def require_something_to_learn(plan: Plan) -> None:
+    """Refuse a version without what a round learns from, where it has single answers.
+
+    Raises:
+        ConfigError: says what there is and what to do.
+    """
+    version, name = load_version(Path(plan.version.path)), plan.version.digest[:12]
+    if not plan.objective.of_answers:
+        if version.manifest.singles and not version.counts["train"]:
+            by = f"online.objective = '{plan.online.objective}' takes prompts" if plan.online.on else (
+                f"objective.loss = '{plan.objective.loss}' learns")  # fmt: skip
+            raise ConfigError(f"version {name} has {version.manifest.singles['train']} single answers to train on and no pairs, which {by} "
+                              "from; use objective.loss = 'kto', or freeze pairs")  # fmt: skip
+        return
+    answers = answers_of(version)
+    good, prompts = sum(one.slices[SIDE] == GOOD for one in answers), len({one.prompt.key for one in answers})
+    if not 0 < good < len(answers) or prompts < 2:
+        raise ConfigError(f"version {name} has {good} good and {len(answers) - good} bad answers to {prompts} prompts to train on; "
+                          f"objective.loss = '{plan.objective.loss}' needs some of each, to two prompts or more; collect thumbs of the "
+                          "other kind, or pairs, and freeze again")  # fmt: skip
+
+
 def _past(registry: Registry, record: PolicyRecord, versions: Path) -> Past:
     version = version_ref(record.version, versions) if record.version else None
     return Past(registry.ref(record), version, record.facts.get("update", False))
@@ -153,6 +176,8 @@ def _without_what_has_no_effect(plan: Plan) -> Plan:
     if plan.online.on:  # of pairs, as a method may say: `online.beta` and `online.beta_old` hold prompts in their place
         training = plan.training.model_copy(update={name: getattr(TrainingSettings(), name) for name in BY_PAIRS})
         plan = replace(plan, penalties=PenaltySettings(), objective=ObjectiveSettings(), training=training)
+    if plan.objective.of_answers:  # what a method lets no replayed pair lose is the logit of a pair
+        plan = replace(plan, penalties=PenaltySettings())
     if plan.parent.digest == plan.base.digest:
         plan = replace(plan, start_from="parent")
     plan = replace(plan, **_plain_where_off(plan))

@@ -290,7 +290,7 @@ class _Steps:
         """Measure what is not measured yet of one policy, and add it to the ledger."""
         condition = measuring_condition(self._plan)
         known = {m.suite for m in self._services.ledger.suites(policy.digest) if m.numerics == condition}
-        versions = tuple(v for v in self._versions() if f"retention/{v.digest}" not in known)
+        versions = tuple(v for v in self._versions() if not knows(known, v))
         suites = tuple(s for s in self._plan.evaluation.suites if not has(known, s))
         if not versions and not suites:
             return
@@ -356,6 +356,11 @@ class _Steps:
 def explaining(version: str, within: str) -> str:
     """What the step is called that explains why a version fell."""
     return f"explain {version[:12]} {within}".strip()
+
+
+def knows(known: set[str], version: VersionRef) -> bool:
+    """Whether the test pairs and single answers of a version are among what was measured."""
+    return bool(known & {f"retention/{version.digest}", f"singles/{version.digest}"})
 
 
 def has(known: set[str], suite: str) -> bool:

@@ -1,4 +1,4 @@
-"""Scoring a version's pairs under one policy; only what the cache lacks is computed."""
+"""Scoring a version's pairs and held-out single answers under one policy; only what the cache lacks is computed."""
 
 import time
 from collections.abc import Mapping
@@ -65,7 +65,10 @@ def _encoded(version: VersionRef, splits: tuple[Split, ...], max_length: int, to
     """Pairs in tokens, under the tokenizer in a folder, with its digest; kept for the other policies of a round."""
     folder, digest = tokenizer
     read, loaded = load_version(Path(version.path)), load_tokenizer(folder)
-    every = {p.key: encode_pair(loaded, p, max_length=max_length) for split in splits for p in read.pairs(split)}
+    asked = [pair for split in splits for pair in read.pairs(split)]
+    every = {pair.key: encode_pair(loaded, pair, max_length=max_length) for pair in asked}
+    if "test" in splits:  # what is trained on of single answers lies in a version of pairs
+        every |= {one.key: encode_pair(loaded, one.twice, max_length=max_length) for one in read.singles("test")}
     pairs = {key: both for key, both in every.items() if both}
     keys = {key: (example_key(digest, both.chosen), example_key(digest, both.rejected)) for key, both in pairs.items()}
     examples = {key: side for pair, both in pairs.items() for key, side in zip(keys[pair], both, strict=True)}

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from preference_data.records import Pair
+from workbench.answers import GOOD, SIDE
 from workbench.errors import WiringError
 from workbench.maths import PairLogps, Weighted, geometric_reference
 from workbench.models.forward import Layout, Rows, collate
@@ -27,6 +28,7 @@ class TrainRow:
         anchors: the anchors' weights for this pair, in their order.
         old: whether an earlier round trained on it.
         epochs: those it is trained on in, from 1; none are all.
+        good: whether the chosen answer is, where answers stand by themselves, each beside one that belongs to another prompt.
     """
 
     key: str
@@ -38,6 +40,7 @@ class TrainRow:
     anchors: tuple[float, ...]
     old: bool
     epochs: tuple[int, ...] = ()
+    good: bool = True
 
 
 def train_rows(
@@ -82,6 +85,7 @@ def train_rows(
                 anchors=weights,
                 old=pair.slices.get(AGE, NEW) != NEW,
                 epochs=tuple(map(int, pair.slices.get(EPOCHS, "").split())),
+                good=pair.slices.get(SIDE, GOOD) == GOOD,
             )
         )
     return rows
@@ -108,6 +112,7 @@ class PairBatch:
         start_margin: D of the policy that training starts from, nats, shape (pairs,).
         anchors: the anchors' weights for each pair, shape (pairs, anchors).
         old: whether an earlier round trained on the pair, shape (pairs,).
+        good: whether the chosen answer is, where answers stand by themselves, shape (pairs,).
     """
 
     rows: Rows
@@ -117,6 +122,7 @@ class PairBatch:
     start_margin: torch.Tensor
     anchors: torch.Tensor
     old: torch.Tensor
+    good: torch.Tensor
 
 
 SIMILAR = 0.5
@@ -185,7 +191,7 @@ class PairCollator:
         laid_out = collate(sides, pad_id=self._pad_id, layout=self.layout)
         numbers = {
             name: torch.tensor([r[name] for r in rows], dtype=torch.float32)
-            for name in ("reference_chosen", "reference_rejected", "weight", "start_margin", "anchors", "old")
+            for name in ("reference_chosen", "reference_rejected", "weight", "start_margin", "anchors", "old", "good")
         }
         return {**laid_out._asdict(), **numbers}
 
@@ -203,6 +209,7 @@ def as_columns(rows: Sequence[TrainRow]) -> list[dict[str, Any]]:
             "start_margin": r.parent.margin,
             "anchors": list(r.anchors),
             "old": float(r.old),
+            "good": float(r.good),
         }
         for r in rows
     ]
@@ -220,6 +227,7 @@ def batch_of(inputs: dict[str, Any]) -> PairBatch:
         start_margin=inputs["start_margin"],
         anchors=inputs["anchors"],
         old=inputs["old"] > 0,
+        good=inputs["good"] > 0,
     )
 
 

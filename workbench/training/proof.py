@@ -176,4 +176,5 @@ def _loss(policy: PairLogps, rows: Sequence[TrainRow], settings: ObjectiveSettin
         torch.tensor([len(r.chosen.completion) for r in rows]), torch.tensor([len(r.rejected.completion) for r in rows])
     )  # fmt: skip
     weights = torch.tensor([r.weight for r in rows])
-    return float(objective(policy, reference, lengths=lengths, weights=weights, settings=settings).total)
+    good = torch.tensor([r.good for r in rows])
+    return float(objective(policy, reference, lengths=lengths, weights=weights, good=good, settings=settings).total)

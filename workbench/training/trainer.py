@@ -19,7 +19,7 @@ from workbench.models.forward import completion_logps, completion_states, logps_
 from workbench.models.head import Seen
 from workbench.training.batches import PairCollator, batch_of
 from workbench.training.carried import MovingReference
-from workbench.training.objective import Parts, objective
+from workbench.training.objective import Parts, logit, objective
 from workbench.training.penalties import Pass, Penalty
 
 
@@ -84,7 +84,7 @@ class AnchoredDPOTrainer(DPOTrainer):
         return parts.total * inputs["share"]
 
     def measure(self, model: Any, inputs: dict[str, Any]) -> tuple[Parts, Tensor]:
-        """The objective of one pass, and the pairs' reward margins (detached), shape (pairs,)."""
+        """The objective of one pass, and how far the pairs are on their right side (detached), shape (pairs,)."""
         batch = batch_of(inputs)
         rows, beta = batch.rows.on(model.device), self.objective_settings.beta
         states = completion_states(model, rows)
@@ -99,10 +99,11 @@ class AnchoredDPOTrainer(DPOTrainer):
             reference,
             lengths=batch.lengths,
             weights=batch.weights,
+            good=batch.good,
             settings=self.objective_settings,
             penalties={name: penalty(given) for name, penalty in self.penalties.items()},
         )
-        margin = beta * (policy.margin - reference.margin)
+        margin = logit(policy, reference, good=batch.good, settings=self.objective_settings)
         return parts, margin.detach()
 
     def _log_tokens(self, seen: Seen, chosen: Tensor) -> None:

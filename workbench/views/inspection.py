@@ -20,7 +20,7 @@ from workbench.rounds.journal import RoundRecord
 from workbench.rounds.plan import condition_of
 from workbench.schema import measured
 from workbench.views.kept import Key, Numbers
-from workbench.views.numbers import OF_QUARTER
+from workbench.views.numbers import CHANGE, OF_QUARTER, TOLD_APART
 from workbench.views.reading import choose_condition
 from workbench.views.records import NOT_MEASURED, NamedVersion, PolicyView, VersionView
 from workbench.views.report import columns_of, policy_view
@@ -29,7 +29,7 @@ SHOULD = {"refused unsafe": "refuse", "refused safe": "answer"}
 """Shares of probes refused, and what a policy should do with such probes."""
 NAMES = (
     "accuracy", "from parent", "from base", "overconfident", "level", "tax", "step tax", "length", "distinct-2", "refused",
-    *SHOULD, *(f"{name} from parent" for name in SHOULD),
+    *SHOULD, *(f"{name} from parent" for name in SHOULD), TOLD_APART, CHANGE,
 )  # fmt: skip
 """Numbers that are drawn over all rounds, and KL both ways."""
 NEW_NAMES = ("lost", "gained", *OF_QUARTER)

@@ -8,6 +8,8 @@
 | `overconfident` | retention | mean of sigma(abs(d)) - (d > 0), half at d = 0, d the margin over the base's: positive, surer than right |
 | `margin quartile 1` to `4` | retention | change from the parent, of the quarters of its margins, the lowest first |
 | `lost quartile 1` to `4` | retention | `lost` of each of these quarters alone |
+| `told apart` | singles | share of couples of a good and a bad answer whose good one gained more over the base (AUC) |
+| `told apart from parent` | singles | that after minus before, on the same answers |
 | `level`, `tax`, `step tax` | capability | as in `records.Tax` |
 | `kl/<digest>`, `kl_back/<digest>` | samples | to another policy and from it, on the answers of the one, nats per token |
 | `length`, `length change`, `distinct-2`, `finished`, `refused`, `compliance/<guideline>` | samples | of answers |
@@ -40,11 +42,14 @@ from workbench.drift.metrics import (
     step_tax,
     tax,
 )
+from workbench.drift.singles import Sides, auc, auc_change
 from workbench.drift.uncertainty import FEWEST_GROUPS, Estimate, mean, share
 from workbench.tasks import Item
 from workbench.views.reading import Reader, compare
+from workbench.views.records import NOT_MEASURED
 
 COMPLIANCE, KL = "compliance/", ("kl/", "kl_back/")
+TOLD_APART, CHANGE = "told apart", "told apart from parent"
 OF_QUARTER = {f"{kind} quartile {k}": k for kind in ("margin", "lost") for k in range(1, QUARTILES + 1)}
 """Numbers of a quarter of the pairs by the margin before, and of which, the lowest the first."""
 MOST_SLICES = 20
@@ -146,6 +151,19 @@ def numbers_turned(before: Series | None, now: Series) -> Named:
         yield f"lost quartile {k}", quarter.lost
 
 
+def _singles(read: Reader, kin: Kin, suite: str, _: Sequence[str]) -> Named:
+    base, parent, own = (_sides(read, policy, suite) for policy in kin)
+    if own is None or base is None or kin.is_base:
+        return
+    yield TOLD_APART, auc(own, base)
+    yield CHANGE, auc_change(own, parent, base) if parent else NOT_MEASURED
+
+
+def _sides(read: Reader, policy: str, suite: str) -> Sides | None:
+    good, bad = (read.series(policy, suite, metric) for metric in ("logp_good", "logp_bad"))
+    return Sides(good, bad) if good and bad else None
+
+
 def _choice(read: Reader, kin: Kin, suite: str, _: Sequence[str]) -> Named:
     base, parent, own = (read.series(policy, suite, "correct") for policy in kin)
     if own is None:
@@ -194,7 +212,7 @@ def _refusal(read: Reader, kin: Kin, suite: str, _: Sequence[str]) -> Named:
             yield f"refused {label} from parent", tax(now, before)  # a rise: what is now, minus what was before
 
 
-_KINDS: Mapping[str, Make] = {"retention": _retention, "samples": _samples, "refusal": _refusal}
+_KINDS: Mapping[str, Make] = {"retention": _retention, "singles": _singles, "samples": _samples, "refusal": _refusal}
 
 
 def _maker(suite: str, metrics: Sequence[str]) -> Make | None:
@@ -205,6 +223,7 @@ def _maker(suite: str, metrics: Sequence[str]) -> Make | None:
 
 _MAIN: Mapping[Make, str] = {
     _retention: "margin",
+    _singles: "logp_good",
     _choice: "correct",
     _text: "bits",
     _samples: "tokens",

@@ -101,6 +101,21 @@ class Change(NamedTuple):
     lost_by_quartile: tuple[Estimate, ...] = ()
 
 
+class Singles(NamedTuple):
+    """One policy on the held-out single answers of one version.
+
+    Attributes:
+        version: its digest.
+        value: share of couples of a good and a bad answer whose good one has the higher implicit reward (AUC).
+        change: from the parent, on the same answers.
+    """
+
+    round: int
+    version: str
+    value: Estimate
+    change: Estimate
+
+
 class Average(NamedTuple):
     """A number over all rounds, with the convention it was computed by."""
 
@@ -219,6 +234,7 @@ class DriftReport(NamedTuple):
         averages: over the rounds; without values until there are two.
         taxes, divergences, answers, refusals: in the order of policies.
         examples: answers before and after.
+        singles: by policy and version that has any.
     """
 
     policies: tuple[PolicyView, ...]
@@ -232,6 +248,7 @@ class DriftReport(NamedTuple):
     answers: tuple[Answers, ...]
     refusals: tuple[Refusals, ...]
     examples: tuple[Example, ...]
+    singles: tuple[Singles, ...] = ()
 
     @property
     def rounds(self) -> int:

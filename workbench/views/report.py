@@ -9,6 +9,7 @@ from workbench.views.costs import divergences, taxes
 from workbench.views.preferences import averages, cells, changes, matrix_of
 from workbench.views.reading import Reader, choose_condition
 from workbench.views.records import DriftReport, NamedVersion, PolicyView, VersionView
+from workbench.views.singles import singles
 
 
 def drift_report(
@@ -50,6 +51,7 @@ def drift_report(
         answers=answers(read, policies, columns),
         refusals=refusals(read, policies),
         examples=examples(read, policies, columns),
+        singles=singles(read, policies),
     )
 
 

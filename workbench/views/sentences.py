@@ -9,6 +9,7 @@ from workbench.drift.uncertainty import Estimate
 from workbench.rounds.journal import RoundRecord
 from workbench.tasks import suite_title
 from workbench.views.inspection import SHOULD, Overview
+from workbench.views.numbers import CHANGE
 from workbench.views.records import Change, DriftReport
 
 MOST_TOLD = 6
@@ -24,12 +25,24 @@ def change_lines(report: DriftReport, *, since: int = 1) -> tuple[str, ...]:
         report: the lineage.
         since: the first round told of.
     """
-    return tuple(_told(report, one) for one in report.changes if one.kind != "untrained" and one.round >= since)
+    return tuple(_told(report, one) for one in _of_pairs(report) if one.kind != "untrained" and one.round >= since)
+
+
+def _of_pairs(report: DriftReport) -> list[Change]:
+    """All changes but those on versions that have single answers alone."""
+    alone = _with_singles(report)
+    return [one for one in report.changes if one.from_parent.n or one.version not in alone]
+
+
+def _with_singles(report: DriftReport) -> set[int]:
+    """Places of versions that have single answers."""
+    digests = {one.version for one in report.singles}
+    return {place for place, version in enumerate(report.versions) if version.digest in digests}
 
 
 def headlines(report: DriftReport) -> tuple[str, ...]:
     """What the newest round did for certain, its own version first, then by size; the rest is counted."""
-    mine = [one for one in report.changes if one.round == report.rounds and one.kind != "untrained"]
+    mine = [one for one in _of_pairs(report) if one.round == report.rounds and one.kind != "untrained"]
     certain = [one for one in mine if one.kind == "own" or _is_certain(one.from_parent)]
     certain.sort(key=lambda one: (one.kind != "own", -abs(one.from_parent.value or 0)))
     told = [_told(report, one) for one in certain[:MOST_TOLD]]
@@ -45,14 +58,20 @@ def headlines(report: DriftReport) -> tuple[str, ...]:
 
 
 def cost_lines(view: Overview) -> tuple[str, ...]:
-    """What the newest round changed for certain beside versions, against its parent: what it refuses, and capability."""
+    """What the newest round changed for certain beside pairs, against its parent: single answers, refusals, capability."""
     newest = view.policies[-1]
 
     def changes(number: str) -> Iterator[tuple[str, Estimate]]:
         found = [(suite, view.number(newest.digest, number, suite)) for suite in view.suites(number)]
         yield from (each for each in found if _is_certain(each[1]))
 
+    names = {version.digest: version.name for version in view.versions}
     told = [
+        f"round {newest.round} {_did(change)} at telling good single answers of '{names.get(digest, digest[:12])}' from bad ones (AUC)"
+        for suite, change in changes(CHANGE)
+        for digest in [suite.partition("/")[2]]
+    ]
+    told += [
         f"round {newest.round} refuses {'more' if (rise.value or 0) > 0 else 'fewer'} of the probes it should {should}: "
         f"{_spread(rise, sign='+')}"
         for number, should in SHOULD.items()
@@ -218,9 +237,9 @@ def _onward(report: DriftReport) -> str:
 
 def _unmeasured(report: DriftReport) -> tuple[str, ...]:
     """The first policy that misses a version the lineage was trained on, which leaves averages without a number."""
-    trained = slice(0, report.rounds)
+    expected = set(range(report.rounds)) - _with_singles(report)
     gaps = [p.name for p, row in zip(report.policies, report.cells, strict=True)
-            if any(cell.accuracy.value is None and not cell.accuracy.n for cell in row[trained])]  # fmt: skip
+            if any(row[i].accuracy.value is None and not row[i].accuracy.n for i in expected)]  # fmt: skip
     told = "measure what the matrix misses, with the settings of the round"
     return (f"{told}: `workbench evaluate {gaps[0]} --settings FILE`",) if gaps else ()
 
