@@ -101,8 +101,9 @@ class ProjectSettings:
         Raises:
             QueueError: an unknown name, or a value of another kind or out of range.
         """
-        for name, usual in asdict(type(self)()).items():
-            kind: type = type(usual)
+        defaults: dict[str, object] = asdict(type(self)())
+        for name, usual in defaults.items():
+            kind = type(usual)
             if type(values.get(name, usual)) not in _TAKEN.get(kind, (kind,)):
                 raise QueueError(f"{name}: got {values[name]!r}; expected a value such as {usual!r}")
         return self.of({**asdict(self), **values})
