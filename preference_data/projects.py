@@ -101,13 +101,16 @@ class ProjectSettings:
         Raises:
             QueueError: an unknown name, or a value of another kind or out of range.
         """
-        for name, usual in asdict(type(self)()).items():
-            taken: tuple[Any, ...] = (
-                (int, float) if isinstance(usual, float) else (type(usual), *([list] * isinstance(usual, tuple)))
-            )
-            if type(values.get(name, usual)) not in taken:
+        defaults: dict[str, object] = asdict(type(self)())
+        for name, usual in defaults.items():
+            kind = type(usual)
+            if type(values.get(name, usual)) not in _TAKEN.get(kind, (kind,)):
                 raise QueueError(f"{name}: got {values[name]!r}; expected a value such as {usual!r}")
         return self.of({**asdict(self), **values})
+
+
+_TAKEN: Mapping[type, tuple[type, ...]] = {float: (int, float), tuple: (list, tuple)}
+"""Kinds of values that may be given where one of another is expected."""
 
 
 class Project(NamedTuple):
