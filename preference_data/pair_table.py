@@ -108,7 +108,7 @@ def read_singles(source: Path, split: Split | None = None) -> list[Single]:
     return [Single(completion=row["completion"], good=row["good"], **_shared(row)) for row in rows]
 
 
-def _read(source: Path, schema: pa.Schema, wanted: list[tuple[str, str, Any]]) -> list[dict[str, Any]]:
+def _read(source: Path, schema: Any, wanted: list[tuple[str, str, Any]]) -> list[dict[str, Any]]:
     try:
         return pq.read_table(source, schema=schema, filters=wanted or None).to_pylist()
     except (OSError, pa.ArrowException) as error:

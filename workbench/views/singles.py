@@ -35,7 +35,7 @@ def of_answers(record: RoundRecord) -> bool:
 def said_of_singles(found: Sequence[Singles], names: Mapping[str, str]) -> tuple[tuple[str, str, str], ...]:
     """The same as rows of words: version, AUC, change."""
     return tuple(
-        (names.get(one.version, one.version[:12]), *(format_estimate(each) for each in (one.value, one.change)))
+        (names.get(one.version, one.version[:12]), format_estimate(one.value), format_estimate(one.change))
         for one in found
     )
 
