@@ -188,7 +188,7 @@ def write_spooled(
                 watermark=watermark,
                 head=head,
                 parent=parent,
-                singles={str(split): count for split, count in singles.splits().items()} if len(singles) else {},
+                singles=dict[str, int](singles.splits().items()) if len(singles) else {},
             )
             _write_manifest(staging, manifest)
             _publish(staging, directory / name)
