@@ -197,11 +197,13 @@ def test_activations_computed_again_give_the_same_bytes(world, monkeypatch, dtyp
     kept = weights(world.train(numerics=numerics))
     honest, found, seen = training.fit, [], []
 
-    def tight(model, batches, *, layout, free):
+    def tight(model, batches, *, layout, free, others):
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         kept = kept_of(model, layout)
         need = max(batches) * kept.per_token + kept.always
-        found.append(honest(model, batches, layout=layout, free=STATES_BYTES * trained + round(0.9 * need / USED)))
+        found.append(
+            honest(model, batches, layout=layout, free=STATES_BYTES * trained + round(0.9 * need / USED), others=others)
+        )
         return found[-1]
 
     monkeypatch.setattr(training, "fit", tight)

@@ -55,17 +55,13 @@ def _render(out: Console, found: dict[str, Any]) -> None:
     out.print(f"champion  {found['champion']['name']} ({show.short(found['champion']['digest'])})", markup=False)
     counted = found["preferences"]
     out.print(show.table("preferences", ("", "#count"), list(counted.items())))
+    with_singles = any(v["singles"] for v in found["versions"])
     versions = [
-        (v["name"], show.short(v["digest"]), *v["counts"].values(), v["singles"], v["at"][:16])
+        (v["name"], show.short(v["digest"]), *v["counts"].values(), *([v["singles"]] * with_singles), v["at"][:16])
         for v in found["versions"]
     ]
-    out.print(
-        show.table(
-            "versions",
-            ("name", "=digest", "#train", "#select", "#test", "#single answers", "=frozen at (UTC)"),
-            versions,
-        )
-    )
+    counts = ("#train", "#select", "#test", *(["#single"] * with_singles))
+    out.print(show.table("versions", ("name", "=digest", *counts, "=frozen at (UTC)"), versions))
     rounds = [
         (r["number"], show.short(r["digest"]), r["state"], show.short(r["child"]), _where(r["steps"]), r["message"])
         for r in found["rounds"]
