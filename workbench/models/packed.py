@@ -42,7 +42,7 @@ class Matrix(Protocol):
 
 MANY, LONG = range(640, 1408), 2
 """Rows, and inputs for each output of a matrix, for which oneDNN takes as long with two threads as with one, where the CPU has
-units for tiles of bfloat16 (AMX); each half of the outputs by itself takes two thirds of that together."""
+units for tiles of bfloat16 (AMX); each half of the outputs by itself takes half to three quarters of that together."""
 
 
 class Plain:
