@@ -274,7 +274,8 @@ class _Packed(Function):
         low = value.dtype
         given = gradients[0].view(length, groups, each, size)
         d_query = torch.empty_like(asking, dtype=ctx.of_query)
-        d_key, d_value = (torch.zeros_like(key[0], dtype=ctx.of_query) for _ in range(2))
+        wide = torch.promote_types(ctx.of_query, torch.float32)  # for sums over blocks
+        d_key, d_value = (torch.zeros_like(key[0], dtype=wide) for _ in range(2))
         shares = iter(kept)
         with torch.autocast(key.device.type, enabled=False):
             for block in ctx.blocks:
@@ -287,7 +288,7 @@ class _Packed(Function):
                 d_query[:, :, rows] = torch.bmm(products, block.seen(key[0])).unflatten(1, (each, -1))
                 block.add(torch.bmm(products.transpose(1, 2), asking[:, :, rows].flatten(1, 2)), to=d_key)
             d_query.mul_(ctx.scale)
-        return d_query.flatten(0, 1)[None], d_key[None], d_value.to(low)[None], None, None
+        return d_query.flatten(0, 1)[None], d_key.to(ctx.of_query)[None], d_value.to(low)[None], None, None
 
 
 _softmax_back: Any = torch.ops.aten._softmax_backward_data  # noqa: SLF001 - torch has no public name for it

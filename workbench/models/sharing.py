@@ -11,6 +11,7 @@ from workbench.models.attention import use_pieces
 from workbench.models.forward import Layout, collate, completion_logps
 from workbench.models.head import DirectHead
 from workbench.models.norms import frozen_norms, lower, shown_to_products_only
+from workbench.models.rotary import use_own_rotation
 from workbench.models.tokens import Encoded
 
 NEEDS_PLAIN_ROWS = ("sliding_window", "attention_chunk_size", "alibi", "keep_window_size", "index_topk")
@@ -44,6 +45,7 @@ def layout_of(model: Any) -> Layout:
     alone = _probed(model, "plain")
     use_direct_head(model, alone)
     use_low_norms(model, alone)
+    use_own_rotation(model)
     if needs_plain_rows(model.config):
         return "plain"
     if use_pieces(model) and _same(_tried(model, "packed"), alone):
