@@ -52,7 +52,7 @@ def _own(_: Any) -> int:
     return 0
 
 
-def _never(*_: Any) -> bool:
+def _never(*_: Any, **__: Any) -> bool:
     return False
 
 
@@ -97,6 +97,8 @@ SWITCHED_OFF: Mapping[str, Mapping[str, Any]] = {
     "beginnings in common computed once": {"workbench.models.forward._in_common": _own},
     "adapted layers as one product": {"workbench.models.load.use_one_product": _nothing},
     "norms in the precision of products": {"workbench.models.sharing.use_low_norms": _nothing},
+    "rotary positions in the precision of products": {"workbench.models.sharing.use_own_rotation": _nothing},
+    "two passes side by side": {"workbench.training.optimise.has_lanes": _never},
     "long products in halves": {"workbench.models.packed._in_halves": _never},
     "log-probabilities from the head directly": {"workbench.models.sharing.use_direct_head": _nothing},
     "frozen matrices held in bfloat16, and so in no blocks": {"workbench.training.optimise.hold_in_half": _nothing},

@@ -8,6 +8,7 @@ exact.
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, takewhile
+from threading import get_ident
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -237,13 +238,21 @@ def logps_from(found: CompletionStates, rows: Rows, seen: Seen | None = None) ->
 
 
 def _run(model: Any, rows: Rows, narrow: Callable[[Tensor], Tensor]) -> Any:
-    """A forward pass whose LM head is given what `narrow` makes of the hidden states, shape (1, tokens, size)."""
+    """A forward pass whose LM head is given what `narrow` makes of the hidden states, shape (1, tokens, size).
+
+    Other threads may be in a pass of the same model.
+    """
     row, position = rows.sources
     # Not `hidden[row, position]`: torch lists its gradient on CPU among those that may differ from run to run.
     flat = row * rows.input_ids.shape[1] + position
-    hook = model.get_output_embeddings().register_forward_pre_hook(
-        lambda _, given: (narrow(given[0].flatten(0, 1).index_select(0, flat).unsqueeze(0)), *given[1:])
-    )
+    ours = get_ident()
+
+    def narrowed(_: Any, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if get_ident() != ours:
+            return given
+        return narrow(given[0].flatten(0, 1).index_select(0, flat).unsqueeze(0)), *given[1:]
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(narrowed)
     try:
         return model(
             input_ids=rows.input_ids,

@@ -40,12 +40,17 @@ def apply_numerics(settings: NumericsSettings) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
-        half = settings.dtype == "bfloat16"
-        # Autocast would keep the first conversion of a trained weight until the block ends, whatever the optimizer does.
-        with torch.autocast(device_type=settings.device, dtype=torch.bfloat16, enabled=half, cache_enabled=False):
+        with precision(settings):
             yield
     finally:
         torch.set_num_threads(before)
+
+
+def precision(settings: NumericsSettings) -> torch.autocast:
+    """The precision of matrix products for a block, in the thread that enters it."""
+    half = settings.dtype == "bfloat16"
+    # Autocast would keep the first conversion of a trained weight until the block ends, whatever the optimizer does.
+    return torch.autocast(device_type=settings.device, dtype=torch.bfloat16, enabled=half, cache_enabled=False)
 
 
 def product_dtype(tensor: torch.Tensor) -> torch.dtype:

@@ -16,6 +16,7 @@ from workbench.models.forward import Layout, Rows, collate
 from workbench.models.score_table import PairScore
 from workbench.models.tokens import Encoded, encode_pair
 from workbench.tasks import AGE, EPOCHS, NEW, Anchor, SliceWeights
+from workbench.training.lanes import divided
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,17 +174,28 @@ class PairCollator:
         layout: of the rows.
         tokens: most tokens of one forward pass, padding included.
         whole: lay every batch out in one pass, however many tokens it has.
+
+    Attributes:
+        in_lanes: divide every pass into some that are computed side by side.
     """
 
     def __init__(self, pad_id: int, *, layout: Layout, tokens: int, whole: bool = False) -> None:
         self._pad_id, self._whole = pad_id, whole
         self.layout: Layout = layout
         self.tokens = tokens
+        self.in_lanes = False
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-        """Lay out one batch in passes."""
+        """Lay out one batch in passes; those of the same `turn` fit into memory together."""
         found = [[*range(len(rows))]] if self._whole else passes(rows, layout=self.layout, tokens=self.tokens)
-        return {"passes": [self.at_once([rows[i] for i in p]) for p in found]}
+        parts = [(turn, part) for turn, pass_ in enumerate(found) for part in self._parts([rows[i] for i in pass_])]
+        return {"passes": [{**self.at_once(part), "turn": turn} for turn, part in parts]}
+
+    def _parts(self, rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        if not self.in_lanes:
+            return [list(rows)]
+        lengths = [_padded(row, self.layout) for row in rows]
+        return [[rows[i] for i in part] for part in divided(lengths, [tuple(row["prompt"]) for row in rows])]
 
     def at_once(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Lay out pairs for one pass."""

@@ -43,6 +43,7 @@ from workbench.training.batches import (
 from workbench.training.carried import Carried, MovingReference
 from workbench.training.checkpoints import newest_verified
 from workbench.training.held import carried_by, penalties_of
+from workbench.training.lanes import has_lanes, lanes
 from workbench.training.memory import Fit, fit, recompute
 from workbench.training.online.asking import Prompts, fresh_answers, largest_group, prompts_of
 from workbench.training.online.trainer import OnlineTrainer
@@ -124,7 +125,8 @@ def _trained(
     if not job.online.on:  # fresh answers have a KL of their own
         probed = trainer.pairs.at_once([_shortened(row) for row in as_columns(proof_rows[:PROBE_ROWS])])
         probe = KlProbe(trainer.model, batch_of(probed).rows, job.numerics)
-    train_to_end(trainer, job, carried_by(trainer, job), report, probe=probe)
+    with lanes(job.numerics, wanted=trainer.pairs.in_lanes) as trainer.lanes:
+        train_to_end(trainer, job, carried_by(trainer, job), report, probe=probe)
     refinement.apply(report)
     _save(trainer, job)
     return policy_logps(trainer, trainer.pairs.at_once(as_columns(proof_rows)))
@@ -181,6 +183,7 @@ def _trainer(
     trainer.objective_settings, trainer.pairs = job.objective, pairs
     trainer.token_metrics = t.token_metrics
     trainer.penalties = penalties_of(job, trainer)
+    pairs.in_lanes = has_lanes(job, list(trainer.penalties), layout, recompute=fits.recompute)
     trainer.moving = MovingReference(model, job.moving) if job.moving.share else None
     return trainer
 

@@ -4,8 +4,10 @@ TRL gives the loop, the optimizer, schedules, checkpoints and resumption. Tokeni
 the workbench's, so a few methods are overridden; a test pins their signatures.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
@@ -19,8 +21,18 @@ from workbench.models.forward import completion_logps, completion_states, logps_
 from workbench.models.head import Seen
 from workbench.training.batches import PairCollator, batch_of
 from workbench.training.carried import MovingReference
+from workbench.training.lanes import Lanes
 from workbench.training.objective import Parts, logit, objective
 from workbench.training.penalties import Pass, Penalty
+
+
+class _Differentiated(NamedTuple):
+    """One pass: its objective, how far each pair is on its right side, its loss, and that one's gradients."""
+
+    parts: Parts
+    margin: Tensor
+    loss: Tensor
+    gradients: tuple[Tensor | None, ...]
 
 
 class AnchoredDPOTrainer(DPOTrainer):
@@ -34,6 +46,7 @@ class AnchoredDPOTrainer(DPOTrainer):
         penalties: what is added to the loss, by name.
         moving: a part of the reference that follows the policy, if any.
         token_metrics: log how sure the policy is of the answers' tokens, too.
+        lanes: compute the passes of a turn side by side, if any.
     """
 
     objective_settings: ObjectiveSettings
@@ -41,6 +54,7 @@ class AnchoredDPOTrainer(DPOTrainer):
     penalties: Mapping[str, Penalty]
     moving: MovingReference | None = None
     token_metrics: bool = False
+    lanes: Lanes | None = None
     loss_is_scaled_for_ga = True  # shares are those of a step: transformers must not divide by its batches once more
 
     def __init__(self, *, model: Any, **more: Any) -> None:
@@ -69,19 +83,46 @@ class AnchoredDPOTrainer(DPOTrainer):
         return batches, items
 
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> Tensor:
-        """The loss of one batch, a pass at a time: gradients add up to the step's, memory does not."""
+        """The loss of one batch, a turn at a time: gradients add up to the step's, memory does not."""
         step = super().training_step
-        return torch.stack([step(model, each, *rest, **more) for each in inputs["passes"]]).sum()
+        if self.lanes is None:
+            return torch.stack([step(model, each, *rest, **more) for each in inputs["passes"]]).sum()
+        turns = groupby(inputs["passes"], key=itemgetter("turn"))
+        return torch.stack([loss for _, turn in turns for loss in self._side_by_side(self.lanes, list(turn))]).sum()
+
+    def _side_by_side(self, lanes: Lanes, passes: Sequence[dict[str, Any]]) -> list[Tensor]:
+        """The losses of passes that are computed at once; their gradients are added in this order."""
+        model: Any = self.model
+        model.train()
+        trained = [p for p in model.parameters() if p.requires_grad]
+
+        def one(inputs: dict[str, Any]) -> _Differentiated:
+            with self.compute_loss_context_manager():
+                parts, margin = self.measure(model, inputs)
+            loss = parts.total * inputs["share"]
+            return _Differentiated(parts, margin, loss.detach(), torch.autograd.grad(loss, trained, allow_unused=True))
+
+        found = lanes.run(one, passes)
+        for each in found:
+            self._note(each.parts, each.margin)
+            for parameter, gradient in zip(trained, each.gradients, strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        return [each.loss for each in found]
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Tensor:  # noqa: FBT001
         parts, margin = self.measure(model, inputs)
+        self._note(parts, margin)
+        return parts.total * inputs["share"]
+
+    def _note(self, parts: Parts, margin: Tensor) -> None:
+        """Log one pass. TRL averages what is logged: a number for each pair, because passes differ in size."""
+        model: Any = self.model
         log = self._metrics["train" if model.training else "eval"]
-        # TRL averages what is logged: a number for each pair, because passes differ in size.
         for name, value in parts.parts.items():
             log[f"objective/{name}"] += [value.item()] * len(margin)
         log["rewards/margins"] += margin.tolist()
         log["rewards/accuracies"] += (margin > 0).float().tolist()
-        return parts.total * inputs["share"]
 
     def measure(self, model: Any, inputs: dict[str, Any]) -> tuple[Parts, Tensor]:
         """The objective of one pass, and how far the pairs are on their right side (detached), shape (pairs,)."""
