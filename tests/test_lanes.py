@@ -19,11 +19,12 @@ from workbench.config import (
 )
 from workbench.errors import NumericsError, StopRequested
 from workbench.models.forward import collate, completion_logps
+from workbench.models.lanes import LANES, lanes
 from workbench.models.load import Family
 from workbench.models.tokens import Encoded
 from workbench.training import lanes as module
 from workbench.training import optimise as training
-from workbench.training.lanes import LANES, WORTH, divided, has_lanes, lanes
+from workbench.training.lanes import WORTH, divided, has_lanes
 from workbench.training.optimise import optimise
 from workbench.training.trainer import AnchoredDPOTrainer
 
@@ -170,6 +171,7 @@ def test_parts_are_all_pairs_once_with_those_of_a_prompt_together(pairs):
 
 NO_LANES = {
     "one core": {"numerics": NumericsSettings(threads=1)},
+    "three cores": {"numerics": NumericsSettings(threads=3)},
     "a GPU": {"numerics": NumericsSettings(threads=2, device="cuda")},
     "fresh answers": {"online": OnlineSettings(objective="grpo", rewards=({"by": "rule:own-words"},))},
     "a moving reference": {"moving": MovingSettings(share=0.5)},

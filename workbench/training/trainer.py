@@ -19,9 +19,9 @@ from workbench.config import ObjectiveSettings
 from workbench.maths import PairLogps
 from workbench.models.forward import completion_logps, completion_states, logps_from
 from workbench.models.head import Seen
+from workbench.models.lanes import Lanes
 from workbench.training.batches import PairCollator, batch_of
 from workbench.training.carried import MovingReference
-from workbench.training.lanes import Lanes
 from workbench.training.objective import Parts, logit, objective
 from workbench.training.penalties import Pass, Penalty
 
@@ -102,7 +102,7 @@ class AnchoredDPOTrainer(DPOTrainer):
             loss = parts.total * inputs["share"]
             return _Differentiated(parts, margin, loss.detach(), torch.autograd.grad(loss, trained, allow_unused=True))
 
-        found = lanes.run(one, passes)
+        found = lanes.run(one, passes) if len(passes) > 1 else [one(passes[0])]
         for each in found:
             self._note(each.parts, each.margin)
             for parameter, gradient in zip(trained, each.gradients, strict=True):
