@@ -6,6 +6,8 @@ import random
 
 import httpx
 import pytest
+import torch
+from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 from typer.testing import CliRunner
 
@@ -222,8 +224,25 @@ def test_a_round_that_would_begin_beyond_what_all_may_move_is_refused(ws):
     ws.round(from_base)  # begins where nothing is spent
 
 
-def test_stopped_and_run_again_is_the_same_child(tmp_path, model):
-    whole = watched(workspace(tmp_path / "one", model), online())[1]
+def test_fresh_answers_train_what_is_merged_afterwards_or_at_every_step(ws):
+    base = load_file(f"{ws.registry.ref(ws.registry.resolve('base')).path}/model.safetensors")
+
+    def trained(**more):
+        child = watched(ws, online(parent="base", **more))[1].child
+        return load_file(f"{ws.registry.ref(child).path}/model.safetensors")
+
+    plain, averaged = trained(), trained(after={"keep": [0.5]})
+    for name, start in base.items():
+        assert torch.allclose(averaged[name], (start + plain[name]) / 2, atol=1e-6), name
+    # The start is the base, whose difference from itself adds nothing: of every step of the same size a half is left.
+    halved = trained(merging={"kind": "dare", "share": 0.5, "density": 1.0})
+    moved = [float(sum((each[name] - base[name]).square().sum() for name in base) ** 0.5) for each in (halved, plain)]
+    assert 0.3 < moved[0] / moved[1] < 0.7
+
+
+@pytest.mark.parametrize("more", [{}, {"merging": {"kind": "dare", "share": 0.0}}], ids=["plain", "merged"])
+def test_stopped_and_run_again_is_the_same_child(tmp_path, model, more):
+    whole = watched(workspace(tmp_path / "one", model), online(**more))[1]
     other, steps = workspace(tmp_path / "two", model), []
 
     def stop(progress):
@@ -232,7 +251,7 @@ def test_stopped_and_run_again_is_the_same_child(tmp_path, model):
             if len(steps) == 3:
                 other.journal.request_stop(other.journal.rounds()[-1].digest, by="test")
 
-    planned = other.round(other.plan(online()))
+    planned = other.round(other.plan(online(**more)))
     with pytest.raises(StopRequested):
         planned.run(where="here", watch=stop)
     again = planned.run(where="here", watch=stop)
