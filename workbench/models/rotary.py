@@ -86,10 +86,11 @@ class _Turn(Function):
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """X of shape (rows, heads, length, size), in the wider precision; its heads lie together, as a layer's products leave them."""
     half = x.shape[-1] // 2
-    rows = x.transpose(1, 2)
+    rows = x.transpose(1, 2).to(
+        torch.promote_types(x.dtype, cos.dtype)
+    )  # operators on two precisions take twice as long
     cos, sin = cos[:, :, None], sin[:, :, None]
     found = rows * cos
-    rows = rows.to(found.dtype)
     found[..., :half].addcmul_(rows[..., half:], sin[..., :half], value=-1)
     found[..., half:].addcmul_(rows[..., :half], sin[..., half:])
     return found.transpose(1, 2)
