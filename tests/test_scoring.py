@@ -15,7 +15,6 @@ from workbench.config import NumericsSettings
 from workbench.errors import PolicyError, StopRequested
 from workbench.models import load
 from workbench.models.forward import completion_logps
-from workbench.models.lanes import Lanes
 from workbench.models.load import Family, load_tokenizer
 from workbench.models.score_table import FILE, read_table
 from workbench.models.tokens import Encoded, encode_pair
@@ -144,30 +143,13 @@ def test_batch_size_changes_rounding_only(job, tmp_path):
         assert alone[:2] == pytest.approx(one[key][:2], abs=1e-4)
 
 
-def test_batches_side_by_side_change_rounding_only(job, tmp_path, monkeypatch):
-    score(job, lambda _: False)
-    one = read_table(Path(job.output))
-    turns, honest = [], Lanes.run
-    monkeypatch.setattr(Lanes, "run", lambda self, work, given: turns.append(len(given)) or honest(self, work, given))
-    side_by_side = replace(job, cache=f"sqlite:///{tmp_path / 'other.db'}", numerics=NumericsSettings(threads=2))
-    score(side_by_side, lambda _: False)
-    assert turns[0] == 2
-    found = read_table(Path(job.output))
-    assert found.keys() == one.keys()
-    for key, alone in found.items():
-        assert alone[:2] == pytest.approx(one[key][:2], abs=1e-4)
-        assert alone[2:] == one[key][2:]
-
-
 def test_what_was_scored_before_a_stop_is_kept(job):
     with pytest.raises(StopRequested):
         score(job, lambda progress: progress.done >= 8)
     assert computed(job) <= computed(replace(job, cache=job.cache + ".fresh")) - 8
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_parts_compute_together_what_the_whole_computes_alone(job, tmp_path, threads):
-    job = replace(job, numerics=NumericsSettings(threads=threads))
+def test_parts_compute_together_what_the_whole_computes_alone(job, tmp_path):
     score(job, lambda _: False)
     alone = (Path(job.output) / FILE).read_bytes()
     shared = replace(job, cache=f"sqlite:///{tmp_path / 'shared.db'}")

@@ -34,22 +34,20 @@ class Lanes:
         self._numerics, self._threads = numerics, threads
 
     def run(self, work: Callable[[T], R], given: Sequence[T]) -> list[R]:
-        """What `work` says of each, in their order; it computes with or without a way back as the caller does.
+        """What `work` says of each, in their order.
 
         Raises:
             Exception: what `work` raised of the first of them; the others have ended.
         """
-        without_way_back = torch.is_inference_mode_enabled()
-
-        def one(each: T) -> R:
-            torch.set_num_threads(self._numerics.threads // LANES)
-            with torch.inference_mode(without_way_back), precision(self._numerics):
-                return work(each)
-
-        futures = [self._threads.submit(one, each) for each in given]
+        futures = [self._threads.submit(self._one, work, each) for each in given]
         wait(futures)
         torch.set_num_threads(self._numerics.threads)  # some libraries have one number for all threads of a process
         return [each.result() for each in futures]
+
+    def _one(self, work: Callable[[T], R], given: T) -> R:
+        torch.set_num_threads(self._numerics.threads // LANES)
+        with precision(self._numerics):
+            return work(given)
 
 
 def has_cores(numerics: NumericsSettings, layout: Layout) -> bool:

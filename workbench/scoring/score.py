@@ -1,7 +1,7 @@
 """Scoring a version's pairs and held-out single answers under one policy; only what the cache lacks is computed."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +10,6 @@ from preference_data.records import Split
 from preference_data.versions import load_version
 from workbench.errors import StopRequested
 from workbench.models.forward import completion_logps
-from workbench.models.lanes import LANES, has_cores, lanes
 from workbench.models.load import family_of, load_tokenizer
 from workbench.models.numerics import apply_numerics, numerics_key
 from workbench.models.score_table import PairScore, write_table
@@ -99,27 +98,16 @@ def _computed(
     """
     family, condition = family_of(job.policy, job.numerics), numerics_key(job.numerics)
     keys, every = list(examples), list(examples.values())
-    batches = list(family.batches(every, size=job.batch_size))
-    at_once = LANES if len(batches) > 1 and has_cores(job.numerics, family.layout) else 1  # in all parts alike
-    batches = batches[job.part.number :: job.part.of]
+    batches = list(family.batches(every, size=job.batch_size))[job.part.number :: job.part.of]
     batches = [left for batch in batches if (left := [i for i in batch if keys[i] not in known])]
     found: dict[str, Score] = {}
     fresh: dict[str, Score] = {}
     saved, total = time.monotonic(), sum(map(len, batches))
-    with (
-        apply_numerics(job.numerics),
-        family.using(job.policy) as model,
-        lanes(job.numerics, wanted=at_once > 1) as two,
-    ):
-
-        def logps(batch: Sequence[int]) -> list[float]:
-            return completion_logps(model, family.collate([every[i] for i in batch])).tolist()
-
-        for start in range(0, len(batches), at_once):
-            turn = batches[start : start + at_once]
-            for batch, said in zip(turn, two.run(logps, turn) if two else map(logps, turn), strict=True):
-                for i, logp in zip(batch, said, strict=True):
-                    found[keys[i]] = fresh[keys[i]] = Score(logp, len(every[i].completion))
+    with apply_numerics(job.numerics), family.using(job.policy) as model:
+        for batch in batches:
+            rows = family.collate([every[i] for i in batch])
+            for i, logp in zip(batch, completion_logps(model, rows).tolist(), strict=True):
+                found[keys[i]] = fresh[keys[i]] = Score(logp, len(every[i].completion))
             if time.monotonic() - saved > COMMIT_EVERY_S:
                 cache.put(job.policy.digest, condition, fresh)
                 fresh, saved = {}, time.monotonic()
