@@ -19,12 +19,11 @@ from workbench.config import (
 )
 from workbench.errors import NumericsError, StopRequested
 from workbench.models.forward import collate, completion_logps
-from workbench.models.lanes import LANES, lanes
 from workbench.models.load import Family
 from workbench.models.tokens import Encoded
 from workbench.training import lanes as module
 from workbench.training import optimise as training
-from workbench.training.lanes import WORTH, divided, has_lanes
+from workbench.training.lanes import LANES, WORTH, divided, has_lanes, lanes
 from workbench.training.optimise import optimise
 from workbench.training.trainer import AnchoredDPOTrainer
 

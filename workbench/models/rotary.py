@@ -66,7 +66,7 @@ def _turns_halves(theirs: Any) -> bool:
 
 
 class _Turn(Function):
-    """Each pair of numbers half a head apart, turned (RoPE, Su et al., arXiv 2104.09864, equation 34)."""
+    """Each pair of numbers half a head apart, turned (RoPE, Su et al., arXiv 2104.09864)."""
 
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Tensor:

@@ -20,7 +20,6 @@ from workbench.errors import ConfigError, JournalError, StopRequested, WiringErr
 from workbench.maths import PairLogps
 from workbench.models.forward import Layout
 from workbench.models.free import free_memory
-from workbench.models.lanes import lanes
 from workbench.models.load import family_of, load_tokenizer, save_adapter, trainable
 from workbench.models.numerics import apply_numerics, give_back_memory
 from workbench.models.packed import hold_in_half
@@ -44,7 +43,7 @@ from workbench.training.batches import (
 from workbench.training.carried import Carried, MovingReference
 from workbench.training.checkpoints import newest_verified
 from workbench.training.held import carried_by, penalties_of
-from workbench.training.lanes import has_lanes
+from workbench.training.lanes import has_lanes, lanes
 from workbench.training.memory import Fit, fit, recompute
 from workbench.training.online.asking import Prompts, fresh_answers, largest_group, prompts_of
 from workbench.training.online.trainer import OnlineTrainer

@@ -19,9 +19,9 @@ from workbench.config import ObjectiveSettings
 from workbench.maths import PairLogps
 from workbench.models.forward import completion_logps, completion_states, logps_from
 from workbench.models.head import Seen
-from workbench.models.lanes import Lanes
 from workbench.training.batches import PairCollator, batch_of
 from workbench.training.carried import MovingReference
+from workbench.training.lanes import Lanes
 from workbench.training.objective import Parts, logit, objective
 from workbench.training.penalties import Pass, Penalty
 
